@@ -1,0 +1,35 @@
+"""Eight simulated CPU devices for every test, so that each kernel is proved on a mesh."""
+
+import os
+import pathlib
+
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture
+def rng():
+  return np.random.default_rng(0)
+
+
+@pytest.fixture
+def mesh():
+  assert jax.device_count() == 8
+  return jax.make_mesh((8,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+@pytest.fixture
+def shared():
+  """The folder of real data and weights beside the project; absent at a user's."""
+  if not SHARED.is_dir():
+    pytest.skip(f"real data and weights are not at {SHARED}")
+  return SHARED

@@ -1,0 +1,60 @@
+"""Checks at the public boundary: one clear line, before any work is done."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class InputError(ValueError):
+  """Input that the caller can put right.
+
+  The message is one line: what was given, what is expected, what to do. The command line prints it
+  without a traceback.
+  """
+
+
+def is_traced(*arrays: Any) -> bool:
+  """Whether any value is known only to a running trace, so that values cannot be checked."""
+  return any(isinstance(array, jax.core.Tracer) for array in arrays)
+
+
+def require(condition: bool, message: str | Callable[[], str]) -> None:
+  """Raises `InputError` with `message` unless `condition` holds.
+
+  Args:
+    condition: What has to be true.
+    message: The line to show, or a function that makes it where making it costs something.
+
+  Raises:
+    InputError: If the condition is false.
+  """
+  if not condition:
+    raise InputError(message() if callable(message) else message)
+
+
+def require_finite(name: str, array: Any) -> None:
+  """Refuses NaN and infinity, and says how many rows hold them.
+
+  Does nothing under a trace (values are unknown there) and for arrays that span processes.
+
+  Args:
+    name: What the array is called in the message.
+    array: Array of shape ``[n, ...]``.
+
+  Raises:
+    InputError: If a value is NaN or infinite.
+  """
+  if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
+    return
+  if isinstance(array, jax.Array):
+    bad = ~np.asarray(jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1))
+  else:
+    array = np.asarray(array)
+    bad = ~np.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
+  if bad.any():
+    raise InputError(
+      f"{name}: {int(bad.sum())} of {len(bad)} rows hold NaN or infinity "
+      f"(the first is row {int(bad.argmax())}); repair or remove them."
+    )
