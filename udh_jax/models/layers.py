@@ -1,0 +1,66 @@
+"""Pieces that the backbones share."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.models.convolution import convolve
+
+_kernel_init = nn.initializers.variance_scaling(2.0, "fan_out", "truncated_normal")
+
+
+class Kernel(nn.Module):
+  """Holds a convolution kernel, so that its name in the tree is that of the published weights."""
+
+  shape: tuple[int, int, int, int]
+
+  @nn.compact
+  def __call__(self):
+    """Returns the float32 kernel ``[kh, kw, c, d]``."""
+    return self.param("kernel", _kernel_init, self.shape, jnp.float32)
+
+
+class FrozenNorm(nn.Module):
+  """Batch normalisation by its running statistics, which never change.
+
+  Training fits the scale and the bias only. Published weights often come with their batch
+  normalisation folded into the kernels (identity statistics): normalising by the statistics of a
+  batch would destroy them. It also makes a training step independent of the number of devices.
+  """
+
+  channels: int
+  epsilon: float = 1e-5
+
+  @nn.compact
+  def __call__(self):
+    """Returns the factor and the offset, float32 ``[channels]`` each."""
+    shape = (self.channels,)
+    scale = self.param("scale", nn.initializers.ones_init(), shape, jnp.float32)
+    bias = self.param("bias", nn.initializers.zeros_init(), shape, jnp.float32)
+    mean = self.variable("batch_stats", "mean", jnp.zeros, shape, jnp.float32).value
+    var = self.variable("batch_stats", "var", jnp.ones, shape, jnp.float32).value
+    factor = scale * lax.rsqrt(lax.stop_gradient(var) + self.epsilon)
+    return factor, bias - lax.stop_gradient(mean) * factor
+
+
+def convolve_normalised(images, kernel, norm, *, stride=1, padding="symmetric"):
+  """Convolution and frozen normalisation, folded: one pass over the activations less.
+
+  Args:
+    images: Array of shape ``[b, h, w, c]``; its dtype is that of the computation.
+    kernel: Float32 array of shape ``[kh, kw, c, d]``.
+    norm: Factor and offset, float32 arrays of shape ``[d]``.
+    stride: Step along both axes.
+    padding: "symmetric" or "same".
+
+  Returns:
+    Array of shape ``[b, ceil(h / stride), ceil(w / stride), d]``.
+  """
+  factor, offset = norm
+  folded = (kernel * factor).astype(images.dtype)
+  return convolve(images, folded, stride=stride, padding=padding) + offset.astype(images.dtype)
+
+
+def pool(images):
+  """Mean over the positions: ``[b, h, w, c]`` to float32 ``[b, c]``."""
+  return jnp.mean(images.astype(jnp.float32), axis=(1, 2))

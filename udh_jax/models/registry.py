@@ -1,0 +1,41 @@
+"""Backbones by name."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from udh_jax.errors import require
+from udh_jax.models.convolution import PADDINGS
+from udh_jax.models.mobilenet import MobileNetV2
+
+BACKBONES = {
+  "mobilenetv2_100": MobileNetV2,
+}
+
+
+def create_backbone(name: str, *, dtype=jnp.float32, padding: str = "symmetric") -> nn.Module:
+  """Makes a backbone: a module from normalised images to pooled features.
+
+  Called with float32 images ``[b, h, w, 3]`` it returns float32 features ``[b, feature_dim]``.
+  Parameters are in the collection "params", running statistics in "batch_stats"; these are
+  frozen, in training too (see `udh_jax.models.layers.FrozenNorm`).
+
+  Args:
+    name: One of `BACKBONES`; the names are timm's, but for our own small_convnet.
+    dtype: Of the computation, float32 or bfloat16; parameters and features are float32.
+    padding: "symmetric" (PyTorch) or "same" (TensorFlow): what the weights were trained with.
+
+  Returns:
+    A Flax module with a property ``feature_dim``.
+
+  Raises:
+    InputError: If the name or the padding is unknown.
+  """
+  require(
+    name in BACKBONES,
+    lambda: f"backbone {name!r} is unknown; choose one of {', '.join(sorted(BACKBONES))}.",
+  )
+  require(
+    padding in PADDINGS,
+    f"padding {padding!r} is unknown; choose one of {', '.join(PADDINGS)}.",
+  )
+  return BACKBONES[name](dtype=dtype, padding=padding)
