@@ -1,0 +1,181 @@
+"""One type for every data set, and one function that loads any of them."""
+
+import dataclasses
+import types
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from udh_jax.data.protocol import Splits, make_splits, split_digest
+from udh_jax.errors import require
+
+
+class Images(Protocol):
+  """Random access to pictures of one shape, also from threads; a NumPy array is one."""
+
+  def __len__(self) -> int:
+    """Number of pictures."""
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    """Picture of shape ``[h, w, 3]``, uint8."""
+
+
+class Source(NamedTuple):
+  """What a reader of one kind of data hands over; row i is the same item in every field.
+
+  Attributes:
+    images: Random access to n pictures.
+    image_shape: Shape of every picture, ``(h, w, 3)``.
+    names: Name of each item, n strings.
+    labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
+    class_names: Name of each class, empty without labels.
+    first_test_row: Where an official test part begins, or None.
+  """
+
+  images: Images
+  image_shape: tuple[int, int, int]
+  names: Sequence[str]
+  labels: np.ndarray | None
+  class_names: Sequence[str]
+  first_test_row: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDataset:
+  """Pictures, what is known of them, and who is query, database and train.
+
+  Attributes:
+    name: Name of the data set.
+    images: ``images[i]`` is a picture of shape ``image_shape``, uint8; has a length n.
+    image_shape: ``(h, w, 3)``.
+    labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
+    names: Name of each item, n strings.
+    class_names: Name of each class, empty without labels.
+    splits: Rows of the train, database and query parts.
+    protocol: One line: counts, seed, digest.
+    digest: SHA-256 over names and splits. Hosts of one run have to agree on it.
+  """
+
+  name: str
+  images: Images
+  image_shape: tuple[int, int, int]
+  labels: np.ndarray | None
+  names: Sequence[str]
+  class_names: Sequence[str]
+  splits: Splits
+  protocol: str
+  digest: str
+
+
+def _digits(config: Any, progress: Any) -> Source:
+  from udh_jax.data.digits import read_digits
+
+  del config, progress  # they come with scikit-learn, at once
+  return read_digits()
+
+
+def _cifar10(config: Any, progress: Any) -> Source:
+  from udh_jax.data.tfds import read_tfds
+
+  return read_tfds("cifar10", config.path, parts=("train", "test"), progress=progress)
+
+
+# What each data set reads from the config, with its usual values: the one place where fields are
+# defined. num_train 0 is the whole database; path "" is TFDS_DATA_DIR or TFDS's own default.
+_COUNTS = {"evaluate_on": "query", "num_queries": 1000, "num_validation": 1000, "num_train": 0}
+_SEEDED = {**_COUNTS, "seed": 0}
+_DATASETS: dict[str, tuple[Callable[[Any, Any], Source], dict[str, Any]]] = {
+  "digits": (_digits, {**_SEEDED, "num_queries": 300, "num_validation": 200}),
+  "cifar10": (_cifar10, {**_SEEDED, "path": ""}),
+}
+_CHOICES = {"evaluate_on": ("query", "validation"), "on_unreadable": ("skip", "refuse")}
+
+
+def data_config(name: str) -> Any:
+  """The config of a data set with its usual values.
+
+  Fields: name; evaluate_on ("query" is the test protocol, "validation" draws the queries from the
+  database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
+  is all of the database); seed; path where there are files to find; image_size (side of the square
+  the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
+
+  Args:
+    name: A known data set.
+
+  Returns:
+    An `ml_collections.ConfigDict`.
+
+  Raises:
+    InputError: If the name is unknown.
+  """
+  import ml_collections
+
+  return ml_collections.ConfigDict({"name": name, **_lookup(name)[1]})
+
+
+def _lookup(name: str) -> tuple[Callable[[Any, Any], Source], dict[str, Any]]:
+  require(
+    name in _DATASETS, f"Unknown data set {name!r}; the known ones are {', '.join(_DATASETS)}."
+  )
+  return _DATASETS[name]
+
+
+def _with_defaults(config: Any, defaults: dict[str, Any]) -> types.SimpleNamespace:
+  """The fields that the data set reads, each checked."""
+  fields = {key: getattr(config, key, value) for key, value in defaults.items()}
+  for key, value in fields.items():
+    given = f"data field {key} is {value!r}"
+    if key in _CHOICES:
+      require(value in _CHOICES[key], f"{given}; choose one of {', '.join(_CHOICES[key])}.")
+    elif key == "path":
+      require(isinstance(value, str), f"{given}; give a folder as a string.")
+    else:
+      least = 1 if key == "image_size" else 0
+      require(
+        isinstance(value, int) and value >= least, f"{given}; give a whole number from {least} on."
+      )
+  return types.SimpleNamespace(name=config.name, **fields)
+
+
+def load_dataset(
+  config: Any, *, progress: Callable[[int, int], None] | None = None
+) -> ImageDataset:
+  """Loads a data set and splits it by its protocol.
+
+  Args:
+    config: Object with the fields of `data_config`; a field it lacks has its usual value.
+    progress: Called with (items done, items in all) while pictures are read or checked.
+
+  Returns:
+    The data set.
+
+  Raises:
+    InputError: If the data are not there, the name is unknown, or a field has no sense.
+  """
+  read, defaults = _lookup(config.name)
+  config = _with_defaults(config, defaults)
+  source = read(config, progress or (lambda done, total: None))
+  splits = make_splits(
+    source.labels,
+    num_rows=len(source.images),
+    first_test_row=source.first_test_row,
+    **{field: getattr(config, field) for field in _SEEDED},
+  )
+  digest = split_digest(splits, source.names)
+  protocol = (
+    f"{config.name}: {len(splits.query)} {'' if config.evaluate_on == 'query' else 'validation '}"
+    f"queries, {len(splits.database)} database, {len(splits.train)} train, seed {config.seed}, "
+    f"split {digest[:12]}"
+  )
+  return ImageDataset(
+    name=config.name,
+    images=source.images,
+    image_shape=source.image_shape,
+    labels=source.labels,
+    names=source.names,
+    class_names=source.class_names,
+    splits=splits,
+    protocol=protocol,
+    digest=digest,
+  )

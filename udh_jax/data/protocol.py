@@ -1,0 +1,208 @@
+"""Who is query, database and train: index arrays made from a seed alone.
+
+Everything here is a pure function of its arguments, so that each host and each restart agrees.
+Random orders come from the raw stream of a counter-based generator and a stable sort, because NumPy
+keeps that stream fixed between versions, while it does not promise so for `Generator.permutation`.
+"""
+
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from udh_jax.errors import require
+
+# The first word of the seed of each draw: no two purposes share a stream.
+_QUERIES, _VALIDATION, _TRAIN = 1, 2, 3
+
+
+class Splits(NamedTuple):
+  """Rows of one concatenated source. Each array is int64, sorted but for a fixed test order.
+
+  Attributes:
+    train: Rows to learn from, a subset of ``database``.
+    database: Rows to search in.
+    query: Rows to search with, none of them in ``database``.
+  """
+
+  train: np.ndarray
+  database: np.ndarray
+  query: np.ndarray
+
+
+def permutation(size: int, *seed: int) -> np.ndarray:
+  """A random order of ``range(size)`` that depends on the seed words alone.
+
+  Args:
+    size: Number of items.
+    *seed: Non-negative integers.
+
+  Returns:
+    Array of shape ``[size]``, int64.
+  """
+  raw = np.random.Philox(np.random.SeedSequence(seed)).random_raw(size)
+  return np.argsort(raw, kind="stable")
+
+
+def balanced_sample(labels: np.ndarray, count: int, *seed: int) -> np.ndarray:
+  """Draws the same number of rows from every class, as nearly as possible.
+
+  No class gives more than half of its rows; what a small class cannot give comes from the others.
+
+  Args:
+    labels: Class of each row. Integer array of shape ``[n]``.
+    count: How many rows to draw.
+    *seed: Seed words of the draw.
+
+  Returns:
+    Sorted positions into ``labels``. Array of shape ``[count]``, int64.
+
+  Raises:
+    InputError: If ``count`` is more than the classes can give.
+
+  References:
+    Our own definition; for EuroSAT it gives the 100 queries a class of the usual protocol.
+  """
+  classes, sizes = np.unique(labels, return_counts=True)
+  room = sizes // 2
+  require(
+    count <= room.sum(),
+    f"{count} rows asked for, but half of each class allows {room.sum()} of {len(labels)}; "
+    "lower num_queries or num_validation.",
+  )
+  # Raise a common level while the sum allows it; then one more from the first classes with room.
+  level = 0
+  while level < room.max(initial=0) and np.minimum(room, level + 1).sum() <= count:
+    level += 1
+  take = np.minimum(room, level)
+  take[np.flatnonzero(room > level)[: count - take.sum()]] += 1
+  order = permutation(len(labels), *seed)
+  ordered = labels[order]
+  chosen = [
+    order[np.flatnonzero(ordered == cls)[:number]]
+    for cls, number in zip(classes, take, strict=True)
+  ]
+  return np.sort(np.concatenate([np.zeros(0, np.int64), *chosen]))
+
+
+def make_splits(
+  labels: np.ndarray | None,
+  *,
+  num_rows: int,
+  num_queries: int,
+  num_validation: int,
+  num_train: int,
+  evaluate_on: str,
+  seed: int,
+  first_test_row: int | None = None,
+) -> Splits:
+  """Splits the rows of a source by a protocol.
+
+  The test queries do not depend on ``evaluate_on``. With "validation" they are in none of the
+  splits: the queries are then drawn from the database side, and the database is what is left.
+
+  Args:
+    labels: None, integer array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
+      Queries are balanced over the classes of a single label, and drawn uniformly from the rows
+      that have a label where it is multi-hot. Without labels nothing could be scored: there are no
+      queries.
+    num_rows: n.
+    num_queries: How many rows are test queries.
+    num_validation: How many rows of the database side are queries where ``evaluate_on`` is
+      "validation".
+    num_train: How many rows of the database to train on, drawn uniformly and without labels; 0 is
+      all.
+    evaluate_on: "query" or "validation".
+    seed: Seed of every draw.
+    first_test_row: Where an official test part begins: rows from here on are not in the database,
+      and the first ``num_queries`` of them are the queries.
+
+  Returns:
+    The three index arrays.
+
+  Raises:
+    InputError: If more rows are asked for than there are.
+  """
+  rows = np.arange(num_rows)
+  if first_test_row is None:
+    query = _draw(labels, rows, num_queries, "num_queries", seed, _QUERIES)
+    database = np.setdiff1d(rows, query)
+  else:
+    available = num_rows - first_test_row
+    require(
+      num_queries <= available,
+      f"num_queries is {num_queries}, but the test part has {available} images; lower num_queries.",
+    )
+    query, database = rows[first_test_row:][:num_queries], rows[:first_test_row]
+  if evaluate_on == "validation":
+    query = _draw(labels, database, num_validation, "num_validation", seed, _VALIDATION)
+    database = np.setdiff1d(database, query)
+  require(
+    num_train <= len(database),
+    f"num_train is {num_train}, but the database has {len(database)} images; "
+    "lower num_train, or set it to 0 for all of them.",
+  )
+  train = database
+  if num_train:
+    train = database[np.sort(permutation(len(database), seed, _TRAIN)[:num_train])]
+  return Splits(train, database, query)
+
+
+def _draw(labels, rows, count, field, seed, purpose):
+  """Draws `count` of `rows` that can be queries."""
+  if labels is None:
+    return rows[:0]
+  if labels.ndim == 1:
+    return rows[balanced_sample(labels[rows], count, seed, purpose)]
+  labelled = rows[labels[rows].any(axis=1)]
+  require(
+    count <= len(labelled) // 2,
+    f"{field} is {count}, but only half of the {len(labelled)} images that have a label may be "
+    f"queries; lower {field}.",
+  )
+  return labelled[np.sort(permutation(len(labelled), seed, purpose)[:count])]
+
+
+def split_digest(splits: Splits, names: Sequence[str]) -> str:
+  """SHA-256 of the splits and of the item names that give the row numbers their meaning.
+
+  Args:
+    splits: The index arrays.
+    names: Name of each row of the source.
+
+  Returns:
+    64 hexadecimal digits. Equal digests mean the same items in the same parts.
+  """
+  digest = hashlib.sha256()
+  for part, rows in zip(splits._fields, splits, strict=True):
+    digest.update(f"{part} {len(rows)}\n".encode())
+    digest.update(np.ascontiguousarray(rows, "<i8").tobytes())
+  digest.update("\n".join(names).encode("utf-8", "surrogateescape"))
+  return digest.hexdigest()
+
+
+def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
+  """Writes who is query, database and train as JSON, whole or not at all.
+
+  Args:
+    dataset: An `ImageDataset`.
+    path: File to write; its folder has to exist.
+  """
+  manifest = {
+    "name": dataset.name,
+    "protocol": dataset.protocol,
+    "digest": dataset.digest,
+    "num_rows": len(dataset.images),
+    **{part: rows.tolist() for part, rows in dataset.splits._asdict().items()},
+  }
+  path = pathlib.Path(path)
+  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  try:
+    partial.write_text(json.dumps(manifest) + "\n")
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
