@@ -1,0 +1,46 @@
+"""Contrast between two views of a batch."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.errors import require
+from udh_jax.losses.reduction import at_least_float32
+
+
+def nt_xent(first: jax.Array, second: jax.Array, *, temperature: float) -> jax.Array:
+  """Normalised-temperature cross-entropy between two views.
+
+  Each of the 2m rows has its other view as the one right answer among the 2m - 1 other rows, scored
+  by cosine similarity / temperature. Mean over both directions and all rows. A row of zeros has
+  cosine 0 with everything and a finite gradient.
+
+  Args:
+    first: Outputs (or straight-through codes) of the first view. Array of shape ``[m, c]``.
+    second: The same images' second view. Array of shape ``[m, c]``.
+    temperature: Divides the similarities, > 0; CIBHash takes 0.3.
+
+  Returns:
+    float32 scalar (float64 stays).
+
+  Raises:
+    InputError: If the shapes disagree, the batch is empty or ``temperature`` is not positive.
+
+  References:
+    Chen et al., SimCLR, ICML 2020, equation 1; Qiu et al., CIBHash, IJCAI 2021, section 3.1.
+  """
+  first, second = at_least_float32(first), at_least_float32(second)
+  require(
+    first.ndim == 2 and first.shape == second.shape and first.shape[0] >= 1,
+    f"nt_xent: the views have shapes {first.shape} and {second.shape}, expected both [m, c] with "
+    "m >= 1.",
+  )
+  require(temperature > 0, f"nt_xent: temperature is {temperature}, expected > 0.")
+  m = first.shape[0]
+  views = jnp.concatenate([first, second])
+  # The floor inside the root keeps the gradient of a zero row finite.
+  views = views * lax.rsqrt(jnp.maximum(jnp.sum(views**2, axis=1, keepdims=True), 1e-12))
+  logits = jnp.matmul(views, views.T, precision=lax.Precision.HIGHEST) / temperature  # [2m, 2m]
+  logits = jnp.where(jnp.eye(2 * m, dtype=bool), -jnp.inf, logits)
+  positives = jnp.sum(views[:m] * views[m:], axis=1) / temperature  # [m], the same both ways
+  return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([positives, positives]))

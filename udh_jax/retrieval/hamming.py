@@ -1,0 +1,232 @@
+"""Hamming distances of packed codes, and the exact nearest neighbours by them."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.coding.binary import require_packed
+from udh_jax.errors import is_traced, require
+
+NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
+
+_CHUNK = 2**24  # distances held at once
+_BLOCK = 64  # items whose hits are counted together
+
+
+class Neighbours(NamedTuple):
+  """The nearest database items of each query, nearest first, ties by database index.
+
+  Attributes:
+    distances: Hamming distances. int32 array of shape ``[q, k]``.
+    indices: Positions in the database. int32 array of shape ``[q, k]``.
+  """
+
+  distances: jax.Array
+  indices: jax.Array
+
+
+def hamming_distance(queries: jax.Array, database: jax.Array) -> jax.Array:
+  """All distances between two sets of packed codes.
+
+  Padding bits are equal on both sides, so they never count.
+
+  Args:
+    queries: uint8 array of shape ``[q, bytes]``, from `pack_codes`.
+    database: uint8 array of shape ``[n, bytes]``.
+
+  Returns:
+    int32 array of shape ``[q, n]``. It is the caller's to keep it small: `search` and the metrics
+    never hold it whole.
+
+  Raises:
+    InputError: If an argument is not uint8 or the widths differ.
+
+  References:
+    The definition: the number of bits that differ.
+  """
+  queries, database = checked_codes("hamming_distance", queries, database)
+  return _distance(queries, database, jnp.int32)
+
+
+def search(
+  queries: jax.Array,
+  database: jax.Array,
+  k: int,
+  *,
+  valid: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> Neighbours:
+  """The k nearest database items of each query: exact, ties by database index.
+
+  Distances are small integers, so nothing of the database's size is sorted: the k-th distance is
+  found by counting, the k items are picked by it in the order of their index, and only those are
+  sorted. Queries are taken in chunks, so that at most 2^24 distances (or those of one query) of one
+  or two bytes are held at once.
+
+  Args:
+    queries: uint8 array of shape ``[q, bytes]``, from `pack_codes`. The same on every shard.
+    database: This device's rows. uint8 array of shape ``[n, bytes]``.
+    k: Number of neighbours, 1 to the size of the whole database.
+    valid: False masks a row of the database (padding). bool array of shape ``[n]``; None means all
+      are valid. Under a trace it is the caller's duty that at least k are valid; a place that no
+      valid item fills has index -1 (`NO_NEIGHBOUR`) and distance 8 * bytes + 1.
+    axis_name: Mapped axis over which the database is sharded; None means one device. Indices then
+      count through the shards in order: shard * n + row.
+
+  Returns:
+    Distances and indices, a `Neighbours`, which unpacks to the two.
+
+  Raises:
+    InputError: If a dtype or shape is wrong, the widths differ or k is larger than the database.
+
+  References:
+    Our own definition of the order among ties.
+  """
+  queries, database = checked_codes("search", queries, database)
+  shards = 1 if axis_name is None else lax.axis_size(axis_name)
+  num_items = shards * database.shape[0]
+  if valid is not None:
+    valid = jnp.asarray(valid)
+    require(
+      valid.shape == database.shape[:1] and valid.dtype == jnp.bool_,
+      f"search: valid is {valid.dtype} of shape {valid.shape}, expected bool "
+      f"[{database.shape[0]}], one for each database item.",
+    )
+    if not is_traced(valid) and axis_name is None:
+      num_items = int(valid.sum())
+  require(
+    1 <= k <= num_items,
+    f"search: k is {k}, expected 1 to {num_items}, the number of database items.",
+  )
+  return _search(queries, database, valid, k=k, axis_name=axis_name)
+
+
+def checked_codes(
+  name: str, queries: jax.Array, database: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Two sets of packed codes of one width, as arrays.
+
+  Args:
+    name: The caller's name, for the message.
+    queries: uint8 array of shape ``[q, bytes]``.
+    database: uint8 array of shape ``[n, bytes]``.
+
+  Returns:
+    Both as JAX arrays.
+
+  Raises:
+    InputError: If an argument is not uint8 or the widths differ.
+  """
+  queries, database = jnp.asarray(queries), jnp.asarray(database)
+  require_packed(f"{name}: queries", queries)
+  require_packed(f"{name}: database", database)
+  require(
+    queries.shape[1] == database.shape[1],
+    f"{name}: queries have shape {queries.shape} and database {database.shape}; the codes differ "
+    "in width, give both the same number of bits.",
+  )
+  return queries, database
+
+
+def distance_dtype(num_bytes: int) -> jnp.dtype:
+  """The narrowest unsigned type that holds 0 .. 8 * num_bytes + 1, one more than any distance."""
+  return jnp.dtype(jnp.uint8 if 8 * num_bytes + 1 <= 255 else jnp.uint16)
+
+
+def as_words(packed: jax.Array) -> jax.Array:
+  """Groups bytes by four: uint8 ``[n, bytes]`` to uint32 ``[n, ceil(bytes / 4)]``, zero padded."""
+  packed = jnp.pad(packed, ((0, 0), (0, -packed.shape[1] % 4)))
+  words = packed.reshape(packed.shape[0], packed.shape[1] // 4, 4)
+  return lax.bitcast_convert_type(words, jnp.uint32)
+
+
+def word_distance(queries: jax.Array, database: jax.Array, dtype: jnp.dtype) -> jax.Array:
+  """Distances of codes given as words: uint32 ``[q, w]`` and ``[n, w]`` to ``[q, n]``."""
+  total = jnp.zeros((), jnp.uint32)
+  for word in range(queries.shape[1]):
+    total += lax.population_count(queries[:, word, None] ^ database[None, :, word])
+  return total.astype(dtype)
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _distance(queries, database, dtype):
+  return word_distance(as_words(queries), as_words(database), dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("k", "axis_name"))
+def _search(queries, database, valid, *, k, axis_name):
+  num_queries, num_bytes = queries.shape
+  n = database.shape[0]
+  far = 8 * num_bytes + 1
+  if num_queries == 0:
+    empty = jnp.zeros((0, k), jnp.int32)
+    return Neighbours(empty, empty)
+
+  # Pad the database to whole blocks, and to k items where a shard is smaller than that.
+  padding = max(k - n, 0)
+  padding += -(n + padding) % _BLOCK
+  valid = jnp.ones(n, bool) if valid is None else valid
+  valid = jnp.pad(valid, (0, padding))
+  words = jnp.pad(as_words(database), ((0, padding), (0, 0)))
+
+  def nearest(chunk):
+    distances = word_distance(chunk, words, distance_dtype(num_bytes))  # [chunk, n']
+    return _smallest(jnp.where(valid, distances, far), k, far)
+
+  chunk_size = max(1, min(num_queries, _CHUNK // words.shape[0]))
+  num_chunks = -(-num_queries // chunk_size)
+  chunks = jnp.pad(as_words(queries), ((0, num_chunks * chunk_size - num_queries), (0, 0)))
+  distances, indices = lax.map(nearest, chunks.reshape(num_chunks, chunk_size, -1))
+  distances = distances.reshape(-1, k)[:num_queries]  # [q, k]
+  indices = indices.reshape(-1, k)[:num_queries]
+
+  if axis_name is not None:
+    indices += lax.axis_index(axis_name) * n
+    # Shards come in the order of their indices, so that a stable sort keeps ties by index.
+    distances = lax.all_gather(distances, axis_name, axis=1, tiled=True)  # [q, shards * k]
+    indices = lax.all_gather(indices, axis_name, axis=1, tiled=True)
+    distances, indices = lax.sort((distances, indices), num_keys=1, is_stable=True)
+    distances, indices = distances[:, :k], indices[:, :k]
+  return Neighbours(distances, jnp.where(distances < far, indices, NO_NEIGHBOUR))
+
+
+def _smallest(distances, k, far):
+  """The k smallest of [q, n] integers in 0..far with their columns, ties by column."""
+  num_rows, n = distances.shape
+  dtype = distances.dtype
+
+  # Bisect for the k-th distance by counting.
+  low = jnp.zeros((num_rows, 1), jnp.int32)
+  high = jnp.full((num_rows, 1), far)
+  for _ in range(far.bit_length()):
+    middle = (low + high) // 2
+    enough = jnp.sum(distances <= middle.astype(dtype), axis=1, keepdims=True, dtype=jnp.int32) >= k
+    low, high = jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
+  last = low.astype(dtype)  # [q, 1]
+
+  # Take everything nearer than that, and of the ties at it the first ones by index.
+  blocks = distances.reshape(num_rows, n // _BLOCK, _BLOCK)
+  nearer = jnp.cumsum(jnp.sum(blocks < last[..., None], axis=2, dtype=jnp.int32), axis=1)
+  ties = jnp.cumsum(jnp.sum(blocks == last[..., None], axis=2, dtype=jnp.int32), axis=1)
+  wanted_ties = k - nearer[:, -1:]  # [q, 1]
+  taken = nearer + jnp.minimum(ties, wanted_ties)  # [q, blocks], how many up to each block's end
+  slots = jnp.arange(k)
+  block = jax.vmap(lambda row: jnp.searchsorted(row, slots, side="right"))(taken)  # [q, k]
+
+  def before(counts):
+    return jnp.take_along_axis(jnp.pad(counts, ((0, 0), (1, 0))), block, axis=1)[..., None]
+
+  inside = jnp.take_along_axis(blocks, block[..., None], axis=1)  # [q, k, _BLOCK]
+  tied = inside == last[..., None]
+  tie_ranks = before(ties) + jnp.cumsum(tied, axis=2, dtype=jnp.int32)
+  hits = (inside < last[..., None]) | (tied & (tie_ranks <= wanted_ties[..., None]))
+  ranks = before(taken) + jnp.cumsum(hits, axis=2, dtype=jnp.int32)
+  offset = jnp.sum(ranks <= slots[:, None], axis=2, dtype=jnp.int32)  # [q, k]
+  columns = (block * _BLOCK + offset).astype(jnp.int32)
+
+  found = jnp.take_along_axis(inside, offset[..., None], axis=2)[..., 0].astype(jnp.int32)
+  # Columns already ascend, so a stable sort leaves ties in their order.
+  return lax.sort((found, columns), num_keys=1, is_stable=True)
