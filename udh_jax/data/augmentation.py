@@ -79,12 +79,13 @@ def augment(
   u = jax.vmap(lambda k: jax.random.uniform(k, (11,)))(keys).T  # [11, b]
   rows, columns = _random_boxes(u[:4], images.shape[1:3], crop_scale, crop_ratio, padding)
   mirrored = u[4] < 0.5 if flip else None
-  views = _resample(images, rows, columns, size, mirrored)  # [b, size, size, 3]
+  rows = _weights(rows, images.shape[1], size, None)  # [b, size, h]
+  columns = _weights(columns, images.shape[2], size, mirrored)  # [b, size, w]
+  images = images.astype(jnp.float32) / 255
   if color or grayscale:
-    views = _recolor(views, u[5:9], color, grayscale)
-  if cutout:
-    views = _cut_out(views, u[9:], cutout)
-  return views
+    images = _recolor(images, rows, columns, u[5:9], color, grayscale)
+  views = _resample(images, rows, columns)  # [b, size, size, 3]
+  return _cut_out(views, u[9:], cutout) if cutout else views
 
 
 def resize(images: jax.Array, *, size: int) -> jax.Array:
@@ -101,9 +102,11 @@ def resize(images: jax.Array, *, size: int) -> jax.Array:
     InputError: If a shape has no sense.
   """
   _check_images(images, size)
-  height, width = images.shape[1:3]
-  zero = jnp.zeros(1)  # one box serves all images
-  return _resample(images, (zero, zero + height), (zero, zero + width), size, None)
+  batch, height, width, _ = images.shape
+  zero = jnp.zeros(batch)
+  rows = _weights((zero, zero + height), height, size, None)
+  columns = _weights((zero, zero + width), width, size, None)
+  return _resample(images.astype(jnp.float32) / 255, rows, columns)
 
 
 def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
@@ -165,31 +168,30 @@ def _weights(box, image_side, size, mirrored):
   return jnp.where(inside, weights / jnp.maximum(weights.sum(-1, keepdims=True), 0.5), 0)
 
 
-def _resample(images, rows, columns, size, mirrored):
-  batch, height, width, _ = images.shape
-  row_weights = _weights(rows, height, size, None) / 255  # [b, size, h]
-  column_weights = _weights(columns, width, size, mirrored)  # [b, size, w]
-  row_weights, column_weights = (
-    jnp.broadcast_to(w, (batch, *w.shape[1:])) for w in (row_weights, column_weights)
-  )
-  # "highest": accelerators would otherwise round the weights to bfloat16 or TF32.
-  images = images.astype(jnp.float32)
+def _resample(images, rows, columns):
+  """Two products an image: rows [b, size, h] and columns [b, size, w] on images [b, h, w, 3]."""
   # Columns first: on the CPU half the time of rows first at 224 px, as no copy is needed between.
-  views = jnp.einsum("btw,bhwc->bthc", column_weights, images, precision="highest")
-  views = jnp.einsum("bsh,bthc->bstc", row_weights, views, precision="highest")
-  return jnp.clip(views, 0, 1)  # the weights of a row may sum to a little over 1
+  # "highest": accelerators would otherwise round the weights to bfloat16 or TF32.
+  views = jnp.einsum("btw,bhwc->bthc", columns, images, precision="highest")
+  views = jnp.einsum("bsh,bthc->bstc", rows, views, precision="highest")
+  return jnp.clip(views, 0, 1)
 
 
-def _recolor(views, u, color, grayscale):
-  """Brightness, contrast, saturation; each mixes a view with black, its mean grey, its own grey."""
+def _recolor(images, rows, columns, u, color, grayscale):
+  """Brightness, contrast, saturation; each mixes a view with black, its mean grey, its own grey.
+
+  All three are linear, so they are one step, and it is taken before the resampling: a network's
+  input is often larger than the image (at 32 to 96 px this saves nine tenths of colour's time).
+  """
   brightness, contrast, saturation = (1 + color * (2 * u[:3] - 1))[..., None, None, None]
   saturation = jnp.where(u[3][:, None, None, None] < grayscale, 0.0, saturation)
-  luma = jnp.array(_LUMA, views.dtype)
-  views = views * brightness
-  mean = (views.mean(axis=(1, 2), keepdims=True) * luma).sum(-1, keepdims=True)  # [b, 1, 1, 1]
-  views = mean + contrast * (views - mean)
-  grey = (views * luma).sum(-1, keepdims=True)
-  return jnp.clip(grey + saturation * (views - grey), 0, 1)
+  luma = jnp.array(_LUMA, images.dtype)
+  grey = (images * luma).sum(-1, keepdims=True)  # [b, h, w, 1]
+  mean = jnp.einsum(  # over the view that the weights will make
+    "bh,bhwc,bw->b", rows.mean(axis=1), grey, columns.mean(axis=1), precision="highest"
+  )
+  images = contrast * (grey + saturation * (images - grey))
+  return brightness * (images + (1 - contrast) * mean[:, None, None, None])
 
 
 def _cut_out(views, u, cutout):
