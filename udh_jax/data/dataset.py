@@ -31,6 +31,8 @@ class Source(NamedTuple):
     labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
     class_names: Name of each class, empty without labels.
     first_test_row: Where an official test part begins, or None.
+    fewer_queries: Whether a config may ask for more queries than there can be: of a set whose size
+      is not known beforehand.
   """
 
   images: Images
@@ -39,6 +41,7 @@ class Source(NamedTuple):
   labels: np.ndarray | None
   class_names: Sequence[str]
   first_test_row: int | None = None
+  fewer_queries: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,13 +84,45 @@ def _cifar10(config: Any, progress: Any) -> Source:
   return read_tfds("cifar10", config.path, parts=("train", "test"), progress=progress)
 
 
+def _eurosat(config: Any, progress: Any) -> Source:
+  from udh_jax.data.tfds import read_tfds
+
+  return read_tfds("eurosat/rgb", config.path, parts=("train",), progress=progress)
+
+
+def _flickr25k(config: Any, progress: Any) -> Source:
+  from udh_jax.data.flickr25k import read_flickr25k
+
+  return read_flickr25k(
+    config.path,
+    image_size=config.image_size,
+    on_unreadable=config.on_unreadable,
+    progress=progress,
+  )
+
+
+def _folder(config: Any, progress: Any) -> Source:
+  from udh_jax.data.folder import read_folder
+
+  return read_folder(
+    config.path,
+    image_size=config.image_size,
+    on_unreadable=config.on_unreadable,
+    progress=progress,
+  )
+
+
 # What each data set reads from the config, with its usual values: the one place where fields are
 # defined. num_train 0 is the whole database; path "" is TFDS_DATA_DIR or TFDS's own default.
 _COUNTS = {"evaluate_on": "query", "num_queries": 1000, "num_validation": 1000, "num_train": 0}
 _SEEDED = {**_COUNTS, "seed": 0}
+_FILES = {"path": "", "image_size": 256, "on_unreadable": "skip"}
 _DATASETS: dict[str, tuple[Callable[[Any, Any], Source], dict[str, Any]]] = {
   "digits": (_digits, {**_SEEDED, "num_queries": 300, "num_validation": 200}),
   "cifar10": (_cifar10, {**_SEEDED, "path": ""}),
+  "eurosat": (_eurosat, {**_SEEDED, "path": ""}),
+  "flickr25k": (_flickr25k, {**_SEEDED, **_FILES, "num_queries": 2000, "num_train": 5000}),
+  "folder": (_folder, {**_SEEDED, **_FILES}),
 }
 _CHOICES = {"evaluate_on": ("query", "validation"), "on_unreadable": ("skip", "refuse")}
 
@@ -160,6 +195,7 @@ def load_dataset(
     source.labels,
     num_rows=len(source.images),
     first_test_row=source.first_test_row,
+    fewer_queries=source.fewer_queries,
     **{field: getattr(config, field) for field in _SEEDED},
   )
   digest = split_digest(splits, source.names)

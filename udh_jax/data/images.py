@@ -53,3 +53,26 @@ class DecodedImages:
       self._kept[row] = image
       self._ready[row] = True
     return image
+
+
+class SomeImages:
+  """Some of the pictures of another source, in an order of its own."""
+
+  def __init__(self, images: DecodedImages, rows: np.ndarray):
+    """Keeps both.
+
+    Args:
+      images: The other source.
+      rows: Its rows that are seen here. Integer array of shape ``[n]``.
+    """
+    self._images = images
+    self._rows = rows
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, row: int) -> np.ndarray:
+    """Picture of shape ``[h, w, 3]``, uint8; not to be written to."""
+    if not 0 <= row < len(self._rows):
+      raise IndexError(f"row {row} of {len(self._rows)} pictures")
+    return self._images[self._rows[row]]

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -69,11 +70,7 @@ def balanced_sample(labels: np.ndarray, count: int, *seed: int) -> np.ndarray:
   """
   classes, sizes = np.unique(labels, return_counts=True)
   room = sizes // 2
-  require(
-    count <= room.sum(),
-    f"{count} rows asked for, but half of each class allows {room.sum()} of {len(labels)}; "
-    "lower num_queries or num_validation.",
-  )
+  require(count <= room.sum(), f"{count} rows of at most {room.sum()} cannot be drawn.")
   # Raise a common level while the sum allows it; then one more from the first classes with room.
   level = 0
   while level < room.max(initial=0) and np.minimum(room, level + 1).sum() <= count:
@@ -99,6 +96,7 @@ def make_splits(
   evaluate_on: str,
   seed: int,
   first_test_row: int | None = None,
+  fewer_queries: bool = False,
 ) -> Splits:
   """Splits the rows of a source by a protocol.
 
@@ -120,6 +118,8 @@ def make_splits(
     seed: Seed of every draw.
     first_test_row: Where an official test part begins: rows from here on are not in the database,
       and the first ``num_queries`` of them are the queries.
+    fewer_queries: Draw as many as there may be, instead of an error, where more queries are asked
+      for than half of the rows.
 
   Returns:
     The three index arrays.
@@ -129,7 +129,7 @@ def make_splits(
   """
   rows = np.arange(num_rows)
   if first_test_row is None:
-    query = _draw(labels, rows, num_queries, "num_queries", seed, _QUERIES)
+    query = _draw(labels, rows, num_queries, "num_queries", fewer_queries, seed, _QUERIES)
     database = np.setdiff1d(rows, query)
   else:
     available = num_rows - first_test_row
@@ -139,7 +139,9 @@ def make_splits(
     )
     query, database = rows[first_test_row:][:num_queries], rows[:first_test_row]
   if evaluate_on == "validation":
-    query = _draw(labels, database, num_validation, "num_validation", seed, _VALIDATION)
+    query = _draw(
+      labels, database, num_validation, "num_validation", fewer_queries, seed, _VALIDATION
+    )
     database = np.setdiff1d(database, query)
   require(
     num_train <= len(database),
@@ -152,19 +154,20 @@ def make_splits(
   return Splits(train, database, query)
 
 
-def _draw(labels, rows, count, field, seed, purpose):
-  """Draws `count` of `rows` that can be queries."""
+def _draw(labels, rows, count, field, fewer, seed, purpose):
+  """Draws `count` of `rows` that can be queries, at most half of each class."""
   if labels is None:
     return rows[:0]
-  if labels.ndim == 1:
-    return rows[balanced_sample(labels[rows], count, seed, purpose)]
-  labelled = rows[labels[rows].any(axis=1)]
+  single = labels.ndim == 1
+  candidates = rows if single else rows[labels[rows].any(axis=1)]
+  groups = labels[candidates] if single else np.zeros(len(candidates), np.int32)
+  available = int((np.unique(groups, return_counts=True)[1] // 2).sum())
   require(
-    count <= len(labelled) // 2,
-    f"{field} is {count}, but only half of the {len(labelled)} images that have a label may be "
-    f"queries; lower {field}.",
+    fewer or count <= available,
+    f"{field} is {count}, but half of the {len(candidates)} images with a label allow {available}; "
+    f"lower {field}.",
   )
-  return labelled[np.sort(permutation(len(labelled), seed, purpose)[:count])]
+  return candidates[balanced_sample(groups, min(count, available), seed, purpose)]
 
 
 def split_digest(splits: Splits, names: Sequence[str]) -> str:
@@ -199,10 +202,19 @@ def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
     "num_rows": len(dataset.images),
     **{part: rows.tolist() for part, rows in dataset.splits._asdict().items()},
   }
-  path = pathlib.Path(path)
-  partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+  write_whole(pathlib.Path(path), json.dumps(manifest) + "\n")
+
+
+def write_whole(path: pathlib.Path, text: str) -> None:
+  """Writes a text file whole or not at all, also when the process is killed.
+
+  Args:
+    path: File to write or replace; its folder has to exist.
+    text: What it shall hold.
+  """
+  partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
   try:
-    partial.write_text(json.dumps(manifest) + "\n")
+    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)

@@ -46,13 +46,20 @@ def read_tfds(
 
   from PIL import Image
 
+  # The field that names a record is "id" in CIFAR-10 and "filename" in EuroSAT.
+  field = "id" if "id" in builder.info.features else "filename"
+
   def decode(row: int) -> np.ndarray:
-    with Image.open(io.BytesIO(records[row]["image"])) as image:
-      return np.asarray(image.convert("RGB"))
+    try:
+      with Image.open(io.BytesIO(records[row]["image"])) as image:
+        return np.asarray(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+      raise InputError(
+        f"Image {records[row][field].decode()} of {name} cannot be decoded ({error}); "
+        "remove the data set's folder and prepare it again."
+      ) from error
 
   shape = builder.info.features["image"].shape
-  # The field that names a record is "id" in CIFAR-10 and "filename" in EuroSAT.
-  field = "id" if "id" in records[0] else "filename"
   return Source(
     images=DecodedImages(decode, len(records), shape),
     image_shape=shape,
