@@ -1,0 +1,347 @@
+"""k-means with clusters of equal, or bounded, size."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax import errors
+from udh_jax.clustering import sharding, sinkhorn
+from udh_jax.clustering.rounding import round_to_sizes
+from udh_jax.clustering.rows import Rows, fold, held, standardise
+from udh_jax.clustering.seeding import k_means_plus_plus
+
+
+class Clustering(NamedTuple):
+  """Rows in clusters.
+
+  Attributes:
+    labels: Cluster of each local row, -1 where its weight is 0. int32 array of shape ``[n]``.
+    centroids: Means of the members. Array of shape ``[K, d]``.
+    sizes: Members over all shards. int32 array of shape ``[K]``.
+    inertia: Sum over all shards of squared distances to the own centroid. Scalar.
+    iterations: Number of centroid updates. Scalar int32.
+    converged: Whether the last update left every label as it was or moved the centroids by less
+      than the tolerance. Scalar bool.
+  """
+
+  labels: jax.Array
+  centroids: jax.Array
+  sizes: jax.Array
+  inertia: jax.Array
+  iterations: jax.Array
+  converged: jax.Array
+
+
+def _costs(rows: Rows, centroids: jax.Array):
+  """How to run over blocks of (features, costs, weights), and the costs if they are one block.
+
+  The cost of row i and centroid j is |x_i - m_j|^2 less |x_i|^2, which changes no assignment.
+  """
+  offset = jnp.sum(jnp.square(centroids), axis=1)
+
+  def cost_of(block):
+    return offset - 2 * jnp.matmul(block, centroids.T, precision=lax.Precision.HIGHEST)
+
+  if rows.chunk_size is None:
+    cost = fold(rows, lambda carry, block, weights, start: cost_of(block), None)
+    return (
+      lambda add, carry: fold(
+        rows, lambda carry, block, weights, start: add(carry, block, cost, weights, start), carry
+      ),
+      cost,
+    )
+  return (
+    lambda add, carry: fold(
+      rows,
+      lambda carry, block, weights, start: add(carry, block, cost_of(block), weights, start),
+      carry,
+    ),
+    None,
+  )
+
+
+def _plan_means(fold_costs, rows, centroids, potential, epsilon):
+  """Means of the rows, weighted with the plan."""
+
+  def add(carry, block, cost, weights, start):
+    plan = jnp.exp(sinkhorn.row_step(cost, potential, epsilon)[0]) * weights[:, None]
+    sums = jnp.matmul(plan.T, block, precision=lax.Precision.HIGHEST)
+    return carry[0] + sums, carry[1] + jnp.sum(plan, axis=0)
+
+  start = jnp.zeros_like(centroids), jnp.zeros_like(potential)
+  sums, mass = sharding.psum(fold_costs(add, start), rows.axis_name)
+  return jnp.where(mass[:, None] > 0, sums / mass[:, None], centroids)
+
+
+def _member_means(rows, labels, centroids):
+  """Means of the members; an empty cluster keeps its centroid."""
+  num_clusters = centroids.shape[0]
+
+  def add(carry, block, weights, start):
+    own = lax.dynamic_slice(labels, (start,), weights.shape)
+    member = (own[:, None] == jnp.arange(num_clusters)) * weights[:, None]
+    sums = jnp.matmul(member.T, block, precision=lax.Precision.HIGHEST)
+    return carry[0] + sums, carry[1] + jnp.sum(member, axis=0)
+
+  start = jnp.zeros_like(centroids), jnp.zeros(num_clusters, centroids.dtype)
+  sums, mass = sharding.psum(fold(rows, add, start), rows.axis_name)
+  return jnp.where(mass[:, None] > 0, sums / jnp.maximum(mass, 1)[:, None], centroids)
+
+
+def _inertia(rows, labels, centroids):
+  """Sum of squared distances to the own centroid, from differences, so that nothing cancels."""
+
+  def add(carry, block, weights, start):
+    own = lax.dynamic_slice(labels, (start,), weights.shape)
+    return carry + jnp.sum(
+      weights * jnp.sum(jnp.square(block - centroids[jnp.maximum(own, 0)]), axis=1)
+    )
+
+  return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
+
+
+def _cluster(
+  rows,
+  centroids,
+  bounds,
+  columns,
+  *,
+  epsilon,
+  epsilon_start,
+  max_iterations,
+  sinkhorn_iterations,
+  hard_iterations,
+):
+  """One run from start centroids: soft steps while epsilon falls, then hard steps."""
+  axis_name = rows.axis_name
+  num_clusters = centroids.shape[0]
+  soft_iterations = max_iterations - hard_iterations
+  count = sharding.psum(jnp.sum(rows.weights), axis_name)
+
+  def solve(fold_costs, cost, potential, epsilon, iterations):
+    row_marginals = rows.weights / count
+    state = sinkhorn.solve(
+      lambda add, carry: fold_costs(
+        lambda carry, block, cost, weights, start: add(carry, cost, weights / count), carry
+      ),
+      potential,
+      columns,
+      epsilon=epsilon,
+      max_iterations=iterations,
+      tolerance=None,
+      axis_name=axis_name,
+      held=None if cost is None else (cost, row_marginals),
+    )
+    return state.potential
+
+  def mean_cost(centroids):
+    return 1 + jnp.mean(jnp.sum(jnp.square(centroids), axis=1))
+
+  def soft_step(carry):
+    centroids, potential, iteration, _ = carry
+    fold_costs, cost = _costs(rows, centroids)
+    share = iteration / max(soft_iterations - 1, 1)
+    level = epsilon_start * (epsilon / epsilon_start) ** share * mean_cost(centroids)
+    potential = solve(fold_costs, cost, potential, level, sinkhorn_iterations)
+    new = _plan_means(fold_costs, rows, centroids, potential, level)
+    shift = jnp.max(jnp.sum(jnp.square(new - centroids), axis=1))
+    return new, potential, iteration + 1, shift
+
+  def hard_step(carry):
+    centroids, potential, iteration, labels, _ = carry
+    fold_costs, cost = _costs(rows, centroids)
+    level = epsilon * mean_cost(centroids)
+    potential = solve(fold_costs, cost, potential, level, sinkhorn_iterations)
+    new_labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
+    new = _member_means(rows, new_labels, centroids)
+    changed = sharding.psum(jnp.sum(new_labels != labels), axis_name)
+    return new, potential, iteration + 1, new_labels, changed == 0
+
+  zero = jnp.zeros(num_clusters, centroids.dtype)
+  start = centroids, zero, jnp.int32(0), jnp.full_like(rows.scale, jnp.inf)
+  centroids, potential, iteration, _ = lax.while_loop(
+    lambda carry: carry[2] < soft_iterations, soft_step, start
+  )
+  labels = sharding.varying(jnp.full(rows.weights.shape, -1, jnp.int32), axis_name)
+  carry = centroids, potential, iteration, labels, jnp.bool_(False)
+  centroids, potential, iteration, labels, converged = lax.while_loop(
+    lambda carry: (carry[2] < max_iterations) & ~carry[4], hard_step, carry
+  )
+  return labels, centroids, _inertia(rows, labels, centroids), iteration, converged
+
+
+def _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights):
+  """Refuses arguments that cannot be meant."""
+  require, name = errors.require, "equal_size_kmeans"
+  require(
+    features.ndim == 2 and features.shape[1] > 0,
+    f"{name}: features have shape {features.shape}, expected [n, d] with d above 0.",
+  )
+  size, dim = features.shape
+  require(num_clusters >= 1, f"{name}: num_clusters is {num_clusters}, expected 1 or more.")
+  require(num_restarts >= 1, f"{name}: num_restarts is {num_restarts}, expected 1 or more.")
+  require(
+    1 <= hard_iterations <= max_iterations,
+    f"{name}: hard_iterations is {hard_iterations}, expected 1 to max_iterations = "
+    f"{max_iterations}.",
+  )
+  if init is not None:
+    require(
+      jnp.shape(init) == (num_clusters, dim),
+      f"{name}: init has shape {jnp.shape(init)}, expected [num_clusters, d] = "
+      f"{(num_clusters, dim)}.",
+    )
+    require(
+      num_restarts == 1,
+      f"{name}: init fixes the start, so num_restarts has to be 1, not {num_restarts}.",
+    )
+    errors.require_finite(f"{name}: init", init)
+  if weights is None:
+    errors.require_finite(f"{name}: features", features)
+    return
+  require(
+    jnp.shape(weights) == (size,),
+    f"{name}: weights have shape {jnp.shape(weights)}, expected [n] = {(size,)}.",
+  )
+  if not errors.is_traced(features, weights):
+    real = jnp.asarray(weights) > 0
+    require(
+      bool((real | (jnp.asarray(weights) == 0)).all()),
+      f"{name}: weights are 1, or 0 for a padded row; no other value has a meaning.",
+    )
+    errors.require_finite(f"{name}: features", jnp.where(real[:, None], features, 0))
+
+
+def _bounds(num_clusters, min_size, max_size, total):
+  """Least and most members of each cluster, int32 [K] both."""
+  if min_size is None and max_size is None:
+    low, high = total // num_clusters, -(-total // num_clusters)
+    if not errors.is_traced(total):
+      errors.require(
+        int(total) >= num_clusters,
+        f"equal_size_kmeans: {int(total)} rows cannot fill {num_clusters} clusters; "
+        "give more rows or fewer clusters.",
+      )
+  else:
+    low = 0 if min_size is None else min_size
+    high = total if max_size is None else max_size
+    if not errors.is_traced(total, low, high):
+      errors.require(
+        0 <= low <= high and low * num_clusters <= int(total) <= high * num_clusters,
+        f"equal_size_kmeans: sizes from {low} to {int(high)} cannot hold {int(total)} rows in "
+        f"{num_clusters} clusters; expected min_size <= {int(total) / num_clusters:g} <= max_size.",
+      )
+  return jnp.full(num_clusters, low, jnp.int32), jnp.full(num_clusters, high, jnp.int32)
+
+
+def equal_size_kmeans(
+  features: jax.Array,
+  num_clusters: int,
+  *,
+  key: jax.Array,
+  init: jax.Array | None = None,
+  num_restarts: int = 1,
+  max_iterations: int = 30,
+  min_size: int | None = None,
+  max_size: int | None = None,
+  weights: jax.Array | None = None,
+  axis_name: str | None = None,
+  chunk_size: int | None = 65536,
+  epsilon: float = 0.01,
+  epsilon_start: float = 0.1,
+  sinkhorn_iterations: int = 5,
+  hard_iterations: int = 10,
+) -> Clustering:
+  """Splits rows into clusters of equal size, or of bounded size, with small inertia.
+
+  Each update assigns the rows by entropic optimal transport at a falling epsilon and moves the
+  centroids to the plan-weighted means; the last ``hard_iterations`` updates round the plan to exact
+  sizes and take the means of the members, until no label changes. The key, ``init`` and the bounds
+  must be the same on every shard; then so is the result, up to rounding, on any number of shards.
+
+  Args:
+    features: Finite float rows, of any offset and scale. Array of shape ``[n, d]``; with
+      ``axis_name`` the rows of this shard, the same number on each.
+    num_clusters: K, from 1 to the number of rows that are not masked. Static.
+    key: Random key for the seeding.
+    init: Start centroids instead of k-means++. Array of shape ``[K, d]``, with one restart.
+    num_restarts: Independent runs in one batch; the lowest inertia wins. Static.
+    max_iterations: Most centroid updates in all, 1 or more. Static.
+    min_size: Fewest members of a cluster; the floor of n / K where neither bound is given, 0 where
+      only the other is.
+    max_size: Most members of a cluster; the ceiling of n / K where neither bound is given, n where
+      only the other is.
+    weights: 1, or 0 for a padded row, which gets label -1 and counts nowhere. Array of shape
+      ``[n]``; all 1 by default.
+    axis_name: Mapped axis over which rows are sharded, or None.
+    chunk_size: Rows whose distances to all centroids are held at once; None for all of them. Fewer
+      than n costs time: distances are computed again for each Sinkhorn iteration. Static.
+    epsilon: Regularisation at the end, as a share of the mean cost.
+    epsilon_start: Regularisation at the start, as a share of the mean cost.
+    sinkhorn_iterations: Sinkhorn iterations in an update. Static.
+    hard_iterations: Most updates with exact sizes, 1 to ``max_iterations``. Static.
+
+  Returns:
+    A `Clustering`.
+
+  Raises:
+    InputError: If shapes or options are out of range or, where values are known, features are not
+      finite or the sizes cannot be met.
+
+  References:
+    The balanced assignment as optimal transport: Asano et al., Self-labelling via simultaneous
+    clustering and representation learning, ICLR 2020, section 3. Annealing, rounding and stopping
+    are our own definition.
+  """
+  features = jnp.asarray(features)
+  _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights)
+  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  size = features.shape[0]
+  weights = jnp.ones(size, features.dtype) if weights is None else jnp.asarray(weights)
+  weights = (weights > 0).astype(features.dtype)
+  total = sharding.psum(jnp.sum(weights, dtype=jnp.int32), axis_name)
+  low, high = _bounds(num_clusters, min_size, max_size, total)
+  rows = standardise(features, weights, chunk_size, axis_name)
+  mean, scale = rows.mean, rows.scale
+  rows = held(rows)
+  if min_size is None and max_size is None:
+    share = jnp.full(num_clusters, 1 / num_clusters, features.dtype)
+    columns = sinkhorn.Columns(share, share)
+  else:
+    columns = sinkhorn.Columns(low / total, high / total)
+
+  def run(key):
+    if init is None:
+      centroids = k_means_plus_plus(rows, num_clusters, key)
+    else:
+      centroids = (jnp.asarray(init, features.dtype) - mean) / scale
+    return _cluster(
+      rows,
+      centroids,
+      (low, high),
+      columns,
+      epsilon=epsilon,
+      epsilon_start=epsilon_start,
+      max_iterations=max_iterations,
+      sinkhorn_iterations=sinkhorn_iterations,
+      hard_iterations=hard_iterations,
+    )
+
+  if num_restarts == 1:
+    result = run(key)
+  else:
+    results = jax.vmap(run)(jax.random.split(key, num_restarts))
+    best = jnp.argmin(results[2])
+    result = jax.tree.map(lambda leaf: leaf[best], results)
+  labels, centroids, inertia, iterations, converged = result
+  sizes = jnp.zeros(num_clusters, jnp.int32).at[jnp.maximum(labels, 0)].add(labels >= 0)
+  return Clustering(
+    labels,
+    centroids * scale + mean,
+    sharding.psum(sizes, axis_name),
+    inertia * scale * scale,
+    iterations,
+    converged,
+  )

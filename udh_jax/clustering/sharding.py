@@ -1,0 +1,44 @@
+"""Reductions over a mapped axis that may be absent, so that kernels are written once."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def psum(tree: Any, axis_name: str | None) -> Any:
+  """Sum over the shards; the identity where `axis_name` is None."""
+  return tree if axis_name is None else lax.psum(tree, axis_name)
+
+
+def pmax(tree: Any, axis_name: str | None) -> Any:
+  """Maximum over the shards; the identity where `axis_name` is None."""
+  return tree if axis_name is None else lax.pmax(tree, axis_name)
+
+
+def pmin(tree: Any, axis_name: str | None) -> Any:
+  """Minimum over the shards; the identity where `axis_name` is None."""
+  return tree if axis_name is None else lax.pmin(tree, axis_name)
+
+
+def row_indices(num_rows: int, axis_name: str | None) -> jax.Array:
+  """Global indices of the local rows, int32 of shape ``[num_rows]``.
+
+  What depends on a row's place (random draws, the order of ties) uses these, so that it is the same
+  however many shards there are.
+  """
+  start = 0 if axis_name is None else lax.axis_index(axis_name) * num_rows
+  return jnp.arange(num_rows, dtype=jnp.int32) + start
+
+
+def varying(tree: Any, axis_name: str | None) -> Any:
+  """The same values, typed as differing between shards, as a loop's carry has to be beforehand.
+
+  Choosing by the shard's index marks leaves that are constant and leaves that vary already alike,
+  which `lax.pcast` refuses.
+  """
+  if axis_name is None:
+    return tree
+  always = lax.axis_index(axis_name) >= 0
+  return jax.tree.map(lambda leaf: jnp.where(always, leaf, leaf), tree)

@@ -1,0 +1,316 @@
+"""Entropic optimal transport in the log domain, for a cost that is held or comes in blocks of rows.
+
+The solver works on the column potentials alone: for given column potentials the row potentials that
+meet the row marginals are known in closed form, so the plan always has exact rows and the error is
+that of the columns.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax import errors
+from udh_jax.clustering import sharding
+
+# A held kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
+# absorbs the factors. float32 ends near exp(-87): what underflows is below exp(-57) of its row.
+DRIFT = 30.0
+LOWEST = -1e30  # Stands for log 0 where differences have to stay numbers.
+
+
+class SinkhornOutput(NamedTuple):
+  """Potentials of an entropic transport plan, plan = exp((row + column - cost) / epsilon).
+
+  Attributes:
+    row_potential: Array of shape ``[n]``, -inf where the row marginal is 0.
+    column_potential: Array of shape ``[K]``, -inf where the column marginal is 0.
+    error: Largest violation of a column marginal, relative to it. Scalar. The row marginals are met
+      up to rounding.
+    iterations: Number of updates of the column potentials. Scalar int32.
+    converged: Whether ``error`` is at most the tolerance. Scalar bool.
+  """
+
+  row_potential: jax.Array
+  column_potential: jax.Array
+  error: jax.Array
+  iterations: jax.Array
+  converged: jax.Array
+
+
+class Columns(NamedTuple):
+  """Bounds of the columns' masses, both of shape ``[K]``.
+
+  Equal bounds are the ordinary marginal. Where they differ, a potential of 0 means that the bounds
+  do not act.
+  """
+
+  low: jax.Array
+  high: jax.Array
+
+
+class State(NamedTuple):
+  """Where the solver stands.
+
+  Attributes:
+    potential: Column potentials. Array of shape ``[K]``.
+    proposal: The potentials that one more update would give. Array of shape ``[K]``.
+    error: Largest relative violation of a column at ``potential``. Scalar.
+    iterations: Updates made so far. Scalar int32.
+  """
+
+  potential: jax.Array
+  proposal: jax.Array
+  error: jax.Array
+  iterations: jax.Array
+
+
+# Runs a function (carry, cost [m, K], row_marginals [m]) -> carry over all blocks of rows.
+Fold = Callable[[Callable[[Any, jax.Array, jax.Array], Any], Any], Any]
+
+
+def row_step(
+  cost: jax.Array, potential: jax.Array, epsilon: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """Row potentials and logarithm of the plan whose rows sum to 1.
+
+  Differences are taken before the division, so that a tiny epsilon or a large cost cannot make
+  infinity minus infinity.
+
+  Args:
+    cost: Array of shape ``[m, K]``.
+    potential: Column potentials, at least one finite. Array of shape ``[K]``.
+    epsilon: Scalar.
+
+  Returns:
+    The logarithm of the plan ``[m, K]`` and the row potentials ``[m]``.
+  """
+  score = potential - cost  # [m, K]
+  top = jnp.max(score, axis=1, keepdims=True)  # [m, 1]
+  score = (score - top) / epsilon
+  log_total = jnp.log(jnp.sum(jnp.exp(score), axis=1, keepdims=True))  # [m, 1]
+  return score - log_total, -top[:, 0] - epsilon * log_total[:, 0]
+
+
+def _log_mass(fold, potential, epsilon, axis_name):
+  """Logarithm of the column sums [K] of the plan with exact rows."""
+
+  def add(carry, cost, row_marginals):
+    top, total = carry
+    log_plan = row_step(cost, potential, epsilon)[0] + jnp.log(row_marginals)[:, None]
+    new_top = jnp.maximum(top, jnp.max(log_plan, axis=0))
+    return new_top, total * jnp.exp(top - new_top) + jnp.sum(jnp.exp(log_plan - new_top), axis=0)
+
+  start = (jnp.full_like(potential, LOWEST), jnp.zeros_like(potential))
+  top, total = fold(add, sharding.varying(start, axis_name))
+  all_top = sharding.pmax(top, axis_name)
+  return all_top + jnp.log(sharding.psum(total * jnp.exp(top - all_top), axis_name))
+
+
+def _propose(potential, log_mass, columns, epsilon):
+  """The update of the column potentials, and the error before it.
+
+  With the row potentials held, the entropic projection onto bounds leaves a column at potential 0
+  if its mass then lies within them, and otherwise takes it to the nearer bound.
+  """
+  neutral = potential - epsilon * log_mass
+  low = neutral + epsilon * jnp.log(columns.low)
+  high = neutral + epsilon * jnp.log(columns.high)
+  used = columns.high > 0
+  proposal = jnp.where(used, jnp.clip(0.0, low, high), -jnp.inf)
+  step = jnp.where(used, proposal - potential, 0.0) / epsilon
+  return proposal, jnp.max(jnp.abs(jnp.expm1(-step)))
+
+
+def solve(
+  fold: Fold,
+  potential: jax.Array,
+  columns: Columns,
+  *,
+  epsilon: jax.Array,
+  max_iterations: int | jax.Array,
+  tolerance: float | None,
+  axis_name: str | None,
+  held: tuple[jax.Array, jax.Array] | None = None,
+) -> State:
+  """Runs Sinkhorn iterations on the column potentials.
+
+  On blocks every iteration is a step in the log domain. Where the whole cost is held, the kernel of
+  the current potentials is computed once and scaled by matrix-vector products, which equal steps in
+  the log domain up to rounding and are several times cheaper. A scaling that would leave the safe
+  range is made in the log domain instead and starts a new kernel.
+
+  Args:
+    fold: Runs a function over the blocks of rows.
+    potential: Start values. Array of shape ``[K]``.
+    columns: Bounds of the columns' masses.
+    epsilon: Regularisation in the units of the cost. Scalar.
+    max_iterations: Most updates to make.
+    tolerance: Stop once the error is at most this; None makes ``max_iterations`` updates.
+    axis_name: Mapped axis over which rows are sharded, or None.
+    held: The rows of ``fold`` as one block, (cost, row_marginals), where it fits in memory.
+
+  Returns:
+    The last state.
+  """
+  limit = -1.0 if tolerance is None else tolerance
+  used = columns.high > 0
+
+  def unfinished(state):
+    return (state.error > limit) & (state.iterations < max_iterations)
+
+  def log_step(potential):
+    log_mass = _log_mass(fold, potential, epsilon, axis_name)
+    return _propose(potential, log_mass, columns, epsilon)
+
+  def advance(state):
+    proposal, error = log_step(state.proposal)
+    return State(state.proposal, proposal, error, state.iterations + 1)
+
+  def advance_held(state):
+    cost, row_marginals = held
+    origin = state.proposal
+    kernel = jnp.exp(row_step(cost, origin, epsilon)[0])  # [n, K], rows sum to 1
+
+    def scale(state):
+      factor = jnp.where(used, jnp.exp((state.proposal - origin) / epsilon), 0.0)  # [K]
+      rows = row_marginals / jnp.matmul(kernel, factor, precision=lax.Precision.HIGHEST)  # [n]
+      mass = factor * jnp.matmul(rows, kernel, precision=lax.Precision.HIGHEST)  # [K]
+      log_mass = jnp.log(sharding.psum(mass, axis_name))
+      proposal, error = _propose(state.proposal, log_mass, columns, epsilon)
+      return State(state.proposal, proposal, error, state.iterations + 1)
+
+    def safe(state):
+      drift = jnp.where(used, jnp.abs(state.proposal - origin), 0.0)
+      return jnp.max(drift) <= DRIFT * epsilon
+
+    state = lax.while_loop(lambda state: unfinished(state) & safe(state), scale, scale(state))
+    proposal, error = lax.cond(
+      safe(state), lambda: (state.proposal, state.error), lambda: log_step(state.potential)
+    )
+    return state._replace(proposal=proposal, error=error)
+
+  potential = jnp.where(used, potential, -jnp.inf)
+  # Evaluating the start values is not an update, hence -1.
+  start = State(potential, potential, jnp.full_like(potential[0], jnp.inf), jnp.int32(-1))
+  return lax.while_loop(unfinished, advance if held is None else advance_held, start)
+
+
+def transport_plan(
+  cost: jax.Array, row_potential: jax.Array, column_potential: jax.Array, *, epsilon: float
+) -> jax.Array:
+  """The whole plan of a small problem.
+
+  Args:
+    cost: Array of shape ``[n, K]``.
+    row_potential: Array of shape ``[n]``.
+    column_potential: Array of shape ``[K]``.
+    epsilon: The epsilon that the potentials were solved for. Scalar.
+
+  Returns:
+    The plan, of shape ``[n, K]``.
+
+  Raises:
+    InputError: If the shapes disagree.
+  """
+  shape = (*jnp.shape(row_potential), *jnp.shape(column_potential))
+  errors.require(
+    jnp.shape(cost) == shape,
+    f"transport_plan: cost has shape {jnp.shape(cost)}, the potentials ask for {shape}.",
+  )
+  return jnp.exp((row_potential[:, None] - cost + column_potential) / epsilon)
+
+
+def _marginal(name, marginal, size, axis_name, dtype):
+  """A checked marginal, uniform over all shards' entries where none is given."""
+  if marginal is None:
+    return jnp.full((size,), 1.0 / size, dtype) / sharding.psum(jnp.ones((), dtype), axis_name)
+  errors.require(
+    jnp.shape(marginal) == (size,),
+    f"sinkhorn: {name} has shape {jnp.shape(marginal)}, the cost asks for ({size},).",
+  )
+  errors.require_finite(f"sinkhorn: {name}", marginal)
+  if not errors.is_traced(marginal):
+    errors.require(
+      bool((jnp.asarray(marginal) >= 0).all()),
+      f"sinkhorn: {name} holds negative values; masses are 0 or more.",
+    )
+  return jnp.asarray(marginal, dtype)
+
+
+def sinkhorn(
+  cost: jax.Array,
+  *,
+  epsilon: float,
+  row_marginals: jax.Array | None = None,
+  column_marginals: jax.Array | None = None,
+  max_iterations: int = 1000,
+  tolerance: float | None = 1e-3,
+  axis_name: str | None = None,
+) -> SinkhornOutput:
+  """Solves entropic optimal transport between rows and columns.
+
+  Minimises sum(plan * cost) + epsilon * sum(plan * (log plan - 1)) over plans with the given
+  marginals, by Sinkhorn's alternating scaling, stable for any epsilon that float32 can tell from 0.
+
+  Args:
+    cost: Finite values. Array of shape ``[n, K]``; with ``axis_name`` the rows of this shard.
+    epsilon: Regularisation above 0, in the units of the cost.
+    row_marginals: Mass of each row, 0 for a padded one. Array of shape ``[n]``; 1 / n by default.
+    column_marginals: Mass of each column, the same on all shards and with the same sum as the rows.
+      Array of shape ``[K]``; 1 / K by default.
+    max_iterations: Most updates to make, 0 or more. Static or traced.
+    tolerance: Stop once no column is off by more than this share of its mass. None makes exactly
+      ``max_iterations`` updates and reports no convergence.
+    axis_name: Mapped axis over which rows are sharded, or None.
+
+  Returns:
+    A `SinkhornOutput`; its error belongs to the potentials returned.
+
+  Raises:
+    InputError: If shapes disagree or, where values are known, one is out of its range.
+
+  References:
+    Cuturi, Sinkhorn Distances, NeurIPS 2013, algorithm 1. Schmitzer, Stabilized Sparse Scaling
+    Algorithms for Entropy Regularized Transport Problems, SISC 2019, section 3.1 (absorption).
+  """
+  cost = jnp.asarray(cost)
+  errors.require(
+    cost.ndim == 2 and min(cost.shape) > 0,
+    f"sinkhorn: cost has shape {cost.shape}, expected [n, K] with at least one row and column.",
+  )
+  errors.require_finite("sinkhorn: cost", cost)
+  if not errors.is_traced(epsilon):
+    errors.require(float(epsilon) > 0, f"sinkhorn: epsilon is {epsilon}, expected more than 0.")
+  dtype = jnp.promote_types(cost.dtype, jnp.float32)
+  cost = cost.astype(dtype)
+  rows = _marginal("row_marginals", row_marginals, cost.shape[0], axis_name, dtype)
+  columns = _marginal("column_marginals", column_marginals, cost.shape[1], None, dtype)
+  if not errors.is_traced(rows, columns) and axis_name is None:
+    totals = float(rows.sum()), float(columns.sum())
+    errors.require(
+      abs(totals[0] - totals[1]) <= 1e-3 * max(totals) and min(totals) > 0,
+      f"sinkhorn: the rows' masses sum to {totals[0]:g} and the columns' to {totals[1]:g}; "
+      "the sums have to be equal and above 0.",
+    )
+  epsilon = jnp.asarray(epsilon, dtype)
+  state = solve(
+    lambda add, carry: add(carry, cost, rows),
+    jnp.zeros(cost.shape[1], dtype),
+    Columns(columns, columns),
+    epsilon=epsilon,
+    max_iterations=max_iterations,
+    tolerance=tolerance,
+    axis_name=axis_name,
+    held=(cost, rows),
+  )
+  row_potential = row_step(cost, state.potential, epsilon)[1] + epsilon * jnp.log(rows)
+  return SinkhornOutput(
+    row_potential,
+    state.potential,
+    state.error,
+    state.iterations,
+    state.error <= (-1.0 if tolerance is None else tolerance),
+  )
