@@ -131,4 +131,7 @@ def _pack(bits):
 
 @functools.partial(jax.jit, static_argnums=1)
 def _unpack(packed, num_bits):
-  return jnp.unpackbits(packed, axis=1, count=num_bits).astype(jnp.int8) * 2 - 1
+  # Not jnp.unpackbits, which fails on no rows.
+  bits = (packed[:, :, None] >> jnp.arange(7, -1, -1, dtype=jnp.uint8)) & 1  # [n, bytes, 8]
+  bits = bits.reshape(packed.shape[0], 8 * packed.shape[1])[:, :num_bits]
+  return bits.astype(jnp.int8) * 2 - 1

@@ -1,7 +1,5 @@
 """Discrete cyclic coordinate descent: one function for every discrete update."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,7 @@ from jax import lax
 
 from udh_jax.errors import is_traced, require, require_finite
 
-_GROUP = 8  # bits whose linear terms come from one matrix product
+_GROUP = 4  # bits whose linear terms come from one matrix product
 
 
 def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int) -> jax.Array:
@@ -65,7 +63,7 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
   return _dcc(codes, linear, gram, num_sweeps=num_sweeps)
 
 
-@functools.partial(jax.jit, static_argnames="num_sweeps")
+@jax.jit
 def _dcc(codes, linear, gram, *, num_sweeps):
   # Bits lie along the first axis, so that a bit of all rows is contiguous. A group of bits gets its
   # Q - V A from one matrix product; inside the group a flipped bit corrects the bits after it. That

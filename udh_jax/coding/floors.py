@@ -234,7 +234,7 @@ def _fit_pca_rotation(features, weights, key, *, num_bits, axis_name):
   return LinearHash(mean, _matmul(directions, _random_rotation(key, num_bits, features.dtype)))
 
 
-@functools.partial(jax.jit, static_argnames=("num_bits", "num_iterations", "axis_name"))
+@functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
 def _fit_itq(features, weights, key, *, num_bits, num_iterations, axis_name):
   mean, directions = _principal_directions(features, weights, num_bits, axis_name)
   projected = _matmul(features - mean, directions)  # [n, c]

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.reduction import at_least_float32
+from udh_jax.losses.reduction import at_least_float32, weighted_mean
 
 
-def nt_xent(first: jax.Array, second: jax.Array, *, temperature: float) -> jax.Array:
+def nt_xent(
+  first: jax.Array, second: jax.Array, *, temperature: float, weights: jax.Array | None = None
+) -> jax.Array:
   """Normalised-temperature cross-entropy between two views.
 
   Each of the 2m rows has its other view as the one right answer among the 2m - 1 other rows, scored
@@ -19,6 +21,8 @@ def nt_xent(first: jax.Array, second: jax.Array, *, temperature: float) -> jax.A
     first: Outputs (or straight-through codes) of the first view. Array of shape ``[m, c]``.
     second: The same images' second view. Array of shape ``[m, c]``.
     temperature: Divides the similarities, > 0; CIBHash takes 0.3.
+    weights: 0 leaves an image out, as an anchor and as one of the others; else its weight as an
+      anchor. Array of shape ``[m]``; None takes all alike.
 
   Returns:
     float32 scalar (float64 stays).
@@ -41,6 +45,10 @@ def nt_xent(first: jax.Array, second: jax.Array, *, temperature: float) -> jax.A
   # The floor inside the root keeps the gradient of a zero row finite.
   views = views * lax.rsqrt(jnp.maximum(jnp.sum(views**2, axis=1, keepdims=True), 1e-12))
   logits = jnp.matmul(views, views.T, precision=lax.Precision.HIGHEST) / temperature  # [2m, 2m]
-  logits = jnp.where(jnp.eye(2 * m, dtype=bool), -jnp.inf, logits)
+  weights = jnp.ones(m, views.dtype) if weights is None else jnp.asarray(weights)
+  both = jnp.concatenate([weights, weights])
+  # A large number and not infinity: a row all of whose others are left out has a finite gradient.
+  logits = jnp.where(jnp.eye(2 * m, dtype=bool) | (both == 0), -1e9, logits)
   positives = jnp.sum(views[:m] * views[m:], axis=1) / temperature  # [m], the same both ways
-  return jnp.mean(jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([positives, positives]))
+  losses = jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([positives, positives])
+  return weighted_mean(losses, both)
