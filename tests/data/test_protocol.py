@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pytest
+
+from udh_jax.data.dataset import data_config, load_dataset
+from udh_jax.data.protocol import (
+  Splits,
+  balanced_sample,
+  make_splits,
+  permutation,
+  split_digest,
+  write_manifest,
+)
+from udh_jax.errors import InputError
+
+PROTOCOL = {
+  "num_queries": 20,
+  "num_validation": 10,
+  "num_train": 0,
+  "evaluate_on": "query",
+  "seed": 0,
+}
+
+
+def test_a_permutation_holds_every_number_once_and_follows_the_seed():
+  first = permutation(1000, 3, 7)
+  assert sorted(first) == list(range(1000))
+  assert (first == permutation(1000, 3, 7)).all()
+  assert (first != permutation(1000, 3, 8)).any()
+  assert (first != permutation(1000, 7, 3)).any()
+  # The stream is fixed: another NumPy must not change anybody's splits.
+  assert permutation(8, 0, 1).tolist() == PERMUTATION_8
+  assert permutation(0, 1).shape == (0,)
+
+
+PERMUTATION_8 = [3, 7, 4, 2, 1, 6, 5, 0]
+
+
+def test_permutations_are_uniform():
+  places = np.stack([permutation(4, seed) for seed in range(4000)])
+  counts = np.stack([np.bincount(column, minlength=4) for column in places.T])
+  assert abs(counts - 1000).max() < 150
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 30, 31, 45])
+def test_balanced_sample_takes_the_same_from_each_class(rng, count):
+  labels = rng.permutation(np.repeat([0, 1, 2, 5], [40, 30, 50, 25]))
+  rows = balanced_sample(labels, count, 1)
+  assert len(rows) == count and (np.diff(rows) > 0).all()
+  sizes = [(labels[rows] == c).sum() for c in (0, 1, 2, 5)]
+  assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_small_class_keeps_half_and_the_others_give_the_rest():
+  labels = np.repeat([0, 1, 2], [3, 100, 100])
+  sizes = np.bincount(labels[balanced_sample(labels, 41, 1)])
+  assert sizes.tolist() == [1, 20, 20]
+  everything = balanced_sample(labels, 101, 1)
+  assert np.bincount(labels[everything]).tolist() == [1, 50, 50]
+  with pytest.raises(InputError, match="102 rows"):
+    balanced_sample(labels, 102, 1)
+
+
+def test_queries_and_database_part_the_rows():
+  labels = np.arange(200) % 7
+  splits = make_splits(labels, num_rows=200, **PROTOCOL)
+  assert len(splits.query) == 20
+  together = np.concatenate([splits.query, splits.database])
+  assert sorted(together) == list(range(200))
+  assert (splits.train == splits.database).all()
+  assert all(part.dtype == np.int64 for part in splits)
+
+
+def test_validation_leaves_the_test_queries_out_of_sight():
+  labels = np.arange(200) % 7
+  test = make_splits(labels, num_rows=200, **PROTOCOL)
+  options = {**PROTOCOL, "evaluate_on": "validation"}
+  validation = make_splits(labels, num_rows=200, **options)
+  assert len(validation.query) == 10
+  assert np.isin(validation.query, test.database).all()
+  assert not np.isin(test.query, np.concatenate(validation)).any()
+  assert sorted([*validation.query, *validation.database]) == test.database.tolist()
+
+
+def test_validation_of_an_official_test_part_is_drawn_from_the_other_part():
+  labels = np.arange(300) % 5
+  options = {**PROTOCOL, "evaluate_on": "validation"}
+  test = make_splits(labels, num_rows=300, first_test_row=250, **PROTOCOL)
+  assert test.query.tolist() == list(range(250, 270))
+  assert test.database.tolist() == list(range(250))
+  validation = make_splits(labels, num_rows=300, first_test_row=250, **options)
+  assert np.concatenate(validation).max() < 250
+  assert np.bincount(labels[validation.query]).tolist() == [2] * 5
+
+
+def test_the_train_part_is_drawn_from_the_database():
+  options = {**PROTOCOL, "num_train": 50}
+  splits = make_splits(np.arange(200) % 7, num_rows=200, **options)
+  assert len(set(splits.train)) == 50
+  assert np.isin(splits.train, splits.database).all()
+  other = make_splits(np.arange(200) % 7, num_rows=200, **{**options, "seed": 1})
+  assert (other.train != splits.train).any() and (other.query != splits.query).any()
+
+
+def test_multi_label_queries_have_a_label(rng):
+  labels = rng.random((200, 4)) < 0.15
+  assert not labels.any(axis=1).all()
+  splits = make_splits(labels, num_rows=200, **PROTOCOL)
+  assert len(splits.query) == 20 and labels[splits.query].any(axis=1).all()
+  assert len(splits.database) == 180
+
+
+def test_without_labels_there_are_no_queries():
+  for evaluate_on in ("query", "validation"):
+    splits = make_splits(None, num_rows=9, **{**PROTOCOL, "evaluate_on": evaluate_on})
+    assert len(splits.query) == 0 and splits.database.tolist() == list(range(9))
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({"num_queries": 101}, "num_queries is 101"),
+    ({"num_train": 181}, "num_train is 181, but the database has 180"),
+    ({"evaluate_on": "validation", "num_validation": 95}, "num_validation is 95"),
+  ],
+)
+def test_asking_for_too_many_is_refused(changes, message):
+  with pytest.raises(InputError, match=message):
+    make_splits(np.arange(200) % 2, num_rows=200, **{**PROTOCOL, **changes})
+
+
+def test_too_few_official_test_images_are_refused():
+  with pytest.raises(InputError, match="test part has 10"):
+    make_splits(np.arange(200) % 2, num_rows=200, first_test_row=190, **PROTOCOL)
+
+
+def test_the_digest_tells_parts_rows_and_names_apart():
+  names = ["a", "b", "c", "d"]
+  splits = Splits(*(np.array(rows) for rows in ([0, 1], [0, 1, 2], [3])))
+  digest = split_digest(splits, names)
+  assert len(digest) == 64
+  assert digest == split_digest(splits, list(names))
+  assert digest != split_digest(splits._replace(query=np.array([2])), names)
+  assert digest != split_digest(splits, ["a", "b", "c", "e"])
+  moved = Splits(splits.train, np.array([0, 1, 2, 3]), np.array([], np.int64))
+  assert digest != split_digest(moved, names)
+
+
+def test_the_manifest_holds_the_splits_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+  dataset = load_dataset(data_config("digits"))
+  path = tmp_path / "splits.json"
+  write_manifest(dataset, path)
+  manifest = json.loads(path.read_text())
+  assert manifest["digest"] == dataset.digest and dataset.digest[:12] in manifest["protocol"]
+  for part, rows in dataset.splits._asdict().items():
+    assert manifest[part] == rows.tolist()
+
+  def fail(*args):
+    raise OSError("disk full")
+
+  monkeypatch.setattr("os.replace", fail)
+  before = path.read_text()
+  with pytest.raises(OSError, match="disk full"):
+    write_manifest(dataset, path)
+  assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
