@@ -1,0 +1,350 @@
+import io
+import json
+import logging
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from udh_jax.data import images as images_module
+from udh_jax.data.dataset import data_config, load_dataset
+from udh_jax.data.images import DecodedImages
+from udh_jax.data.loader import read_batches
+from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.errors import InputError
+
+
+def encode(image, format="PNG", **options):
+  data = io.BytesIO()
+  image.save(data, format, **options)
+  return data.getvalue()
+
+
+def smooth(rng, width, height):
+  small = rng.integers(0, 256, (3, 4, 3), dtype=np.uint8)
+  return Image.fromarray(small).resize((width, height), Image.BICUBIC)
+
+
+def folder_dataset(path, name="folder", **fields):
+  config = data_config(name)
+  config.update({"path": str(path), "image_size": 16, **fields})
+  return load_dataset(config)
+
+
+# Decoding
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (64, 30), (30, 91), (16, 16), (5, 9), (1, 1)])
+def test_the_short_side_is_resized_and_the_middle_kept(rng, shape):
+  image = smooth(rng, *shape)
+  side = min(shape)
+  expected = ImageOps.fit(image, (16, 16), Image.BICUBIC)  # crops the middle, then resizes
+  found = decode_picture(encode(image), 16)
+  assert found.shape == (16, 16, 3) and found.dtype == np.uint8
+  np.testing.assert_allclose(found.astype(int), np.asarray(expected, int), atol=2 + 40 // side)
+
+
+def test_large_jpegs_are_reduced_without_aliasing(rng):
+  stripes = np.zeros((1200, 1600, 3), np.uint8)
+  stripes[:, ::2] = 255  # finer than any pixel of the result: it has to come out grey
+  found = decode_picture(encode(Image.fromarray(stripes), "JPEG", quality=95), 32)
+  np.testing.assert_allclose(found.astype(int), 127, atol=6)
+  image = smooth(rng, 1600, 1200)
+  expected = ImageOps.fit(image, (32, 32), Image.BOX)
+  found = decode_picture(encode(image, "JPEG", quality=95), 32)
+  np.testing.assert_allclose(found.astype(int), np.asarray(expected, int), atol=10)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_undone(rng, orientation, format):
+  image = smooth(rng, 48, 32)
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  options = {"lossless": True} if format == "WEBP" else {}
+  data = encode(image, format, exif=exif, **options)
+  upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+  expected = ImageOps.fit(upright.convert("RGB"), (16, 16), Image.BICUBIC)
+  found = decode_picture(data, 16)
+  np.testing.assert_allclose(found.astype(int), np.asarray(expected, int), atol=3)
+
+
+@pytest.mark.parametrize(
+  ("mode", "format", "tolerance"),
+  [
+    ("L", "PNG", 0), ("L", "JPEG", 4), ("1", "PNG", 0), ("P", "GIF", 0), ("P", "PNG", 0),
+    ("CMYK", "JPEG", 12), ("CMYK", "TIFF", 0), ("RGBA", "PNG", 0), ("LA", "PNG", 0),
+    ("RGB", "BMP", 0), ("RGB", "TIFF", 0), ("RGB", "WEBP", 40), ("YCbCr", "TIFF", 2),
+  ],
+)  # fmt: skip
+def test_every_mode_becomes_rgb(rng, mode, format, tolerance):
+  image = smooth(rng, 16, 16).convert(mode)
+  options = {"quality": 100} if format in ("JPEG", "WEBP") else {}
+  found = decode_picture(encode(image, format, **options), 16)
+  expected = np.asarray(image.convert("RGB"), int)
+  np.testing.assert_allclose(found.astype(int), expected, atol=tolerance)
+
+
+def test_sixteen_bit_grey_keeps_its_range(rng):
+  values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+  expected = np.repeat(np.round(values / 257)[..., None], 3, axis=2)
+  for data in (
+    encode(Image.fromarray(values)),
+    encode(Image.fromarray(values), "TIFF"),
+    encode(Image.fromarray(values.astype(np.int32)), "TIFF"),  # 16-bit values in a wide type
+  ):
+    np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def test_floating_point_pixels_are_refused(rng):
+  with pytest.raises(ValueError, match="no known range"):
+    decode_picture(encode(Image.fromarray(rng.random((8, 8), np.float32)), "TIFF"), 8)
+
+
+def test_transparent_parts_are_white():
+  pixels = np.zeros((8, 8, 4), np.uint8)
+  pixels[4:, :, 3] = 255
+  image = Image.fromarray(pixels)
+  palette = Image.fromarray(np.repeat([[0], [1]], 4, axis=0).repeat(8, axis=1).astype(np.uint8))
+  palette = palette.convert("P")
+  palette.putpalette([255, 0, 0, 0, 0, 0])
+  for data in (
+    encode(image),
+    encode(image, "WEBP", lossless=True),
+    encode(palette, transparency=0),
+  ):
+    found = decode_picture(data, 8)
+    assert (found[:3] > 250).all() and (found[5:] < 5).all()
+
+
+def test_the_first_frame_of_an_animation_is_taken():
+  frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+  found = decode_picture(encode(frames[0], "GIF", save_all=True, append_images=frames[1:]), 8)
+  assert (found == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_a_picture_cut_short_is_unreadable(rng, format):
+  data = encode(Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)), format)
+  decode_picture(data, 16)
+  for part in (0, 0.01, 0.5, 0.9):
+    with pytest.raises(ValueError):
+      decode_picture(data[: int(len(data) * part)], 16)
+
+
+# Folders
+
+
+def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
+  for name in ("b.PNG", "a/z.jpg", "a/b/c.gif", "a.b/x.jpeg", "B.bmp", "ü.webp", "t.tif", "u.tiff"):
+    save_picture(tmp_path / name)
+  for name in (".hidden.jpg", ".cache/x.jpg", "notes.txt", "a/._x.jpg"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("no picture")
+  (tmp_path / "a" / "up").symlink_to(tmp_path)  # would never end
+  (tmp_path / "linked").symlink_to(tmp_path / "a.b")
+  expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG", "linked/x.jpeg"]
+  assert list_pictures(tmp_path) == [*expected, "t.tif", "u.tiff", "ü.webp"]
+
+
+def test_a_flat_folder_has_no_labels_and_no_queries(tmp_path, save_picture):
+  pictures = [save_picture(tmp_path / f"{i}.png", 16, 16) for i in range(5)]
+  dataset = folder_dataset(tmp_path)
+  assert dataset.labels is None and list(dataset.class_names) == []
+  assert [len(part) for part in dataset.splits] == [5, 5, 0]
+  assert dataset.names == [f"{i}.png" for i in range(5)] and dataset.image_shape == (16, 16, 3)
+  for row, picture in enumerate(pictures):
+    assert (dataset.images[row] == np.asarray(picture)).all()
+
+
+def test_subfolders_are_classes(tmp_path, save_picture):
+  for name, count in (("dog", 12), ("cat", 8)):
+    for i in range(count):
+      save_picture(tmp_path / name / ("deep" if i % 2 else ".") / f"{i}.jpg")
+  dataset = folder_dataset(tmp_path, num_queries=6)
+  assert dataset.class_names == ["cat", "dog"]
+  assert dataset.labels.tolist() == [0] * 8 + [1] * 12
+  assert all(
+    name.startswith(dataset.class_names[label])
+    for name, label in zip(dataset.names, dataset.labels, strict=True)
+  )
+  assert np.bincount(dataset.labels[dataset.splits.query]).tolist() == [3, 3]
+  most = folder_dataset(tmp_path)  # asks for more than half of each class
+  assert np.bincount(most.labels[most.splits.query]).tolist() == [4, 6]
+  save_picture(tmp_path / "loose.jpg")
+  assert folder_dataset(tmp_path).labels is None
+
+
+def test_one_subfolder_is_no_class(tmp_path, save_picture):
+  for i in range(3):
+    save_picture(tmp_path / "images" / f"{i}.jpg")
+  assert folder_dataset(tmp_path).labels is None
+
+
+def damage(path):
+  path.write_bytes(path.read_bytes()[:-40])
+
+
+def test_unreadable_files_are_left_out_with_one_warning(tmp_path, save_picture, caplog):
+  for i in range(6):
+    save_picture(tmp_path / f"{i}.jpg")
+  damage(tmp_path / "2.jpg")
+  (tmp_path / "4.jpg").write_text("no picture")
+  (tmp_path / "5.jpg").unlink()
+  (tmp_path / "5.jpg").symlink_to(tmp_path / "gone.jpg")
+  with caplog.at_level(logging.WARNING):
+    dataset = folder_dataset(tmp_path)
+  assert dataset.names == ["0.jpg", "1.jpg", "3.jpg"] and len(dataset.images) == 3
+  assert (dataset.images[2] == decode_picture((tmp_path / "3.jpg").read_bytes(), 16)).all()
+  (record,) = caplog.records
+  message = record.getMessage()
+  assert message.startswith("3 of 6 pictures are left out")
+  assert all(f"{i}.jpg" in message for i in (2, 4, 5))
+
+
+def test_unreadable_files_are_refused_where_the_config_says_so(tmp_path, save_picture):
+  for i in range(3):
+    save_picture(tmp_path / f"{i}.jpg")
+  folder_dataset(tmp_path, on_unreadable="refuse")
+  damage(tmp_path / "1.jpg")
+  with pytest.raises(InputError, match=r"1\.jpg cannot be read .*truncated"):
+    folder_dataset(tmp_path, on_unreadable="refuse")
+
+
+def test_a_second_start_finds_the_same_rows_without_decoding(
+  tmp_path, save_picture, cache, monkeypatch
+):
+  for i in range(5):
+    save_picture(tmp_path / f"{i}.jpg")
+  damage(tmp_path / "3.jpg")
+  first = folder_dataset(tmp_path)
+  decoded = []
+  real = decode_picture
+
+  def counting(data, size):
+    decoded.append(len(data))
+    return real(data, size)
+
+  monkeypatch.setattr("udh_jax.data.pictures.decode_picture", counting)
+  second = folder_dataset(tmp_path)
+  assert second.digest == first.digest and len(decoded) == 1  # the damaged one, again
+  save_picture(tmp_path / "3.jpg")
+  damage(tmp_path / "0.jpg")
+  third = folder_dataset(tmp_path)
+  assert third.names == ["1.jpg", "2.jpg", "3.jpg", "4.jpg"] and third.digest != first.digest
+  (file,) = (cache / "udh_jax").iterdir()
+  for content in ("{", "[]", "{}", json.dumps({"files": 3})):
+    file.write_text(content)
+    assert folder_dataset(tmp_path).digest == third.digest
+
+
+def test_a_cache_that_cannot_be_written_is_no_hindrance(tmp_path, save_picture, monkeypatch):
+  for i in range(2):
+    save_picture(tmp_path / "pictures" / f"{i}.jpg")
+  (tmp_path / "file").write_text("")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  assert len(folder_dataset(tmp_path / "pictures").images) == 2
+
+
+def test_no_folder_no_pictures_and_one_picture_are_clear_errors(tmp_path, save_picture):
+  with pytest.raises(InputError, match=r"set data\.path"):
+    folder_dataset("")
+  with pytest.raises(InputError, match="nowhere is not a folder"):
+    folder_dataset(tmp_path / "nowhere")
+  with pytest.raises(InputError, match=r"holds no pictures: no file in it ends in \.jpg"):
+    folder_dataset(tmp_path)
+  save_picture(tmp_path / "a.jpg")
+  with pytest.raises(InputError, match="one picture"):
+    folder_dataset(tmp_path)
+  damage(tmp_path / "a.jpg")
+  with pytest.raises(InputError, match="None of the 1 pictures"):
+    folder_dataset(tmp_path)
+
+
+def test_a_file_lost_after_the_start_is_named_by_the_reader(tmp_path, save_picture):
+  for i in range(4):
+    save_picture(tmp_path / f"{i}.jpg")
+  folder_dataset(tmp_path)
+  dataset = folder_dataset(tmp_path)  # noted as sound: nothing is decoded yet
+  os.remove(tmp_path / "2.jpg")
+  with pytest.raises(InputError, match=r"2\.jpg cannot be read"):
+    list(read_batches(dataset, [np.arange(4)]))
+
+
+def test_pictures_are_decoded_once_while_they_fit(monkeypatch):
+  calls = []
+
+  def decode(row):
+    calls.append(row)
+    return np.full((2, 2, 3), row, np.uint8)
+
+  for keep_bytes, expected in ((36, 3), (35, 9)):
+    calls.clear()
+    images = DecodedImages(decode, 3, (2, 2, 3), keep_bytes=keep_bytes)
+    for _ in range(3):
+      assert [int(image[0, 0, 0]) for image in images] == [0, 1, 2]
+    assert len(calls) == expected
+  assert images_module.KEEP_BYTES > 1 << 30
+
+
+# MIRFLICKR-25K
+
+
+@pytest.fixture
+def mirflickr(tmp_path, save_picture):
+  for i in range(1, 31):
+    save_picture(tmp_path / "mirflickr" / f"im{i}.jpg")
+  notes = tmp_path / "annotations_v080"
+  notes.mkdir()
+  (notes / "sea.txt").write_text("".join(f"{i}\n" for i in range(1, 21)))
+  (notes / "dog.txt").write_text("3\n10\n25\n9999\n")
+  (notes / "dog_r1.txt").write_text("1\n")
+  (notes / "README.txt").write_text("about the annotations")
+  return tmp_path
+
+
+@pytest.mark.parametrize("images", ["mirflickr", "images", "."])
+@pytest.mark.parametrize("notes", ["annotations_v080", "mirflickr25k_annotations_v080"])
+def test_mirflickr_in_its_layouts(mirflickr, images, notes):
+  if images == ".":
+    for file in (mirflickr / "mirflickr").iterdir():
+      shutil.move(file, mirflickr)
+  else:
+    (mirflickr / "mirflickr").rename(mirflickr / images)
+  (mirflickr / "annotations_v080").rename(mirflickr / notes)
+  dataset = folder_dataset(mirflickr, "flickr25k", num_queries=8, num_train=10)
+  assert dataset.names == [f"im{i}.jpg" for i in range(1, 31)]
+  assert dataset.class_names == ["dog", "sea"]
+  assert (np.flatnonzero(dataset.labels[:, 0]) + 1).tolist() == [3, 10, 25]
+  assert (np.flatnonzero(dataset.labels[:, 1]) + 1).tolist() == list(range(1, 21))
+  assert [len(part) for part in dataset.splits] == [10, 22, 8]
+  assert dataset.labels[dataset.splits.query].any(axis=1).all()
+
+
+def test_labels_stay_with_their_pictures_when_one_is_left_out(mirflickr):
+  damage(mirflickr / "mirflickr" / "im2.jpg")
+  dataset = folder_dataset(mirflickr, "flickr25k", num_queries=8, num_train=10)
+  assert len(dataset.images) == 29
+  assert [dataset.names[row] for row in np.flatnonzero(dataset.labels[:, 0])] == [
+    "im3.jpg",
+    "im10.jpg",
+    "im25.jpg",
+  ]
+
+
+def test_what_mirflickr_lacks_is_said(mirflickr, tmp_path):
+  fields = {"name": "flickr25k", "num_queries": 8, "num_train": 10}
+  for path, message in (("", "set data.path"), (tmp_path / "nowhere", "is not a folder")):
+    with pytest.raises(InputError, match=message):
+      folder_dataset(path, **fields)
+  (mirflickr / "annotations_v080" / "dog.txt").write_text("im3.jpg\n")
+  with pytest.raises(InputError, match=r"dog\.txt has to hold one image number a line"):
+    folder_dataset(mirflickr, **fields)
+  shutil.rmtree(mirflickr / "annotations_v080")
+  with pytest.raises(InputError, match=r"holds no annotations_v080/\*\.txt; unpack"):
+    folder_dataset(mirflickr, **fields)
+  shutil.rmtree(mirflickr / "mirflickr")
+  with pytest.raises(InputError, match=r"holds no pictures im1\.jpg"):
+    folder_dataset(mirflickr, **fields)
