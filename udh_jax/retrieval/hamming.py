@@ -86,6 +86,7 @@ def search(
     Our own definition of the order among ties.
   """
   queries, database = checked_codes("search", queries, database)
+  require(len(database) >= 1, f"search: the database is empty (shape {database.shape}).")
   shards = 1 if axis_name is None else lax.axis_size(axis_name)
   num_items = shards * database.shape[0]
   if valid is not None:

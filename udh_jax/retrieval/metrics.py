@@ -15,13 +15,13 @@ _CHUNK = 2**24  # pairs of query and database item held at once
 
 _DENOMINATORS = {
   "retrieved": "denominator retrieved",
-  "min_k": "denominator min(k, relevant)",
+  "min_k": "denominator min(k, all relevant)",
   "all": "denominator all relevant",
 }
 _TIES = {"index": "ties by index", "expected": "ties averaged over all orders"}
 _EMPTY = {
   "zero": "queries without relevant items count 0",
-  "drop": "queries without relevant items are dropped",
+  "drop": "queries without relevant items dropped",
 }
 
 
@@ -205,8 +205,9 @@ def _checked(name, queries, database, query_labels, database_labels):
     )
     if labels.ndim == 1:
       require(
-        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0,
-        f"{name}: {which} of shape {labels.shape} must be integers >= 0 (or multi-hot [n, L]).",
+        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0 and labels.max() < 2**31,
+        f"{name}: {which} of shape {labels.shape} must be integers >= 0 and smaller than 2^31 "
+        "(or multi-hot [n, L]).",
       )
     else:
       require(
