@@ -1,0 +1,30 @@
+"""Compact binary codes for images: learn them, mostly without labels, and retrieve with them.
+
+The functions here are pure and need no TensorFlow. Whole runs are in `udh_jax.methods.run`.
+"""
+
+from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
+from udh_jax.clustering.sinkhorn import SinkhornOutput, sinkhorn
+from udh_jax.coding.binary import pack_codes, sign, unpack_codes
+from udh_jax.coding.dcc import dcc
+from udh_jax.errors import InputError, TrainingError
+from udh_jax.retrieval.hamming import hamming_distance, search
+from udh_jax.retrieval.metrics import mean_average_precision
+
+__version__ = "0.1.0"
+
+__all__ = [
+  "Clustering",
+  "InputError",
+  "SinkhornOutput",
+  "TrainingError",
+  "dcc",
+  "equal_size_kmeans",
+  "hamming_distance",
+  "mean_average_precision",
+  "pack_codes",
+  "search",
+  "sign",
+  "sinkhorn",
+  "unpack_codes",
+]

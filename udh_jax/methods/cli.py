@@ -1,0 +1,65 @@
+"""What ``train.py`` and ``eval.py`` share: flags, and errors in one line."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from udh_jax.errors import InputError, TrainingError
+from udh_jax.runtime import mesh as mesh_lib
+
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Find the other processes by oneself (TPU pods, Slurm, Open MPI)."
+)
+
+
+def fail(error: BaseException | str) -> None:
+  """Prints one line and leaves with status 2."""
+  text = " ".join(str(error).split())
+  print(f"error: {text}", file=sys.stderr, flush=True)
+  sys.exit(2)
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+  """Parses flags; a wrong one is refused in one line, whichever library notices it."""
+  try:
+    return flags.FLAGS(arguments)
+  except (
+    flags.Error,
+    InputError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+  ) as error:
+    return fail(error)
+
+
+def main(run: Callable[[], None]) -> None:
+  """Parses flags, joins the other processes and calls ``run``.
+
+  Args:
+    run: The program; `InputError` and `TrainingError` end it with one line and status 2.
+  """
+
+  def guarded(arguments):
+    if len(arguments) > 1:
+      fail(f"unknown arguments {' '.join(arguments[1:])}; options begin with --.")
+    if flags.FLAGS["verbosity"].using_default_value:
+      logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that no user asked for
+    try:
+      mesh_lib.initialize(
+        auto=_DISTRIBUTED.value,
+        coordinator=_COORDINATOR.value,
+        num_processes=_NUM_PROCESSES.value,
+        process_id=_PROCESS_ID.value,
+      )
+      run()
+    except (InputError, TrainingError) as error:
+      fail(error)
+
+  app.run(guarded, flags_parser=parse)

@@ -1,0 +1,112 @@
+"""Fields that the configurations of a method share; a file in ``configs/`` sets what is its own."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from udh_jax.data.dataset import data_config
+from udh_jax.errors import require
+
+
+def augmentation(**changes: Any) -> dict[str, Any]:
+  """Options of `udh_jax.data.augmentation.augment`, photographs' defaults with ``changes``."""
+  return {
+    "crop_scale": (0.4, 1.0),
+    "crop_ratio": (0.75, 1.3333),
+    "padding": 0.0,
+    "flip": True,
+    "color": 0.3,
+    "grayscale": 0.0,
+    "cutout": 0.0,
+  } | changes
+
+
+def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = ConfigDict(
+    {
+      "method": "udh_ecc",
+      "seed": 0,
+      "bits": 32,
+      # features -> cluster -> finetune, so many times, each from the teacher of the one before.
+      "rounds": 2,
+      "dtype": "float32",  # of the networks' arithmetic; bfloat16 is for accelerators
+      "checkpoint_every": 100,  # steps between two saves of an unfinished stage
+      # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
+      "teacher": {"backbone": "mobilenetv2_100", "weights": "", "image_size": 96},
+      # Side of the images in each round; the last one serves all rounds that follow.
+      "features": {"image_sizes": (224, 96), "batch_size": 64},
+      # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
+      "cluster": {
+        "num_clusters": 10,
+        "num_restarts": 10,
+        "max_iterations": 50,
+        "min_size": 0,
+        "max_size": 0,
+      },
+      "finetune": {
+        "steps": 400,
+        "batch_size": 64,
+        "learning_rate": 3e-4,
+        "weight_decay": 1e-4,
+        "label_smoothing": 0.1,
+        "augment": augmentation(),
+      },
+      "soft_labels": {"temperature": 2.0, "batch_size": 64},
+      # `start`: "teacher" begins at the fine-tuned teacher's weights, "random" from nothing.
+      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
+      "distill": {
+        "steps": 400,
+        "batch_size": 64,
+        "learning_rate": 3e-4,
+        "weight_decay": 1e-4,
+        "quantisation_weight": 0.1,
+        "balance_weight": 0.1,
+        "confidence_power": 1.0,  # 0 trusts all soft labels alike
+        "augment": augmentation(),
+      },
+      "encode": {"batch_size": 64},
+      # at = 0 ranks the whole database. The words are defined in `mean_average_precision`.
+      "score": {"at": 1000, "denominator": "retrieved", "ties": "index", "empty": "zero"},
+    }
+  )
+  config.data = data_config(data)
+  config.data.update(data_fields)
+  return config
+
+
+def contrastive_pretraining(config: ConfigDict, **changes: Any) -> None:
+  """Adds the fields of the teacher's pre-training, for images without published weights."""
+  config.teacher.weights = ""
+  config.pretrain = ConfigDict(
+    {
+      "steps": 400,
+      "batch_size": 256,
+      "learning_rate": 1e-3,
+      "weight_decay": 1e-4,
+      "temperature": 0.3,
+      "projection": 64,
+      "augment": augmentation(),
+    }
+    | changes
+  )
+
+
+def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:
+  """The preset that stands behind the colon of ``--config file:argument``.
+
+  Raises:
+    InputError: If there is none of that name.
+  """
+  require(
+    argument in presets,
+    f"{file} has no preset {argument!r}; write --config {file}:NAME with one of "
+    f"{', '.join(presets)}.",
+  )
+  return presets[argument]

@@ -1,0 +1,73 @@
+"""UDH-ECC: unsupervised distillation hashing with equal-size-constrained clustering.
+
+The stages and their order are the paper's (its abstract); that features, clustering and
+fine-tuning are repeated in rounds is our own choice, after SeLa.
+"""
+
+import functools
+
+from ml_collections import ConfigDict
+
+from udh_jax.runtime.stage import Stage
+from udh_jax.stages import (
+  cluster,
+  distill,
+  encode,
+  features,
+  finetune,
+  floors,
+  soft_labels,
+  teacher,
+)
+
+
+def stages(config: ConfigDict) -> list[Stage]:
+  """The stages of a run, in order.
+
+  Args:
+    config: See ``configs/udh_ecc.py``.
+
+  Returns:
+    Stages; those that depend on the code length carry it in their names, so that one work directory
+    can hold several lengths on the same teacher.
+  """
+  if config.teacher.weights:
+    plan = [Stage("teacher", teacher.published_teacher, teacher.PUBLISHED_FIELDS)]
+  else:
+    plan = [Stage("teacher", teacher.contrastive_teacher, teacher.CONTRASTIVE_FIELDS)]
+  current = "teacher"
+  sizes = config.features.image_sizes
+  for number in range(1, config.rounds + 1):
+    size = sizes[min(number, len(sizes)) - 1]
+    plan += [
+      Stage(
+        f"features_{number}",
+        functools.partial(features.features, image_size=size),
+        features.FIELDS,
+        {"teacher": current},
+      ),
+      Stage(
+        f"cluster_{number}", cluster.cluster, cluster.FIELDS, {"features": f"features_{number}"}
+      ),
+      Stage(
+        f"finetune_{number}",
+        functools.partial(finetune.finetune, seed_offset=number),
+        finetune.FIELDS,
+        {"teacher": current, "clustering": f"cluster_{number}"},
+      ),
+    ]
+    current = f"finetune_{number}"
+  bits = f"{config.bits}bits"
+  return [
+    *plan,
+    Stage("soft_labels", soft_labels.soft_labels, soft_labels.FIELDS, {"teacher": current}),
+    Stage(
+      f"distill_{bits}",
+      distill.distill,
+      distill.FIELDS,
+      {"teacher": current, "soft_labels": "soft_labels"},
+    ),
+    Stage(f"encode_{bits}", encode.encode, encode.FIELDS, {"student": f"distill_{bits}"}),
+    Stage(f"floors_{bits}", floors.floors, floors.FIELDS, {"features": "features_1"}),
+    Stage(f"tuned_floors_{bits}", floors.floors, floors.FIELDS, {"features": "soft_labels"}),
+  ]

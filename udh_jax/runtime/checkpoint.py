@@ -1,0 +1,175 @@
+"""Orbax checkpoints that know whether they are whole.
+
+A checkpoint is an Orbax folder and, beside it, a record of its files' checksums. The record is
+written last, so a folder without one was interrupted and does not count; a folder that disagrees
+with its record is damaged, is named, and the one before it is used.
+"""
+
+import logging
+import pathlib
+import shutil
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from flax import serialization
+from jax.sharding import Mesh
+
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.files import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+KEPT = 2  # unfinished stages keep this many saves: the newest, and one to fall back on
+
+
+def _checksums(folder: pathlib.Path) -> dict[str, int]:
+  """CRC-32 of each file below ``folder``, by relative path."""
+  sums = {}
+  for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+    value = 0
+    with path.open("rb") as file:
+      while block := file.read(1 << 22):
+        value = zlib.crc32(block, value)
+    sums[path.relative_to(folder).as_posix()] = value
+  return sums
+
+
+def _record_path(folder: pathlib.Path) -> pathlib.Path:
+  return folder.with_name(folder.name + ".json")
+
+
+def remove(folder: pathlib.Path) -> None:
+  """Removes a checkpoint, its record first, so that no half of it ever counts."""
+  if mesh_lib.is_main():
+    _record_path(folder).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+  mesh_lib.barrier(f"removed {folder}")
+
+
+def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Mesh) -> None:
+  """Writes ``tree``; all processes call it together.
+
+  Args:
+    folder: Where to. What is there is replaced.
+    tree: A pytree with a dict at its top, of arrays over all devices.
+    row_keys: Top-level keys whose arrays have one row an image, split over the devices.
+    mesh: The devices.
+  """
+  import orbax.checkpoint as ocp
+
+  remove(folder)
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    checkpointer.save(
+      folder.absolute(), args=ocp.args.PyTreeSave(serialization.to_state_dict(tree))
+    )
+  if mesh_lib.is_main():
+    record = {
+      "row_keys": list(row_keys),
+      "num_devices": mesh.size,
+      "checksums": _checksums(folder),
+    }
+    write_json(_record_path(folder), record)
+  mesh_lib.barrier(f"saved {folder}")
+
+
+def fault(folder: pathlib.Path) -> str | None:
+  """What is wrong with a checkpoint, or None: judged by process 0 for all."""
+  answer = 0
+  reasons = [None, "was not finished", "is damaged"]
+  if mesh_lib.is_main():
+    try:
+      record = read_json(_record_path(folder))
+    except (OSError, ValueError):
+      answer = 1
+    else:
+      answer = 0 if _checksums(folder) == record["checksums"] else 2
+  return reasons[mesh_lib.agreed(answer)]
+
+
+def load(folder: pathlib.Path, *, num_rows: int, mesh: Mesh, like: Any = None) -> Any:
+  """Reads a checkpoint onto the devices there are now, which may be more or fewer than then.
+
+  Args:
+    folder: A checkpoint without `fault`.
+    num_rows: Images of the data set: arrays of rows are padded anew for the devices of ``mesh``.
+    mesh: The devices.
+    like: A tree of the structure to return; None returns nested dicts.
+
+  Returns:
+    The tree that was saved.
+  """
+  import orbax.checkpoint as ocp
+
+  row_keys = read_json(_record_path(folder))["row_keys"]
+  padded = mesh_lib.RowLayout(num_rows, mesh.size).padded_rows
+  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+    stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
+
+    def restore_args(path, leaf):
+      shape = tuple(leaf.shape)
+      if path[0].key in row_keys:
+        sharding, shape = mesh_lib.row_sharding(mesh), (padded, *shape[1:])
+      else:
+        sharding = mesh_lib.replicated(mesh)
+      return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=shape, strict=False)
+
+    is_leaf = lambda leaf: hasattr(leaf, "shape")  # noqa: E731
+    arguments = jax.tree_util.tree_map_with_path(restore_args, stored, is_leaf=is_leaf)
+    items = jax.tree.map(lambda _: 0, arguments)
+    tree = checkpointer.restore(
+      folder.absolute(), args=ocp.args.PyTreeRestore(item=items, restore_args=arguments)
+    )
+  return tree if like is None else serialization.from_state_dict(like, tree)
+
+
+class Progress:
+  """The saves of a stage that is under way: ``folder/<step>``, the newest few kept."""
+
+  def __init__(self, folder: pathlib.Path, *, num_rows: int, mesh: Mesh):
+    self._folder = folder
+    self._num_rows = num_rows
+    self._mesh = mesh
+
+  def _steps(self) -> list[int]:
+    """Steps that have a record, newest first."""
+    return sorted(int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit())[::-1]
+
+  def save(self, step: int, state: Any, *, row_keys: tuple[str, ...]) -> None:
+    """Writes ``state`` as it is after ``step`` steps."""
+    if mesh_lib.is_main():
+      self._folder.mkdir(parents=True, exist_ok=True)
+    mesh_lib.barrier(f"made {self._folder}")
+    save(self._folder / str(step), state, row_keys=row_keys, mesh=self._mesh)
+    for old in self._steps()[KEPT:]:
+      remove(self._folder / str(old))
+
+  def _usable(self) -> Iterator[int]:
+    for step in self._steps():
+      folder = self._folder / str(step)
+      if reason := fault(folder):
+        logger.warning("Checkpoint %s %s; the one before it is used.", folder, reason)
+        remove(folder)
+        continue
+      record = read_json(_record_path(folder))
+      if record["row_keys"] and record["num_devices"] != self._mesh.size:
+        logger.warning(
+          "Checkpoint %s is half-way over %d devices; on %d this stage starts again.",
+          folder,
+          record["num_devices"],
+          self._mesh.size,
+        )
+        continue
+      yield step
+
+  def restore(self, like: Any) -> tuple[int, Any]:
+    """The newest sound save as ``(step, state)``; ``(0, like)`` where there is none.
+
+    Args:
+      like: The state at step 0.
+    """
+    for step in self._usable():
+      folder = self._folder / str(step)
+      return step, load(folder, num_rows=self._num_rows, mesh=self._mesh, like=like)
+    return 0, like

@@ -1,0 +1,173 @@
+"""One named axis over all devices of all processes, and rows of a data set laid out along it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from udh_jax.errors import require
+
+DATA_AXIS = "data"
+
+
+def initialize(
+  *,
+  auto: bool = False,
+  coordinator: str | None = None,
+  num_processes: int | None = None,
+  process_id: int | None = None,
+) -> None:
+  """Joins this process to the others of a run. Call it before anything touches a device.
+
+  Args:
+    auto: Let JAX find the others (TPU pods, Slurm, Open MPI).
+    coordinator: ``host:port`` of process 0, where they cannot be found.
+    num_processes: How many processes there are, with ``coordinator``.
+    process_id: Which one this is, with ``coordinator``.
+
+  Raises:
+    InputError: If ``coordinator`` stands without the two numbers or the other way round.
+  """
+  given = [value is not None for value in (coordinator, num_processes, process_id)]
+  require(
+    all(given) or not any(given),
+    "--coordinator, --num_processes and --process_id go together; "
+    f"given: {coordinator}, {num_processes}, {process_id}.",
+  )
+  if coordinator is not None:
+    jax.distributed.initialize(coordinator, num_processes, process_id)
+  elif auto:
+    jax.distributed.initialize()
+
+
+def make_mesh() -> Mesh:
+  """A mesh of one axis, ``data``, over all devices of all processes."""
+  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+
+
+def is_main() -> bool:
+  """Whether this process writes logs, reports and records."""
+  return jax.process_index() == 0
+
+
+def barrier(name: str) -> None:
+  """Waits until all processes have come here."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(name)
+
+
+def agreed(value: int) -> int:
+  """The value that process 0 holds, in every process."""
+  if jax.process_count() == 1:
+    return value
+  return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def row_sharding(mesh: Mesh) -> NamedSharding:
+  """Leading axis split over the devices."""
+  return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """A whole copy on each device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(mesh: Mesh, tree: Any) -> Any:
+  """Puts a whole copy of each array of ``tree`` on each device.
+
+  The copies are the devices' own: a step may donate them without touching what came in.
+  """
+
+  def put(leaf):
+    value = np.asarray(leaf)
+    return jax.make_array_from_callback(value.shape, replicated(mesh), lambda index: value[index])
+
+  return jax.tree.map(put, tree)
+
+
+class RowLayout(NamedTuple):
+  """Where the rows of a data set lie: in order, in equal blocks, one block a device.
+
+  Attributes:
+    num_rows: Rows that exist.
+    num_devices: Devices of the mesh.
+  """
+
+  num_rows: int
+  num_devices: int
+
+  @property
+  def rows_per_device(self) -> int:
+    """Rows of one block, padding included."""
+    return max(1, -(-self.num_rows // self.num_devices))
+
+  @property
+  def padded_rows(self) -> int:
+    """Rows of all blocks, padding included."""
+    return self.rows_per_device * self.num_devices
+
+  def batch(self, step: int, batch_size: int) -> np.ndarray:
+    """Rows of the ``step``-th pass over the blocks: ``batch_size`` of each device, side by side.
+
+    Args:
+      step: Position of the pass.
+      batch_size: Rows a device takes at a time, at most ``rows_per_device``.
+
+    Returns:
+      Row numbers, int64 ``[num_devices * batch_size]``; -1 for padding. The last pass begins
+      early, so that it ends with its block.
+    """
+    offsets = self.offset(step, batch_size) + np.arange(batch_size)  # [b]
+    starts = np.arange(self.num_devices)[:, None] * self.rows_per_device
+    rows = starts + offsets  # [devices, b]
+    return np.where(rows < self.num_rows, rows, -1).ravel()
+
+  def offset(self, step: int, batch_size: int) -> int:
+    """Where in each block the ``step``-th pass begins."""
+    return min(step * batch_size, self.rows_per_device - batch_size)
+
+  def num_batches(self, batch_size: int) -> int:
+    """Passes until each block is through."""
+    return -(-self.rows_per_device // batch_size)
+
+
+def local_rows(mesh: Mesh, rows: np.ndarray) -> np.ndarray:
+  """The part of a global batch of row numbers that this process reads, in device order."""
+  per_device = len(rows) // mesh.size
+  return np.concatenate(
+    [
+      rows[i * per_device : (i + 1) * per_device]
+      for i, device in enumerate(mesh.devices.flat)
+      if device.process_index == jax.process_index()
+    ]
+  )
+
+
+def shard_local(mesh: Mesh, local: np.ndarray) -> jax.Array:
+  """Joins each process's rows, as `local_rows` gave them out, to one array over all devices."""
+  devices = [d for d in mesh.devices.flat if d.process_index == jax.process_index()]
+  pieces = np.split(local, len(devices))
+  shape = (len(pieces[0]) * mesh.size, *local.shape[1:])
+  return jax.make_array_from_single_device_arrays(
+    shape, row_sharding(mesh), [jax.device_put(p, d) for p, d in zip(pieces, devices, strict=True)]
+  )
+
+
+def shard_rows(mesh: Mesh, array: np.ndarray, *, fill: Any = 0) -> jax.Array:
+  """Lays host rows ``[n, ...]``, which every process holds, out over the devices, padded."""
+  layout = RowLayout(len(array), mesh.size)
+  padded = np.full((layout.padded_rows, *array.shape[1:]), fill, array.dtype)
+  padded[: len(array)] = array
+  return jax.make_array_from_callback(padded.shape, row_sharding(mesh), lambda i: padded[i])
+
+
+def to_host(array: jax.Array, rows: int | Sequence[int] | None = None) -> np.ndarray:
+  """The whole array in every process's memory; of a padded one, the first ``rows`` rows."""
+  if not array.is_fully_addressable and not array.is_fully_replicated:
+    array = multihost_utils.process_allgather(array, tiled=True)
+  value = np.asarray(array)
+  return value if rows is None else value[:rows]

@@ -1,0 +1,256 @@
+"""Runs a method's stages in order, each from its last save, and never on another's results."""
+
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from udh_jax.errors import InputError, TrainingError
+from udh_jax.runtime import checkpoint
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.files import read_json, write_json
+from udh_jax.runtime.log import Events, StageLog
+from udh_jax.runtime.stage import Context, Stage, Work
+
+logger = logging.getLogger(__name__)
+
+
+def select(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
+  """A frozen copy of ``config`` that holds ``fields`` alone, so that no stage reads another."""
+  chosen: dict[str, Any] = {}
+  for field in fields:
+    source, target = config, chosen
+    *sections, last = field.split(".")
+    for section in sections:
+      source, target = source[section], target.setdefault(section, {})
+    value = source[last]
+    target[last] = value.to_dict() if isinstance(value, ConfigDict) else value
+  return ConfigDict(chosen).lock()
+
+
+def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
+  """Dotted names and JSON values of all fields."""
+  flat = {}
+  for key, value in sorted(config.items()):
+    if isinstance(value, Mapping | ConfigDict):
+      flat |= flatten(value, f"{prefix}{key}.")
+    else:
+      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+  return flat
+
+
+def prepare_workdir(workdir: pathlib.Path) -> None:
+  """Makes the work directory and proves that it can be written to.
+
+  Raises:
+    InputError: If it cannot.
+  """
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=workdir):
+      pass
+  except OSError as error:
+    raise InputError(
+      f"The work directory {workdir} cannot be written to ({error.strerror}); "
+      "name another with --workdir."
+    ) from None
+
+
+class Runner:
+  """Runs and restores stages in one work directory.
+
+  Args:
+    context: The devices and the images.
+    config: The whole configuration; ``checkpoint_every`` (steps) is read here.
+    workdir: Where the stages' folders are.
+  """
+
+  def __init__(self, context: Context, config: ConfigDict, workdir: str | pathlib.Path):
+    self._context = context
+    self._config = config
+    self._workdir = pathlib.Path(workdir)
+    self._num_rows = len(context.dataset.images)
+    self._identities: dict[str, str] = {}
+    self._events = Events(self._workdir / "events")
+
+  def _folder(self, stage: Stage) -> pathlib.Path:
+    return self._workdir / "stages" / stage.name
+
+  def _record(self, stage: Stage) -> dict[str, Any]:
+    """All that decides a stage's outputs, to compare with what its folder was made from."""
+    dataset = self._context.dataset
+    return {
+      "fields": flatten(select(self._config, stage.fields)),
+      "data": f"{dataset.protocol}, images {dataset.image_shape}",
+      "inputs": {role: [name, self._identities[name]] for role, name in stage.inputs.items()},
+    }
+
+  def _check(self, stage: Stage, record: dict[str, Any]) -> None:
+    """Refuses a folder that another configuration made.
+
+    Raises:
+      InputError: If a field, the data or an input differs; names the first and what to do.
+    """
+    folder = self._folder(stage)
+    path = folder / "stage.json"
+    if not path.exists():
+      return
+    found = json.loads(json.dumps(record))
+    made = read_json(path)
+    remedy = (
+      f"Give another --workdir, go back to the old value, or delete {folder} (and the stages "
+      "after it) to make it anew."
+    )
+    old, new = made["fields"], found["fields"]
+    differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
+    if differing:
+      changes = ", ".join(f"{k}={old.get(k)!r} (now {new.get(k)!r})" for k in differing)
+      raise InputError(f"Stage {stage.name} in {folder} was made with {changes}. {remedy}")
+    if made["data"] != found["data"]:
+      raise InputError(
+        f"Stage {stage.name} in {folder} was made from {made['data']}, this run has "
+        f"{found['data']}. {remedy}"
+      )
+    for role, was in made["inputs"].items():
+      now = found["inputs"].get(role)
+      if was != now:
+        raise InputError(
+          f"Stage {stage.name} in {folder} was made from the {role} of another {was[0]} "
+          f"(now {now and now[0]}). {remedy}"
+        )
+
+  def run(self, stages: Sequence[Stage], *, restore_only: bool = False) -> dict[str, Any]:
+    """Runs each stage that is not finished and returns what the last ones left.
+
+    Args:
+      stages: In order; each stage's inputs come before it.
+      restore_only: Raise where a stage is not finished, instead of running it.
+
+    Returns:
+      Outputs by stage name, for the stages that no later stage consumes and those it restored;
+      an output is read from its checkpoint when it is first needed.
+
+    Raises:
+      InputError: If a stage's folder belongs to another configuration, or, with ``restore_only``,
+        if a stage is not finished.
+      TrainingError: If a loss turns non-finite.
+    """
+    outputs = _Outputs(self)
+    for position, stage in enumerate(stages):
+      record = self._record(stage)
+      self._identities[stage.name] = hashlib.sha256(
+        json.dumps(record, sort_keys=True).encode()
+      ).hexdigest()[:16]
+      self._check(stage, record)
+      folder = self._folder(stage)
+      log = StageLog(stage.name, position + 1, len(stages), self._events)
+      if (folder / "output.json").exists():
+        reason = checkpoint.fault(folder / "output")
+        if reason is None:
+          log.restored()
+          outputs.on_disk(stage)
+          continue
+        logger.warning("Checkpoint %s %s; the stage is made again.", folder / "output", reason)
+        checkpoint.remove(folder / "output")
+      if restore_only:
+        raise InputError(
+          f"Stage {stage.name} in {self._workdir} is not finished; run train.py with this "
+          "--workdir first."
+        )
+      if mesh_lib.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "stage.json").exists():
+          write_json(folder / "stage.json", record)
+      mesh_lib.barrier(f"begin {stage.name}")
+      inputs = {role: outputs[name] for role, name in stage.inputs.items()}
+      work = stage.build(self._context, select(self._config, stage.fields), inputs)
+      result = self._execute(stage, work, log)
+      checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
+      if mesh_lib.is_main() and work.row_state:  # as large as the output, and the same again
+        shutil.rmtree(folder / "progress", ignore_errors=True)
+      log.finished()
+      outputs.keep(stage, result, stages[position + 1 :])
+    return outputs
+
+  def _execute(self, stage: Stage, work: Work, log: StageLog) -> dict[str, Any]:
+    """Takes a stage's work from its last save to its end."""
+    progress = checkpoint.Progress(
+      self._folder(stage) / "progress", num_rows=self._num_rows, mesh=self._context.mesh
+    )
+    state, first = work.state, 0
+    if work.num_steps:
+      first, state = progress.restore(work.state)
+    log.begin(first, work.num_steps, work.images_per_step)
+    pending: list[tuple[int, dict[str, jax.Array]]] = []
+
+    def settle(step):
+      """Reads the metrics that are due; no step beyond a non-finite loss is ever saved."""
+      for at, metrics in pending:
+        values = {name: float(np.asarray(value)) for name, value in metrics.items()}
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+          raise TrainingError(
+            f"Stage {stage.name}: {', '.join(bad)} was not finite at step {at + 1} of "
+            f"{work.num_steps}. The last good checkpoint is kept in {self._folder(stage)}; lower "
+            "the learning rate or look at the data, and start again."
+          )
+        log.metrics(at + 1, values)
+      pending.clear()
+      log.progress(step)
+
+    if first < work.num_steps:
+      batches = work.batches(first)
+      try:
+        for step in range(first, work.num_steps):
+          state, metrics = work.step(state, next(batches))
+          if metrics:
+            pending.append((step, metrics))
+          else:
+            jax.block_until_ready(state)  # bounds what is under way
+          done = step + 1
+          save = done % self._config.checkpoint_every == 0 and done < work.num_steps
+          if save or done == work.num_steps or log.due():
+            settle(done)
+          if save:
+            progress.save(done, state, row_keys=work.row_state)
+      finally:
+        if hasattr(batches, "close"):
+          batches.close()
+    return work.finish(state)
+
+
+class _Outputs(dict):
+  """Outputs by stage, read from their checkpoints when first asked for."""
+
+  def __init__(self, runner: Runner):
+    super().__init__()
+    self._runner = runner
+    self._stored: dict[str, Stage] = {}
+
+  def on_disk(self, stage: Stage) -> None:
+    self._stored[stage.name] = stage
+
+  def keep(self, stage: Stage, result: dict[str, Any], later: Sequence[Stage]) -> None:
+    """Holds ``result`` and lets go of what no stage in ``later`` asks for."""
+    self[stage.name] = result
+    self.on_disk(stage)
+    wanted = {name for following in later for name in following.inputs.values()}
+    for name in [n for n in self if n not in wanted and n != stage.name]:
+      del self[name]
+
+  def __missing__(self, name: str) -> dict[str, Any]:
+    runner = self._runner
+    self[name] = checkpoint.load(
+      runner._folder(self._stored[name]) / "output",
+      num_rows=runner._num_rows,
+      mesh=runner._context.mesh,
+    )
+    return self[name]

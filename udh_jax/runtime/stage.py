@@ -1,0 +1,66 @@
+"""What a stage is: a pure function from configuration and inputs to work that can be interrupted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from udh_jax.data.dataset import ImageDataset
+
+Tree = Any
+
+
+class Context(NamedTuple):
+  """What every stage of a run shares.
+
+  Attributes:
+    mesh: All devices, one axis named ``data``.
+    dataset: The images, their splits and, for scoring alone, their labels.
+  """
+
+  mesh: Mesh
+  dataset: ImageDataset
+
+
+class Work(NamedTuple):
+  """A stage's computation, written so that a runner can save it, stop it and take it up again.
+
+  All state is in ``state``; ``step`` and ``finish`` are pure. What a step reads besides is a pure
+  function of its number, so the number is the whole of the data position.
+
+  Attributes:
+    state: The state before the first step: a dict of pytrees of arrays over all devices.
+    step: ``(state, batch) -> (state, metrics)``; metrics are scalars by name.
+    num_steps: How many steps there are.
+    batches: ``first step -> iterator`` over the batches from that step on.
+    finish: ``state -> outputs``: a dict of pytrees of arrays over all devices.
+    row_state: Keys of ``state`` whose arrays have one row an image, split over the devices.
+    row_outputs: The same for ``outputs``.
+    images_per_step: Images a step takes, for the rate that is shown; 0 shows steps.
+  """
+
+  finish: Callable[[Tree], dict[str, Tree]]
+  state: dict[str, Tree] = {}  # noqa: RUF012
+  step: Callable[[Tree, Tree], tuple[Tree, dict[str, Any]]] | None = None
+  num_steps: int = 0
+  batches: Callable[[int], Iterator[Tree]] | None = None
+  row_state: tuple[str, ...] = ()
+  row_outputs: tuple[str, ...] = ()
+  images_per_step: int = 0
+
+
+class Stage(NamedTuple):
+  """One step of a method, connected to the others by checkpoints.
+
+  Attributes:
+    name: Its folder in the work directory, and what is shown while it runs.
+    build: ``(context, config, inputs) -> Work``. Pure. ``config`` holds ``fields`` and no more.
+    fields: Configuration fields that the stage reads, dotted; a section stands for all in it.
+    inputs: By role, the name of the earlier stage whose outputs the stage receives.
+  """
+
+  name: str
+  build: Callable[[Context, ConfigDict, Mapping[str, Any]], Work]
+  fields: tuple[str, ...]
+  inputs: Mapping[str, str] = {}

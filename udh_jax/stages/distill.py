@@ -1,0 +1,117 @@
+"""Soft labels in, a hash network out."""
+
+import jax.numpy as jnp
+
+from udh_jax.data.augmentation import augment
+from udh_jax.errors import require
+from udh_jax.losses import bit_balance_loss, distillation_loss, quantisation_loss
+from udh_jax.models.heads import HashNetwork
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.network import (
+  backbone_of,
+  backbone_variables,
+  facts,
+  new_network,
+  preprocess,
+)
+from udh_jax.stages.training import train
+
+FIELDS = (
+  "distill",
+  "student",
+  "bits",
+  "soft_labels.temperature",
+  "cluster.num_clusters",
+  "seed",
+  "dtype",
+)
+
+
+def student_start(context: Context, config, teacher):
+  """The student before training: a network whose ``variables`` are those of `HashNetwork`."""
+  student = config.student
+  if student.start == "teacher":
+    about = facts(teacher)
+    require(
+      student.backbone == about["backbone"],
+      f"student.start is 'teacher', but the student's backbone is {student.backbone} and the "
+      f"teacher's {about['backbone']}; set student.start to 'random' or the backbones alike.",
+    )
+    backbone = backbone_of(teacher, config.dtype)
+  else:
+    require(
+      student.start == "random",
+      f"student.start is {student.start!r}; choose 'teacher' or 'random'.",
+    )
+    backbone = create_backbone(student.backbone, dtype=jnp.dtype(config.dtype))
+    about = {
+      "backbone": student.backbone,
+      "padding": backbone.padding,
+      "mean": IMAGENET_MEAN,
+      "std": IMAGENET_STD,
+      "labels_used": facts(teacher)["labels_used"],
+      "source": "random",
+      "sha256": "",
+    }
+  module = HashNetwork(backbone, config.bits, config.cluster.num_clusters)
+  network = new_network(context, module, about, seed=config.seed, size=student.image_size)
+  if student.start == "teacher":
+    for kind, tree in backbone_variables(teacher).items():
+      network["variables"].setdefault(kind, {})["backbone"] = tree
+  return module, network
+
+
+def distill(context: Context, config, inputs) -> Work:
+  """Trains the hash network on augmented images and the teacher's soft labels.
+
+  L = tau^2 KL(p || softmax(z / tau)), each image weighed by its confidence,
+  + lambda_q mean (u - sign(u))^2 + lambda_b mean_bits (mean_i u_i)^2.
+
+  Outputs: a network whose ``variables`` are those of `HashNetwork`.
+
+  References:
+    UDH-ECC, stage 2: the structure is the paper's, the loss our own.
+  """
+  settings, size = config.distill, config.student.image_size
+  module, network = student_start(context, config, inputs["teacher"])
+  fixed = {k: v for k, v in network["variables"].items() if k != "params"}
+  prepare = preprocess(network)
+  labels = inputs["soft_labels"]
+
+  def loss(parameters, constants, batch, key):
+    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
+    relaxed, logits = module.apply({"params": parameters, **constants["fixed"]}, views)
+    weights = batch["weight"]
+    trusted = weights * constants["confidence"][batch["index"]] ** settings.confidence_power
+    divergence = distillation_loss(
+      constants["probabilities"][batch["index"]],
+      logits,
+      temperature=config.soft_labels.temperature,
+      weights=trusted,
+    )
+    quantisation = quantisation_loss(relaxed, weights=weights)
+    balance = bit_balance_loss(relaxed, weights=weights)
+    value = (
+      divergence + settings.quantisation_weight * quantisation + settings.balance_weight * balance
+    )
+    return value, {"divergence": divergence, "quantisation": quantisation, "balance": balance}
+
+  constants = {
+    "fixed": fixed,
+    "probabilities": labels["probabilities"],
+    "confidence": labels["confidence"],
+  }
+  return train(
+    context,
+    loss,
+    network["variables"]["params"],
+    constants,
+    settings=settings,
+    seed=config.seed,
+    finish=lambda parameters: {
+      "variables": {"params": parameters, **fixed},
+      "about": network["about"],
+    },
+  )

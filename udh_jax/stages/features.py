@@ -1,0 +1,62 @@
+"""Images in, features out: the teacher's pooled features, centred and of unit length."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
+from udh_jax.stages.rows import map_rows, train_weights
+
+FIELDS = ("features", "dtype")
+
+
+def centre_and_normalise(features, weights, *, axis_name=None):
+  """Subtracts the mean of the weighted rows and scales each row to unit length.
+
+  Args:
+    features: Array of shape ``[n, d]``.
+    weights: 1 for rows that the mean is taken over, else 0. Array of shape ``[n]``.
+    axis_name: Mapped axis that the rows are split over.
+
+  Returns:
+    Array of shape ``[n, d]``; a row equal to the mean stays 0.
+
+  References:
+    Our own choice; the paper's abstract is silent on preprocessing.
+  """
+  total, count = weights @ features, weights.sum()
+  if axis_name is not None:
+    total, count = jax.lax.psum((total, count), axis_name)
+  centred = features - total / count
+  norms = jnp.linalg.norm(centred, axis=1, keepdims=True)
+  return centred / jnp.maximum(norms, 1e-12)
+
+
+def centred_rows(context: Context, features: jax.Array) -> jax.Array:
+  """`centre_and_normalise` over the training rows of all devices."""
+  rows = PartitionSpec(mesh_lib.DATA_AXIS)
+  function = functools.partial(centre_and_normalise, axis_name=mesh_lib.DATA_AXIS)
+  mapped = jax.shard_map(function, mesh=context.mesh, in_specs=(rows, rows), out_specs=rows)
+  return jax.jit(mapped)(features, train_weights(context))
+
+
+def features(context: Context, config, inputs, *, image_size: int) -> Work:
+  """Features of every image at ``image_size`` pixels. Output ``features``: ``[rows, d]``.
+
+  References:
+    UDH-ECC, stage 1: "a pre-trained teacher network to extract deep image features".
+  """
+  network = inputs["teacher"]
+  module, view = backbone_of(network, config.dtype), plain_view(network, image_size)
+  return map_rows(
+    context,
+    lambda variables, images, index: {"features": module.apply(variables, view(images))},
+    backbone_variables(network),
+    batch_size=config.features.batch_size,
+    finish=lambda rows: {"features": centred_rows(context, rows["features"])},
+    row_outputs=("features",),
+  )

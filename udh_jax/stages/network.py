@@ -1,0 +1,79 @@
+"""A network as stages hand it on: its variables, and what one has to know to call it."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from udh_jax.data.augmentation import normalise, resize
+from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
+
+Network = Mapping[str, Any]  # "variables": arrays; "about": see `describe`
+
+
+def describe(about: Mapping[str, Any]) -> np.ndarray:
+  """Text facts as an array, so that they lie in the checkpoint with the variables.
+
+  Args:
+    about: ``backbone``, ``padding``, ``mean``, ``std``, ``labels_used``, ``source``, ``sha256``.
+
+  Returns:
+    UTF-8 JSON. Array of shape ``[bytes]``, uint8.
+  """
+  return np.frombuffer(json.dumps(dict(about), sort_keys=True).encode(), np.uint8)
+
+
+def facts(network: Network) -> dict[str, Any]:
+  """What `describe` was given."""
+  return json.loads(np.asarray(network["about"]).tobytes())
+
+
+def backbone_of(network: Network, dtype: str) -> nn.Module:
+  """The module that ``network["variables"]`` belong to."""
+  about = facts(network)
+  return create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
+
+
+def backbone_variables(network):
+  """The variables of the backbone alone, of a network with or without a head."""
+  variables = network["variables"]
+  if "backbone" not in variables["params"]:
+    return variables
+  return {kind: tree["backbone"] for kind, tree in variables.items() if "backbone" in tree}
+
+
+def preprocess(network: Network) -> Callable[[jax.Array], jax.Array]:
+  """The function from images in [0, 1] to what the network was trained on."""
+  about = facts(network)
+  return lambda images: normalise(images, about["mean"], about["std"])
+
+
+def plain_view(network: Network, size: int) -> Callable[[jax.Array], jax.Array]:
+  """The function from stored uint8 images to the network's input, without augmentation."""
+  prepare = preprocess(network)
+  return lambda images: prepare(resize(images, size=size))
+
+
+def new_network(
+  context, module: nn.Module, about: Mapping[str, Any], *, seed: int, size: int
+) -> dict[str, Any]:
+  """Random variables for ``module``, on all devices.
+
+  Args:
+    context: Devices.
+    module: Called with images ``[1, size, size, 3]``.
+    about: See `describe`.
+    seed: Decides the variables.
+    size: Side of the images.
+  """
+  image = jnp.zeros((1, size, size, 3), jnp.float32)
+  variables = jax.jit(module.init)(jax.random.key(seed), image)
+  return {
+    "variables": mesh_lib.replicate(context.mesh, variables),
+    "about": mesh_lib.replicate(context.mesh, describe(about)),
+  }

@@ -1,0 +1,74 @@
+"""A fine-tuned teacher in, soft labels out, with how far each can be trusted."""
+
+import jax
+import jax.numpy as jnp
+
+from udh_jax.data.augmentation import augment
+from udh_jax.models.heads import Classifier
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.features import centred_rows
+from udh_jax.stages.network import backbone_of, plain_view, preprocess
+from udh_jax.stages.rows import map_rows
+
+FIELDS = (
+  "soft_labels",
+  "finetune.augment",
+  "teacher.image_size",
+  "cluster.num_clusters",
+  "seed",
+  "dtype",
+)
+
+
+def agreement(first, second):
+  """How far two predictions of one image agree: their cosine.
+
+  Args:
+    first: Probabilities. Array of shape ``[b, K]``.
+    second: The same images' probabilities from another view. Array of shape ``[b, K]``.
+
+  Returns:
+    Array of shape ``[b]``, in [0, 1].
+
+  References:
+    Our own measure of label noise; the paper's abstract only says that noise is reduced.
+  """
+  norms = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
+  return (first * second).sum(axis=1) / norms
+
+
+def soft_labels(context: Context, config, inputs) -> Work:
+  """Predictions of the teacher for every image, from a plain and an augmented view.
+
+  Outputs: ``probabilities`` ``[rows, K]``, the mean of both views' softmax(z / tau); ``confidence``
+  ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]`` of the plain view, centred
+  and of unit length.
+
+  References:
+    UDH-ECC, stage 2: "the predictive probability distribution produced from the fine-tuned teacher
+    network as the soft pseudo labels"; temperature and confidence are our own.
+  """
+  teacher, settings, size = inputs["teacher"], config.soft_labels, config.teacher.image_size
+  module = Classifier(backbone_of(teacher, config.dtype), config.cluster.num_clusters)
+  plain, prepare = plain_view(teacher, size), preprocess(teacher)
+  key = jax.random.key(config.seed)
+
+  def function(variables, images, index):
+    view = augment(key, images, index, size=size, **config.finetune.augment)
+    logits, features = module.apply(variables, plain(images))
+    other, _ = module.apply(variables, prepare(view))
+    softened = [jax.nn.softmax(z / settings.temperature) for z in (logits, other)]
+    return {
+      "probabilities": (softened[0] + softened[1]) / 2,
+      "confidence": agreement(jax.nn.softmax(logits), jax.nn.softmax(other)),
+      "features": features,
+    }
+
+  return map_rows(
+    context,
+    function,
+    teacher["variables"],
+    batch_size=settings.batch_size,
+    finish=lambda rows: rows | {"features": centred_rows(context, rows["features"])},
+    row_outputs=("probabilities", "confidence", "features"),
+  )
