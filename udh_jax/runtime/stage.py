@@ -1,4 +1,4 @@
-"""What a stage is: a pure function from configuration and inputs to work that can be interrupted."""
+"""What a stage is: a pure function from configuration and inputs to work that can be stopped."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple

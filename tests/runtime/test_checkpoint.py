@@ -1,0 +1,95 @@
+import logging
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from udh_jax.runtime import checkpoint
+from udh_jax.runtime import mesh as mesh_lib
+
+
+def one_device_mesh():
+  auto = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
+
+
+def tree_on(mesh, rows):
+  return {
+    "features": mesh_lib.shard_rows(mesh, rows),
+    "variables": mesh_lib.replicate(mesh, {"layer": {"kernel": np.arange(6.0).reshape(2, 3)}}),
+  }
+
+
+def damage(folder: pathlib.Path) -> None:
+  """Changes one byte in the middle of the largest file."""
+  path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 255
+  path.write_bytes(data)
+
+
+@pytest.mark.parametrize("after", ["eight", "one"])
+def test_a_tree_comes_back_on_any_number_of_devices(tmp_path, mesh, rng, after):
+  rows = rng.normal(size=(13, 2)).astype(np.float32)
+  checkpoint.save(tmp_path / "x", tree_on(mesh, rows), row_keys=("features",), mesh=mesh)
+  target = mesh if after == "eight" else one_device_mesh()
+  found = checkpoint.load(tmp_path / "x", num_rows=13, mesh=target)
+  assert found["features"].shape == ((16, 2) if after == "eight" else (13, 2))
+  np.testing.assert_array_equal(mesh_lib.to_host(found["features"], 13), rows)
+  kernel = found["variables"]["layer"]["kernel"]
+  np.testing.assert_array_equal(kernel, np.arange(6.0).reshape(2, 3))
+  assert kernel.sharding.is_fully_replicated
+
+
+def test_more_devices_than_before_pad_further(tmp_path, mesh, rng):
+  rows = rng.normal(size=(13, 2)).astype(np.float32)
+  single = one_device_mesh()
+  checkpoint.save(tmp_path / "x", tree_on(single, rows), row_keys=("features",), mesh=single)
+  found = checkpoint.load(tmp_path / "x", num_rows=13, mesh=mesh)["features"]
+  np.testing.assert_array_equal(mesh_lib.to_host(found, 13), rows)
+
+
+def test_a_folder_without_its_record_does_not_count(tmp_path, mesh, rng):
+  tree = tree_on(mesh, rng.normal(size=(13, 2)))
+  checkpoint.save(tmp_path / "x", tree, row_keys=("features",), mesh=mesh)
+  assert checkpoint.fault(tmp_path / "x") is None
+  (tmp_path / "x.json").unlink()
+  assert checkpoint.fault(tmp_path / "x") == "was not finished"
+
+
+def test_one_changed_byte_is_noticed(tmp_path, mesh, rng):
+  tree = tree_on(mesh, rng.normal(size=(13, 2)))
+  checkpoint.save(tmp_path / "x", tree, row_keys=("features",), mesh=mesh)
+  damage(tmp_path / "x")
+  assert checkpoint.fault(tmp_path / "x") == "is damaged"
+
+
+def test_a_damaged_save_is_named_and_the_one_before_it_is_used(tmp_path, mesh, caplog):
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh)
+  for step in (1, 2, 3):
+    state = mesh_lib.replicate(mesh, {"x": np.full(100, float(step))})
+    progress.save(step, state, row_keys=())
+  assert not (tmp_path / "1").exists(), "only the newest two are kept"
+  damage(tmp_path / "3")
+  with caplog.at_level(logging.WARNING):
+    step, state = progress.restore({"x": jnp.zeros(100)})
+  assert step == 2
+  assert float(state["x"][0]) == 2.0
+  assert str(tmp_path / "3") in caplog.text
+
+
+def test_nothing_saved_gives_the_first_state(tmp_path, mesh):
+  start = {"x": jnp.zeros(3)}
+  assert checkpoint.Progress(tmp_path, num_rows=3, mesh=mesh).restore(start) == (0, start)
+
+
+def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rng):
+  rows = {"rows": {"features": mesh_lib.shard_rows(mesh, rng.normal(size=(13, 2)))}}
+  checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh).save(1, rows, row_keys=("rows",))
+  single = one_device_mesh()
+  start = {"rows": {"features": mesh_lib.shard_rows(single, np.zeros((13, 2)))}}
+  step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=single).restore(start)
+  assert step == 0
+  assert state is start

@@ -1,0 +1,50 @@
+import jax
+import numpy as np
+import pytest
+
+from udh_jax.errors import InputError
+from udh_jax.runtime import mesh as mesh_lib
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 8, 9, 225, 1797])
+@pytest.mark.parametrize("num_devices", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", [1, 4, 64])
+def test_batches_cover_every_row_at_the_place_where_it_is_written(
+  num_rows, num_devices, batch_size
+):
+  layout = mesh_lib.RowLayout(num_rows, num_devices)
+  batch_size = min(batch_size, layout.rows_per_device)
+  found = np.full((num_devices, layout.rows_per_device), -2)
+  for step in range(layout.num_batches(batch_size)):
+    rows = layout.batch(step, batch_size).reshape(num_devices, batch_size)
+    offset = layout.offset(step, batch_size)
+    found[:, offset : offset + batch_size] = rows
+  expected = np.arange(layout.padded_rows)
+  np.testing.assert_array_equal(found.ravel(), np.where(expected < num_rows, expected, -1))
+
+
+def test_rows_come_back_from_the_devices_as_they_went(mesh, rng):
+  array = rng.normal(size=(13, 3)).astype(np.float32)
+  sharded = mesh_lib.shard_rows(mesh, array, fill=-1)
+  assert sharded.shape == (16, 3)
+  assert {s.data.shape for s in sharded.addressable_shards} == {(2, 3)}
+  np.testing.assert_array_equal(mesh_lib.to_host(sharded, 13), array)
+  assert (mesh_lib.to_host(sharded)[13:] == -1).all()
+
+
+def test_a_batch_is_joined_in_device_order(mesh):
+  rows = np.arange(24)
+  joined = mesh_lib.shard_local(mesh, mesh_lib.local_rows(mesh, rows))
+  np.testing.assert_array_equal(np.asarray(joined), rows)
+
+
+def test_replicated_copies_can_be_donated(mesh):
+  source = np.arange(4.0)
+  copy = mesh_lib.replicate(mesh, {"a": source})["a"]
+  jax.jit(lambda x: x + 1, donate_argnums=0)(copy)
+  np.testing.assert_array_equal(source, np.arange(4.0))
+
+
+def test_half_of_the_process_flags_is_refused():
+  with pytest.raises(InputError, match="go together"):
+    mesh_lib.initialize(coordinator="127.0.0.1:1")

@@ -1,0 +1,177 @@
+"""The runner on small made stages: what it reuses, refuses, takes up and stops."""
+
+import pathlib
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from udh_jax.errors import InputError, TrainingError
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.runner import Runner, prepare_workdir, select
+from udh_jax.runtime.stage import Context, Stage, Work
+
+STEPS = 10
+
+
+@pytest.fixture
+def context(mesh):
+  dataset = SimpleNamespace(images=np.zeros((13, 2, 2, 3)), protocol="made", image_shape=(2, 2, 3))
+  return Context(mesh, dataset)
+
+
+@pytest.fixture
+def config():
+  return ConfigDict({"checkpoint_every": 4, "rate": 0.5, "other": 1, "deep": {"a": 1, "b": 2}})
+
+
+class Counted:
+  """Two stages: ``walk`` adds its step numbers up, ``scale`` multiplies its result."""
+
+  def __init__(self, *, stop_at=None, bad_at=None):
+    self.stop_at, self.bad_at = stop_at, bad_at
+    self.steps, self.scaled = [], 0
+
+  def walk(self, context, config, inputs):
+    def step(state, batch):
+      self.steps.append(batch)
+      if batch == self.stop_at:
+        raise KeyboardInterrupt
+      bad = jnp.nan if batch == self.bad_at else 0.0
+      return {"total": state["total"] + batch * config.rate}, {"loss": state["total"] + bad}
+
+    return Work(
+      state=mesh_lib.replicate(context.mesh, {"total": np.float32(0)}),
+      step=step,
+      num_steps=STEPS,
+      batches=lambda first: iter(range(first, STEPS)),
+      finish=lambda state: state,
+    )
+
+  def scale(self, context, config, inputs):
+    self.scaled += 1
+    return Work(finish=lambda state: {"value": inputs["walked"]["total"] * 10})
+
+  def stages(self):
+    return [
+      Stage("walk", self.walk, ("rate",)),
+      Stage("scale", self.scale, ("deep.a",), {"walked": "walk"}),
+    ]
+
+
+def run(context, config, workdir, made, **options):
+  return Runner(context, config, workdir).run(made.stages(), **options)
+
+
+def value(outputs):
+  return float(outputs["scale"]["value"])
+
+
+def test_stages_run_once_and_are_then_restored(context, config, tmp_path):
+  made = Counted()
+  assert value(run(context, config, tmp_path, made)) == 225.0
+  again = Counted()
+  assert value(run(context, config, tmp_path, again)) == 225.0
+  assert (again.steps, again.scaled) == ([], 0)
+
+
+def test_an_interrupted_stage_goes_on_from_its_last_save(context, config, tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    run(context, config, tmp_path, Counted(stop_at=9))
+  made = Counted()
+  assert value(run(context, config, tmp_path, made)) == 225.0
+  assert made.steps == [8, 9]
+
+
+def test_a_changed_field_is_refused_by_name_with_both_values(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  config.rate = 0.25
+  with pytest.raises(InputError, match=r"walk.*rate=0.5 \(now 0.25\).*--workdir"):
+    run(context, config, tmp_path, Counted())
+
+
+def test_a_half_finished_stage_of_another_configuration_is_refused_too(context, config, tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    run(context, config, tmp_path, Counted(stop_at=9))
+  config.rate = 0.25
+  with pytest.raises(InputError, match="rate"):
+    run(context, config, tmp_path, Counted())
+
+
+def test_a_field_that_a_stage_does_not_read_changes_nothing(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  config.other, config.deep.b = 7, 7
+  assert value(run(context, config, tmp_path, Counted())) == 225.0
+
+
+def test_a_remade_input_is_not_mixed_with_what_was_made_of_the_old_one(context, config, tmp_path):
+  import shutil
+
+  run(context, config, tmp_path, Counted())
+  shutil.rmtree(tmp_path / "stages" / "walk")
+  config.rate = 0.25
+  with pytest.raises(InputError, match="scale.*from the walked of another walk"):
+    run(context, config, tmp_path, Counted())
+
+
+def test_other_data_is_refused(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  context.dataset.protocol = "other data"
+  with pytest.raises(InputError, match="was made from made"):
+    run(context, config, tmp_path, Counted())
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_save(context, config, tmp_path):
+  with pytest.raises(TrainingError, match="walk: loss was not finite at step 6 of 10"):
+    run(context, config, tmp_path, Counted(bad_at=5))
+  saves = {p.name for p in (tmp_path / "stages" / "walk" / "progress").glob("*.json")}
+  assert saves == {"4.json"}
+  assert not (tmp_path / "stages" / "walk" / "output").exists()
+
+
+def test_a_damaged_output_is_named_and_made_again_from_the_last_save(
+  context, config, tmp_path, caplog
+):
+  run(context, config, tmp_path, Counted())
+  folder = tmp_path / "stages" / "walk" / "output"
+  path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+  path.write_bytes(path.read_bytes()[:-1])
+  made = Counted()
+  assert value(run(context, config, tmp_path, made)) == 225.0
+  assert made.steps == [8, 9]
+  assert f"{folder} is damaged" in caplog.text
+
+
+def test_scoring_does_not_train(context, config, tmp_path):
+  with pytest.raises(InputError, match="walk.*is not finished"):
+    run(context, config, tmp_path, Counted(), restore_only=True)
+  run(context, config, tmp_path, Counted())
+  assert value(run(context, config, tmp_path, Counted(), restore_only=True)) == 225.0
+
+
+def test_a_stage_sees_only_the_fields_it_declares(config):
+  chosen = select(config, ("rate", "deep.a"))
+  assert chosen.to_dict() == {"rate": 0.5, "deep": {"a": 1}}
+  with pytest.raises(AttributeError):
+    _ = chosen.deep.b
+
+
+def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(InputError, match="cannot be written to"):
+    prepare_workdir(pathlib.Path(tmp_path / "file" / "run"))
+
+
+def test_rows_of_outputs_stay_on_their_devices(context, config, tmp_path):
+  def build(context, config, inputs):
+    rows = mesh_lib.shard_rows(context.mesh, np.arange(13))
+    return Work(finish=lambda state: {"rows": rows}, row_outputs=("rows",))
+
+  stages = [Stage("rows", build, ())]
+  Runner(context, config, tmp_path).run(stages)
+  found = Runner(context, config, tmp_path).run(stages)["rows"]["rows"]
+  assert len({s.device for s in found.addressable_shards}) == jax.device_count()
+  np.testing.assert_array_equal(mesh_lib.to_host(found, 13), np.arange(13))
