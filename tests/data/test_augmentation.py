@@ -91,6 +91,16 @@ def test_views_are_the_same_on_eight_devices(rng, mesh):
   one = augment(KEY, images, index, **options)
   many = augment(KEY, *jax.device_put((images, index), sharding), **options)
   assert many.sharding.is_equivalent_to(sharding, many.ndim)
+
+  def view(key, images, index):
+    return augmentation.augment(key, images, index, **options)
+
+  P = jax.sharding.PartitionSpec
+  mapped = jax.shard_map(view, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P("data"))
+  np.testing.assert_allclose(jax.jit(mapped)(KEY, images, index), one, atol=1e-5)
+  parallel = jax.pmap(view, in_axes=(None, 0, 0))
+  parts = parallel(KEY, images.reshape(8, 2, 10, 10, 3), index.reshape(8, 2))
+  np.testing.assert_allclose(parts.reshape(16, 12, 12, 3), one, atol=1e-5)
   np.testing.assert_allclose(many, one, atol=1e-5)
 
 
@@ -226,6 +236,9 @@ def test_normalise_shifts_and_scales_each_channel(rng):
   mean, std = [0.1, 0.2, 0.3], [0.5, 0.6, 0.7]
   expected = (images - np.array(mean)) / np.array(std)
   np.testing.assert_allclose(normalise(images, mean, std), expected, atol=1e-6)
+  np.testing.assert_allclose(normalise(images, 0.5, 0.25), images * 4 - 2, atol=1e-6)
+  with pytest.raises(InputError, match=r"mean \(2,\)"):
+    normalise(images, [0.1, 0.2], std)
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_every_mode_becomes_rgb(rng, mode, format, tolerance):
 
 
 def test_sixteen_bit_grey_keeps_its_range(rng):
-  values = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+  values = rng.integers(0, 65536, (16, 16)).astype(np.uint16)
   expected = np.repeat(np.round(values / 257)[..., None], 3, axis=2)
   for data in (
     encode(Image.fromarray(values)),
@@ -147,6 +147,21 @@ def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
   (tmp_path / "linked").symlink_to(tmp_path / "a.b")
   expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG", "linked/x.jpeg"]
   assert list_pictures(tmp_path) == [*expected, "t.tif", "u.tiff", "ü.webp"]
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, save_picture, monkeypatch):
+  for name in ("a/1.jpg", "b/2.jpg"):
+    save_picture(tmp_path / name)
+  real = os.scandir
+
+  def scandir(path):
+    if str(path).endswith("b"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return real(path)
+
+  monkeypatch.setattr("os.scandir", scandir)
+  with pytest.raises(InputError, match=r"/b cannot be listed \(Permission denied\)"):
+    list_pictures(tmp_path)
 
 
 def test_a_flat_folder_has_no_labels_and_no_queries(tmp_path, save_picture):

@@ -109,7 +109,9 @@ def resize(images: jax.Array, *, size: int) -> jax.Array:
   return _resample(images.astype(jnp.float32) / 255, rows, columns)
 
 
-def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
+def normalise(
+  images: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]
+) -> jax.Array:
   """Shifts and scales the channels to what a network was trained on.
 
   Args:
@@ -119,7 +121,16 @@ def normalise(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
   Returns:
     Array like ``images``.
+
+  Raises:
+    InputError: If there are not three channels, or not one or three numbers.
   """
+  for name, value in {"mean": mean, "std": std}.items():
+    require(
+      images.shape[-1] == 3 and np.shape(value) in ((), (3,)),
+      f"images have shape {images.shape} and {name} {np.shape(value)}; give three channels, and "
+      "one number or three.",
+    )
   return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
 
 

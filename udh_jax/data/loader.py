@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.data.protocol import permutation
+from udh_jax.data.protocol import EPOCH, permutation
 from udh_jax.errors import require
 
 
@@ -42,7 +42,9 @@ class ShuffledBatches:
     self._rows = rows
     self._batch_size = batch_size
     # A batch touches one or two epochs, unless it is larger than the data set.
-    self._epoch = functools.lru_cache(maxsize=2)(lambda e: rows[permutation(len(rows), seed, e)])
+    self._epoch = functools.lru_cache(maxsize=2)(
+      lambda epoch: rows[permutation(len(rows), seed, EPOCH, epoch)]
+    )
 
   def __getitem__(self, step: int) -> np.ndarray:
     """Rows of one step, all processes together. Array of shape ``[batch_size]``, int64."""

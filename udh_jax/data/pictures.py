@@ -117,9 +117,16 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
 
   Returns:
     Paths relative to ``folder`` with forward slashes, sorted by code point: the same on every host.
+
+  Raises:
+    InputError: If a folder in it cannot be listed.
   """
+
+  def refuse(error: OSError):
+    raise InputError(f"{error.filename} cannot be listed ({error.strerror}).") from error
+
   found = []
-  for parent, folders, files in os.walk(folder, followlinks=True):
+  for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
     real = os.path.realpath(parent)
     # A link back to where we came from would never end.
     folders[:] = [

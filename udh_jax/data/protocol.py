@@ -17,8 +17,8 @@ import numpy as np
 
 from udh_jax.errors import require
 
-# The first word of the seed of each draw: no two purposes share a stream.
-_QUERIES, _VALIDATION, _TRAIN = 1, 2, 3
+# The word after the seed in each draw: no two purposes share a stream.
+_QUERIES, _VALIDATION, _TRAIN, EPOCH = 1, 2, 3, 4
 
 
 class Splits(NamedTuple):
