@@ -8,6 +8,7 @@ from jax.test_util import check_grads
 
 from udh_jax import losses
 from udh_jax.errors import InputError
+from udh_jax.losses.reduction import weighted_mean
 
 
 def softmax(x):
@@ -208,6 +209,11 @@ def test_a_row_of_weight_zero_has_no_say(logits, weights, name):
   other_loss, other_gradient = function(spoilt, weights)
   np.testing.assert_allclose(other_loss, loss, rtol=1e-6)
   np.testing.assert_allclose(other_gradient, gradient, rtol=1e-6)
+
+
+def test_a_row_of_weight_zero_may_even_be_undefined():
+  values = np.array([2.0, np.nan, 4.0, np.inf], np.float32)
+  assert weighted_mean(values, np.array([1, 0, 3, 0])) == 3.5
 
 
 @pytest.mark.parametrize("name", WEIGHTED)
