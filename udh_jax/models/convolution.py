@@ -2,6 +2,7 @@
 
 import functools
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -29,17 +30,18 @@ def explicit_padding(size: int, window: int, stride: int, padding: str) -> tuple
   return total // 2, total - total // 2
 
 
-def convolve(images, kernel, *, stride: int = 1, padding: str = "symmetric"):
-  """Convolves images with a dense or a depthwise kernel.
+def convolve(images, kernel, bias, *, stride: int = 1, padding: str = "symmetric"):
+  """Convolves images with a dense or a depthwise kernel and adds a bias.
 
   On accelerators this is XLA's convolution. XLA's CPU convolutions are slow where small networks
-  spend their time, so there a depthwise kernel becomes shifted multiply-adds, and every other
-  kernel a matrix product; the gradients are written out for the same reason.
+  spend their time, so there a depthwise kernel becomes shifted multiply-adds and any other
+  a matrix product, and the gradients are written out. Both ways give the same numbers.
 
   Args:
     images: Array of shape ``[b, h, w, c]``.
     kernel: Array of shape ``[kh, kw, c, d]``, or ``[kh, kw, 1, c]`` for a depthwise one
       (``c > 1``). Same dtype as ``images``.
+    bias: Array of shape ``[d]``. Same dtype as ``images``.
     stride: Step along both axes.
     padding: "symmetric" or "same"; see `explicit_padding`.
 
@@ -51,9 +53,9 @@ def convolve(images, kernel, *, stride: int = 1, padding: str = "symmetric"):
   """
   require(padding in PADDINGS, f"padding {padding!r} is unknown; choose one of {PADDINGS}.")
   require(
-    images.ndim == 4 and kernel.ndim == 4,
-    f"images {images.shape} and kernel {kernel.shape}: both need 4 axes, [b, h, w, c] and "
-    "[kh, kw, c, d].",
+    images.ndim == 4 and kernel.ndim == 4 and bias.shape == kernel.shape[-1:],
+    f"images {images.shape}, kernel {kernel.shape}, bias {bias.shape}: expected [b, h, w, c], "
+    "[kh, kw, c, d] and [d].",
   )
   channels = images.shape[-1]
   depthwise = kernel.shape[2] == 1 and kernel.shape[3] == channels and channels > 1
@@ -66,41 +68,91 @@ def convolve(images, kernel, *, stride: int = 1, padding: str = "symmetric"):
     explicit_padding(size, window, stride, padding)
     for size, window in zip(images.shape[1:3], kernel.shape[:2], strict=True)
   )
+  return _convolve(images, _vary_like(kernel, images), _vary_like(bias, images), stride, pads)
+
+
+def _vary_like(array, images):
+  """The same values, typed inside `jax.shard_map` as differing between devices, as the images do.
+
+  Then the gradient of a replicated array is summed over the devices. JAX does so by itself for
+  its own operations, not for a hand-written gradient. The choice costs nothing once compiled.
+  """
+  return jnp.where(jnp.isnan(images.ravel()[:1]).any(), array, array)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _convolve(images, kernel, bias, stride, pads):
+  options = {"stride": stride, "pads": pads}
   return lax.platform_dependent(
     images,
     kernel,
-    cpu=functools.partial(_on_cpu, stride=stride, pads=pads, depthwise=depthwise),
-    default=functools.partial(_plain, stride=stride, pads=pads, depthwise=depthwise),
+    bias,
+    cpu=functools.partial(_forward_on_cpu, **options),
+    default=functools.partial(_plain, **options),
   )
 
 
-def _plain(images, kernel, *, stride, pads, depthwise):
-  return lax.conv_general_dilated(
+def _convolve_forward(images, kernel, bias, stride, pads):
+  return _convolve(images, kernel, bias, stride, pads), (images, kernel)
+
+
+def _convolve_backward(stride, pads, residuals, cotangent):
+  options = {"stride": stride, "pads": pads}
+  return lax.platform_dependent(
+    *residuals,
+    cotangent,
+    cpu=functools.partial(_backward_on_cpu, **options),
+    default=functools.partial(_plain_backward, **options),
+  )
+
+
+_convolve.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _plain(images, kernel, bias, *, stride, pads):
+  product = lax.conv_general_dilated(
     images,
     kernel,
     (stride, stride),
     pads,
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    feature_group_count=images.shape[-1] if depthwise else 1,
+    feature_group_count=images.shape[-1] // kernel.shape[2],
   )
+  return product + bias
 
 
-def _on_cpu(images, kernel, *, stride, pads, depthwise):
-  if depthwise:
-    windows = _windows(images, kernel.shape[:2], stride, pads)
+def _plain_backward(images, kernel, cotangent, *, stride, pads):
+  bias = jnp.zeros_like(cotangent, shape=cotangent.shape[-1:])
+  forward = functools.partial(_plain, stride=stride, pads=pads)
+  return jax.vjp(forward, images, kernel, bias)[1](cotangent)
+
+
+def _is_depthwise(images, kernel):
+  return kernel.shape[2] != images.shape[-1]
+
+
+def _forward_on_cpu(images, kernel, bias, *, stride, pads):
+  windows = _windows(images, kernel.shape[:2], stride, pads)
+  if _is_depthwise(images, kernel):
     taps = kernel.reshape(-1, kernel.shape[-1])
-    return sum(window * tap for window, tap in zip(windows, taps, strict=True))
-  if kernel.shape[:2] == (1, 1):
-    (patches,) = _windows(images, (1, 1), stride, ((0, 0), (0, 0)))
+    return sum(window * tap for window, tap in zip(windows, taps, strict=True)) + bias
+  return _times(windows, kernel.reshape(-1, kernel.shape[-1])) + bias
+
+
+def _backward_on_cpu(images, kernel, cotangent, *, stride, pads):
+  windows = _windows(images, kernel.shape[:2], stride, pads)
+  if _is_depthwise(images, kernel):
+    kernel_gradient = jnp.stack([_sum_positions(window, cotangent) for window in windows])
   else:
-    patches = jnp.concatenate(_windows(images, kernel.shape[:2], stride, pads), axis=-1)
-  rows = patches.reshape(-1, patches.shape[-1])
-  product = rows @ kernel.reshape(-1, kernel.shape[-1])
-  return product.reshape(*patches.shape[:3], -1)
+    rows = _rows(windows)
+    kernel_gradient = rows.T @ cotangent.reshape(rows.shape[0], -1)
+  images_gradient = _images_gradient(images, kernel, cotangent, stride, pads)
+  bias_gradient = _sum_positions(cotangent)
+  return images_gradient, kernel_gradient.reshape(kernel.shape), bias_gradient
 
 
 def _windows(images, window, stride, pads):
-  """The images as each tap of the kernel sees them, kernel row by row."""
+  """The images as each tap of the kernel sees them, kernel row by kernel row."""
   padded = jnp.pad(images, ((0, 0), *pads, (0, 0)))
   height, width = (
     (size - length) // stride + 1 for size, length in zip(padded.shape[1:3], window, strict=True)
@@ -110,3 +162,79 @@ def _windows(images, window, stride, pads):
     for i in range(window[0])
     for j in range(window[1])
   ]
+
+
+def _rows(windows):
+  rows = windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
+  return rows.reshape(-1, rows.shape[-1])  # [b h w, taps c]
+
+
+def _times(windows, matrix):
+  return (_rows(windows) @ matrix).reshape(*windows[0].shape[:3], -1)
+
+
+def _images_gradient(images, kernel, cotangent, stride, pads):
+  """Gradient for the images, one phase of the stride at a time.
+
+  Images at position p + stride * a met tap i at output a + (p + before - i) / stride, where that
+  divides. So each phase is a convolution of the cotangent with every stride-th tap.
+  """
+  heights, widths = (
+    [_taps(phase, window, stride, before) for phase in range(stride)]
+    for window, (before, _) in zip(kernel.shape[:2], pads, strict=True)
+  )
+  counts = [-(-size // stride) for size in images.shape[1:3]]
+  margins = [
+    (
+      max(0, *(-shift for taps in axis for _, shift in taps)),
+      max(0, *(count + shift - size for taps in axis for _, shift in taps)),
+    )
+    for axis, count, size in zip((heights, widths), counts, cotangent.shape[1:3], strict=True)
+  ]
+  padded = jnp.pad(cotangent, ((0, 0), *margins, (0, 0)))
+  phases = []
+  for rows in heights:
+    for columns in widths:
+      taps = [(i, j) for i, _ in rows for j, _ in columns]
+      windows = [
+        padded[:, top : top + counts[0], left : left + counts[1]]
+        for top in (shift + margins[0][0] for _, shift in rows)
+        for left in (shift + margins[1][0] for _, shift in columns)
+      ]
+      if not taps:
+        phases.append(jnp.zeros_like(images, shape=(len(images), *counts, images.shape[-1])))
+      elif _is_depthwise(images, kernel):
+        phases.append(sum(window * kernel[i, j, 0] for window, (i, j) in zip(windows, taps)))
+      else:
+        phases.append(_times(windows, jnp.concatenate([kernel[i, j].T for i, j in taps])))
+  if stride == 1:
+    return phases[0]
+  grid = jnp.stack(phases, axis=3).reshape(len(images), *counts, stride, stride, -1)
+  whole = grid.transpose(0, 1, 3, 2, 4, 5)
+  whole = whole.reshape(len(images), stride * counts[0], stride * counts[1], -1)
+  return whole[:, : images.shape[1], : images.shape[2]]
+
+
+def _taps(phase, window, stride, before):
+  """Taps that meet a phase of the images, each with its shift of the output."""
+  return [
+    (tap, (phase + before - tap) // stride)
+    for tap in range(window)
+    if (phase + before - tap) % stride == 0
+  ]
+
+
+def _sum_positions(values, weights=None):
+  """Sum of values (times weights) over images and positions: ``[b, h, w, c]`` to ``[c]``.
+
+  XLA's CPU reductions over the leading axes are not vectorised. Sums of a few slices are, and
+  the rest is a matrix product.
+  """
+  height = values.shape[1]
+  groups = max(count for count in range(1, 9) if height % count == 0) if weights is not None else 1
+  slices = values.reshape(len(values), groups, -1, *values.shape[2:])
+  if weights is not None:
+    weights = weights.reshape(slices.shape)
+    slices = slices * weights
+  partial = sum(slices[:, group] for group in range(groups)).reshape(-1, values.shape[-1])
+  return (jnp.ones((1, len(partial)), values.dtype) @ partial)[0]

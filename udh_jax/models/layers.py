@@ -1,6 +1,7 @@
 """Pieces that the backbones share."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -58,9 +59,27 @@ def convolve_normalised(images, kernel, norm, *, stride=1, padding="symmetric"):
   """
   factor, offset = norm
   folded = (kernel * factor).astype(images.dtype)
-  return convolve(images, folded, stride=stride, padding=padding) + offset.astype(images.dtype)
+  return convolve(images, folded, offset.astype(images.dtype), stride=stride, padding=padding)
 
 
 def pool(images):
   """Mean over the positions: ``[b, h, w, c]`` to float32 ``[b, c]``."""
   return jnp.mean(images.astype(jnp.float32), axis=(1, 2))
+
+
+@jax.custom_vjp
+def relu6(values):
+  """Clips to [0, 6]; the gradient is kept inside, and is found from the result alone."""
+  return jnp.clip(values, 0, 6)
+
+
+def _relu6_forward(values):
+  result = relu6(values)
+  return result, result
+
+
+def _relu6_backward(result, cotangent):
+  return (jnp.where((result > 0) & (result < 6), cotangent, 0),)
+
+
+relu6.defvjp(_relu6_forward, _relu6_backward)

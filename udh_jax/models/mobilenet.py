@@ -1,10 +1,9 @@
 """MobileNetV2."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
-from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool
+from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool, relu6
 
 # Expansion, channels, blocks, stride of the first block.
 _STAGES = (
@@ -37,9 +36,9 @@ class InvertedResidual(nn.Module):
     if self.expansion != 1:
       names = ("conv_dw", "bn2", "conv_pwl", "bn3")
       kernel = Kernel((1, 1, width, wide), name="conv_pw")()
-      hidden = jax.nn.relu6(convolve_normalised(hidden, kernel, FrozenNorm(wide, name="bn1")()))
+      hidden = relu6(convolve_normalised(hidden, kernel, FrozenNorm(wide, name="bn1")()))
     kernel = Kernel((3, 3, 1, wide), name=names[0])()
-    hidden = jax.nn.relu6(
+    hidden = relu6(
       convolve_normalised(
         hidden,
         kernel,
@@ -80,7 +79,7 @@ class MobileNetV2(nn.Module):
     hidden = images.astype(self.dtype)
     kernel = Kernel((3, 3, 3, 32), name="conv_stem")()
     norm = FrozenNorm(32, name="bn1")()
-    hidden = jax.nn.relu6(convolve_normalised(hidden, kernel, norm, stride=2, padding=self.padding))
+    hidden = relu6(convolve_normalised(hidden, kernel, norm, stride=2, padding=self.padding))
     for stage, (expansion, channels, blocks, stride) in enumerate(_STAGES):
       for block in range(blocks):
         hidden = InvertedResidual(
@@ -92,4 +91,4 @@ class MobileNetV2(nn.Module):
         )(hidden)
     kernel = Kernel((1, 1, 320, 1280), name="conv_head")()
     norm = FrozenNorm(1280, name="bn2")()
-    return pool(jax.nn.relu6(convolve_normalised(hidden, kernel, norm)))
+    return pool(relu6(convolve_normalised(hidden, kernel, norm)))

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 
 from udh_jax.errors import require
 from udh_jax.models.convolution import PADDINGS
+from udh_jax.models.convnet import SmallConvNet
 from udh_jax.models.mobilenet import MobileNetV2
 
 BACKBONES = {
   "mobilenetv2_100": MobileNetV2,
+  "small_convnet": SmallConvNet,
 }
 
 
