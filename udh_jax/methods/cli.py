@@ -49,7 +49,7 @@ def main(run: Callable[[], None]) -> None:
   def guarded(arguments):
     if len(arguments) > 1:
       fail(f"unknown arguments {' '.join(arguments[1:])}; options begin with --.")
-    if flags.FLAGS["verbosity"].using_default_value:
+    if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
       logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that no user asked for
     try:
       mesh_lib.initialize(
