@@ -3,7 +3,8 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from udh_jax.models.layers import pool
+from udh_jax.models.convolution import convolve
+from udh_jax.models.layers import Kernel, pool
 
 
 class SmallConvNet(nn.Module):
@@ -32,10 +33,21 @@ class SmallConvNet(nn.Module):
     hidden = images.astype(self.dtype)
     for number, width in enumerate(self.widths):
       if number:
-        hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
+        hidden = _halve(hidden)
       for part in ("a", "b"):
-        name = f"conv_{number}{part}"
-        hidden = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=name)(hidden)
+        kernel = Kernel((3, 3, hidden.shape[-1], width), name=f"conv_{number}{part}")()
+        bias = jnp.zeros(width, self.dtype)  # the normalisation has one
+        hidden = convolve(hidden, kernel.astype(self.dtype), bias, padding=self.padding)
         norm = nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"norm_{number}{part}")
         hidden = nn.relu(norm(hidden))
     return pool(hidden)
+
+
+def _halve(images):
+  """Maxima over 2 x 2 positions; an odd last row or column is left out.
+
+  XLA's gradient of pooling windows is slow on the CPU; that of a maximum over axes is not.
+  """
+  batch, height, width, channels = images.shape
+  images = images[:, : height // 2 * 2, : width // 2 * 2]
+  return images.reshape(batch, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))

@@ -204,7 +204,9 @@ def _images_gradient(images, kernel, cotangent, stride, pads):
       if not taps:
         phases.append(jnp.zeros_like(images, shape=(len(images), *counts, images.shape[-1])))
       elif _is_depthwise(images, kernel):
-        phases.append(sum(window * kernel[i, j, 0] for window, (i, j) in zip(windows, taps)))
+        phases.append(
+          sum(window * kernel[i, j, 0] for window, (i, j) in zip(windows, taps, strict=True))
+        )
       else:
         phases.append(_times(windows, jnp.concatenate([kernel[i, j].T for i, j in taps])))
   if stride == 1:

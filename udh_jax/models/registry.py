@@ -1,16 +1,23 @@
 """Backbones by name."""
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from udh_jax.errors import require
-from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.convnet import SmallConvNet
+from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.mobilenet import MobileNetV2
+from udh_jax.models.resnet import ResNet
+from udh_jax.models.vit import VisionTransformer
 
 BACKBONES = {
   "mobilenetv2_100": MobileNetV2,
+  "resnet18": functools.partial(ResNet, (2, 2, 2, 2), False),
+  "resnet50": functools.partial(ResNet, (3, 4, 6, 3), True),
   "small_convnet": SmallConvNet,
+  "vit_small_patch16_224": VisionTransformer,
 }
 
 
@@ -30,7 +37,7 @@ def create_backbone(name: str, *, dtype=jnp.float32, padding: str = "symmetric")
     A Flax module with a property ``feature_dim``.
 
   Raises:
-    InputError: If the name or the padding is unknown.
+    InputError: If the name, the dtype or the padding is unknown.
   """
   require(
     name in BACKBONES,
@@ -39,5 +46,9 @@ def create_backbone(name: str, *, dtype=jnp.float32, padding: str = "symmetric")
   require(
     padding in PADDINGS,
     f"padding {padding!r} is unknown; choose one of {', '.join(PADDINGS)}.",
+  )
+  require(
+    jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16),
+    f"dtype {jnp.dtype(dtype)} is not supported; choose float32 or bfloat16.",
   )
   return BACKBONES[name](dtype=dtype, padding=padding)

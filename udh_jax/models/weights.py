@@ -38,7 +38,7 @@ _SIGNS = (
   ("layer1.0.conv1.weight", "resnet18 or resnet34"),
   ("blocks.1.0.se.conv_reduce.weight", "an EfficientNet or MobileNetV3"),
   ("conv_stem.weight", "mobilenetv2_100 or a relative"),
-  ("stem.weight", "small_convnet"),
+  ("conv.0a.weight", "small_convnet"),
 )
 
 
@@ -141,7 +141,7 @@ def save_weights(
   head = variables["params"].get("head") if "backbone" in variables["params"] else None
   num_classes = 0 if head is None else head["kernel"].shape[-1]
   expected = _expected(backbone_name, num_classes)
-  given = traverse_util.flatten_dict(_plain(variables))
+  given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
     require(
@@ -160,10 +160,6 @@ def save_weights(
     os.replace(partial, path)
   finally:
     partial.unlink(missing_ok=True)
-
-
-def _plain(variables):
-  return jax.tree.map(lambda leaf: leaf, {key: dict(variables[key]) for key in variables})
 
 
 def _expected(backbone_name, num_classes):

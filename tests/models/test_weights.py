@@ -1,0 +1,158 @@
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from udh_jax.errors import InputError
+from udh_jax.models.heads import Classifier
+from udh_jax.models.registry import BACKBONES, create_backbone
+from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, save_weights
+
+
+def random_variables(module, seed=0):
+  """Every leaf different, so that one in another's place is noticed."""
+  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(np.float32), dict(shapes)
+  )
+
+
+@pytest.fixture
+def saved(tmp_path):
+  """A file of resnet18 with a classifier of 5 classes, its tensors and what they came from."""
+  variables = random_variables(Classifier(create_backbone("resnet18"), 5))
+  path = tmp_path / "resnet18.safetensors"
+  save_weights("resnet18", variables, path)
+  return path, load_file(path), variables
+
+
+def assert_same(tree, other):
+  jax.tree.map(np.testing.assert_array_equal, tree, other)
+
+
+@pytest.mark.parametrize("name", sorted(BACKBONES))
+def test_what_is_saved_is_loaded(name, tmp_path):
+  variables = random_variables(create_backbone(name))
+  save_weights(name, variables, tmp_path / "w.safetensors", {"padding": "same"})
+  pretrained = load_weights(name, tmp_path / "w.safetensors")
+  assert_same(pretrained.variables, variables)
+  assert pretrained.padding == "same"
+  assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
+
+
+def test_published_classifier_is_left_out_or_loaded(saved):
+  path, tensors, variables = saved
+  np.testing.assert_array_equal(tensors["fc.weight"], variables["params"]["head"]["kernel"].T)
+  bare = load_weights("resnet18", path).variables
+  assert_same(bare, {kind: tree["backbone"] for kind, tree in variables.items()})
+  assert_same(load_weights("resnet18", path, num_classes=5).variables, variables)
+  with pytest.raises(InputError, match=r"fc.weight is \(5, 512\), expected \(7, 512\)"):
+    load_weights("resnet18", path, num_classes=7)
+
+
+def test_header_overrides_the_defaults(saved):
+  path, tensors, _ = saved
+  plain = load_weights("resnet18", path)
+  assert (plain.padding, plain.mean, plain.std) == ("symmetric", IMAGENET_MEAN, IMAGENET_STD)
+  assert plain.labels_used == "unknown"
+  assert plain.source == str(path)
+  assert plain.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+  header = {"padding": "same", "input_mean": "0.5,0.25,0.5", "input_std": "0.5,0.5,1"}
+  save_file(tensors, path, metadata=header | {"pretrained_on": "none"})
+  told = load_weights("resnet18", path)
+  assert (told.padding, told.mean, told.std) == ("same", (0.5, 0.25, 0.5), (0.5, 0.5, 1.0))
+  assert told.labels_used == "none"
+  save_file(tensors, path.with_name("tf_resnet18.safetensors"))
+  assert load_weights("resnet18", path.with_name("tf_resnet18.safetensors")).padding == "same"
+
+
+def test_counters_are_ignored_and_half_precision_is_widened(saved):
+  path, tensors, variables = saved
+  tensors["bn1.num_batches_tracked"] = np.array(3)
+  tensors["conv1.weight"] = tensors["conv1.weight"].astype(ml_dtypes.bfloat16)
+  save_file(tensors, path)
+  kernel = load_weights("resnet18", path).variables["params"]["conv1"]["kernel"]
+  assert kernel.dtype == np.float32
+  np.testing.assert_allclose(kernel, variables["params"]["backbone"]["conv1"]["kernel"], rtol=0.01)
+
+
+def test_every_misfit_is_named_with_its_count(saved):
+  path, tensors, _ = saved
+  tensors["layer1.0.conv1.weight"] = np.ones((64, 64, 5, 5), np.float32)
+  tensors["layer9.weight"] = np.ones(1, np.float32)
+  del tensors["bn1.running_var"], tensors["layer1.0.bn1.bias"]
+  save_file(tensors, path)
+  with pytest.raises(InputError) as error:
+    load_weights("resnet18", path)
+  line = str(error.value)
+  assert "2 missing: " in line and "bn1.running_var" in line and "layer1.0.bn1.bias" in line
+  assert "1 extra: layer9.weight" in line
+  assert "layer1.0.conv1.weight is (64, 64, 5, 5), expected (64, 64, 3, 3)" in line
+  assert "\n" not in line
+
+
+def test_weights_of_another_architecture_are_called_so(saved):
+  path, tensors, _ = saved
+  with pytest.raises(InputError, match="weights of resnet18, not of mobilenetv2_100"):
+    load_weights("mobilenetv2_100", path)
+  save_file(tensors, path)
+  with pytest.raises(InputError, match=r"another architecture.*resnet18.*not of vit_small"):
+    load_weights("vit_small_patch16_224", path)
+  with pytest.raises(InputError, match=r"not of resnet50|does not fit resnet50"):
+    load_weights("resnet50", path)
+
+
+def test_not_finite_damaged_and_absent_files_are_refused(saved, tmp_path):
+  path, tensors, _ = saved
+  tensors["bn1.bias"][3] = np.nan
+  save_file(tensors, path)
+  with pytest.raises(InputError, match=r"1 tensors hold NaN or infinity: bn1\.bias"):
+    load_weights("resnet18", path)
+  path.write_bytes(path.read_bytes()[:-1000])
+  with pytest.raises(InputError, match="damaged"):
+    load_weights("resnet18", path)
+  with pytest.raises(InputError, match="do not exist"):
+    load_weights("resnet18", tmp_path / "absent.safetensors")
+  with pytest.raises(InputError, match="unknown"):
+    load_weights("resnet19", path)
+
+
+def test_variables_of_another_backbone_are_not_written(tmp_path):
+  variables = random_variables(create_backbone("small_convnet"))
+  with pytest.raises(InputError, match=r"bn1/.* is missing|conv1/.* is missing"):
+    save_weights("resnet18", variables, tmp_path / "w.safetensors")
+  with pytest.raises(InputError, match="absent"):
+    save_weights("small_convnet", variables, tmp_path / "absent" / "w.safetensors")
+  assert not list(tmp_path.iterdir())
+
+
+def test_hub_address_downloads_weights_and_configuration(saved, monkeypatch):
+  import json
+
+  path, _, variables = saved
+  config = path.with_name("config.json")
+  config.write_text(
+    json.dumps({"pretrained_cfg": {"mean": [0.1] * 3, "std": [0.2] * 3, "tag": "a1_in1k"}})
+  )
+  files = {"model.safetensors": str(path), "config.json": str(config)}
+  monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, name: files[name])
+  pretrained = load_weights("resnet18", "hf-hub:timm/resnet18.a1_in1k", num_classes=5)
+  assert_same(pretrained.variables, variables)
+  assert (pretrained.mean, pretrained.std) == ((0.1,) * 3, (0.2,) * 3)
+  assert pretrained.labels_used == "ImageNet-1k labels"
+  assert pretrained.source == "hf-hub:timm/resnet18.a1_in1k"
+
+
+def test_failed_download_is_one_clear_line(monkeypatch):
+  def refuse(*_):
+    raise OSError("no route\nto host")
+
+  monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+  with pytest.raises(InputError, match=r"could not be downloaded \(no route\)") as error:
+    load_weights("resnet18", "hf-hub:timm/resnet18.a1_in1k")
+  assert "\n" not in str(error.value)
