@@ -8,9 +8,17 @@ from jax import lax
 
 from udh_jax import errors
 from udh_jax.clustering import sharding, sinkhorn
+from udh_jax.clustering.potentials import FoldCosts, solve_potentials
 from udh_jax.clustering.rounding import round_to_sizes
 from udh_jax.clustering.rows import Rows, fold, held, standardise
 from udh_jax.clustering.seeding import k_means_plus_plus
+
+# Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
+# the first, which is relative to the mean squared norm of the rows and finds potentials from 0.
+FIRST_EPSILON = 0.2
+HARD_SHARE = 0.1  # Of the last soft epsilon, in hard updates.
+SMALLEST = 1e-6  # Least such distance, relative to the mean squared norm; float32 sees no less.
+MAX_PASSES = 40  # Over the rows for one assignment; two to five are usual.
 
 
 class Clustering(NamedTuple):
@@ -34,49 +42,50 @@ class Clustering(NamedTuple):
   converged: jax.Array
 
 
-def _costs(rows: Rows, centroids: jax.Array):
-  """How to run over blocks of (features, costs, weights), and the costs if they are one block.
+def _fold_costs(rows: Rows, centroids: jax.Array) -> FoldCosts:
+  """A fold that also gives its function the costs of each block.
 
-  The cost of row i and centroid j is |x_i - m_j|^2 less |x_i|^2, which changes no assignment.
+  The cost of row i and centroid j is |x_i - m_j|^2 less |x_i|^2, which changes no assignment. The
+  costs of a single block are computed once and held.
   """
   offset = jnp.sum(jnp.square(centroids), axis=1)
 
   def cost_of(block):
     return offset - 2 * jnp.matmul(block, centroids.T, precision=lax.Precision.HIGHEST)
 
-  if rows.chunk_size is None:
-    cost = fold(rows, lambda carry, block, weights, start: cost_of(block), None)
-    return (
-      lambda add, carry: fold(
-        rows, lambda carry, block, weights, start: add(carry, block, cost, weights, start), carry
-      ),
-      cost,
-    )
-  return (
-    lambda add, carry: fold(
-      rows,
-      lambda carry, block, weights, start: add(carry, block, cost_of(block), weights, start),
-      carry,
-    ),
-    None,
-  )
+  whole = rows.chunk_size is None
+  cost = fold(rows, lambda _, block, weights, start: cost_of(block), None) if whole else None
+
+  def fold_costs(function, carry):
+    def add(carry, block, weights, start):
+      return function(carry, block, cost if whole else cost_of(block), weights, start)
+
+    return fold(rows, add, carry)
+
+  return fold_costs
 
 
 def _plan_means(fold_costs, rows, centroids, potential, epsilon):
-  """Means of the rows, weighted with the plan."""
+  """Means of the rows, weighted with the plan whose rows sum to 1."""
 
   def add(carry, block, cost, weights, start):
-    plan = jnp.exp(sinkhorn.row_step(cost, potential, epsilon)[0]) * weights[:, None]
+    kernel, total, _ = sinkhorn.row_kernel(cost, potential, epsilon)
+    plan = kernel * (weights / total)[:, None]
     sums = jnp.matmul(plan.T, block, precision=lax.Precision.HIGHEST)
     return carry[0] + sums, carry[1] + jnp.sum(plan, axis=0)
 
   start = jnp.zeros_like(centroids), jnp.zeros_like(potential)
-  sums, mass = sharding.psum(fold_costs(add, start), rows.axis_name)
-  return jnp.where(mass[:, None] > 0, sums / mass[:, None], centroids)
+  return _means(sharding.psum(fold_costs(add, start), rows.axis_name), centroids)
+
+
+def _means(sums_and_mass, centroids):
+  """Means of the clusters; an empty one keeps its centroid."""
+  sums, mass = sums_and_mass
+  return jnp.where(mass[:, None] > 0, sums / jnp.where(mass > 0, mass, 1)[:, None], centroids)
 
 
 def _member_means(rows, labels, centroids):
-  """Means of the members; an empty cluster keeps its centroid."""
+  """Means of the members."""
   num_clusters = centroids.shape[0]
 
   def add(carry, block, weights, start):
@@ -86,8 +95,7 @@ def _member_means(rows, labels, centroids):
     return carry[0] + sums, carry[1] + jnp.sum(member, axis=0)
 
   start = jnp.zeros_like(centroids), jnp.zeros(num_clusters, centroids.dtype)
-  sums, mass = sharding.psum(fold(rows, add, start), rows.axis_name)
-  return jnp.where(mass[:, None] > 0, sums / jnp.maximum(mass, 1)[:, None], centroids)
+  return _means(sharding.psum(fold(rows, add, start), rows.axis_name), centroids)
 
 
 def _inertia(rows, labels, centroids):
@@ -102,74 +110,90 @@ def _inertia(rows, labels, centroids):
   return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
 
 
+def _nearest_distance(fold_costs, rows):
+  """Mean squared distance to the nearest centroid. The mean squared norm of the rows is 1."""
+
+  def add(carry, block, cost, weights, start):
+    nearest = jnp.min(cost, axis=1) + jnp.sum(jnp.square(block), axis=1)
+    return carry + jnp.sum(jnp.maximum(nearest, 0) * weights)
+
+  total = fold_costs(add, jnp.zeros_like(rows.scale)), jnp.sum(rows.weights)
+  distance, count = sharding.psum(total, rows.axis_name)
+  return jnp.maximum(distance / count, SMALLEST)
+
+
+class _Run(NamedTuple):
+  """Where a run from given centroids stands."""
+
+  centroids: jax.Array  # [K, d]
+  potential: jax.Array  # [K]
+  labels: jax.Array  # int32 [n]
+  iterations: jax.Array
+  settled: jax.Array  # Whether the last update changed nothing that counts.
+
+
 def _cluster(
-  rows,
-  centroids,
-  bounds,
-  columns,
+  rows: Rows,
+  centroids: jax.Array,
+  bounds: tuple[jax.Array, jax.Array],
+  columns: sinkhorn.Columns,
   *,
-  epsilon,
-  epsilon_start,
-  max_iterations,
-  sinkhorn_iterations,
-  hard_iterations,
+  epsilon_start: float,
+  epsilon: float,
+  max_iterations: int,
+  hard_iterations: int,
+  tolerance: float,
 ):
-  """One run from start centroids: soft steps while epsilon falls, then hard steps."""
+  """One run from start centroids: soft updates while epsilon falls, then hard ones."""
   axis_name = rows.axis_name
-  num_clusters = centroids.shape[0]
   soft_iterations = max_iterations - hard_iterations
-  count = sharding.psum(jnp.sum(rows.weights), axis_name)
+  # Centroids follow the falling epsilon for two thirds of the soft updates, then settle.
+  falling = max(1, 2 * soft_iterations // 3)
 
-  def solve(fold_costs, cost, potential, epsilon, iterations):
-    row_marginals = rows.weights / count
-    state = sinkhorn.solve(
-      lambda add, carry: fold_costs(
-        lambda carry, block, cost, weights, start: add(carry, cost, weights / count), carry
-      ),
-      potential,
+  def solve(fold_costs, run, first, epsilon):
+    return solve_potentials(
+      fold_costs,
+      run.potential,
       columns,
+      weights=rows.weights,
+      epsilon_start=jnp.where(run.iterations == 0, first, epsilon),
       epsilon=epsilon,
-      max_iterations=iterations,
-      tolerance=None,
+      max_passes=MAX_PASSES,
       axis_name=axis_name,
-      held=None if cost is None else (cost, row_marginals),
     )
-    return state.potential
 
-  def mean_cost(centroids):
-    return 1 + jnp.mean(jnp.sum(jnp.square(centroids), axis=1))
+  def soft_update(run):
+    fold_costs = _fold_costs(rows, run.centroids)
+    share = jnp.minimum(run.iterations / falling, 1)
+    level = epsilon_start * (epsilon / epsilon_start) ** share
+    level = level * _nearest_distance(fold_costs, rows)
+    potential = solve(fold_costs, run, FIRST_EPSILON, level)
+    centroids = _plan_means(fold_costs, rows, run.centroids, potential, level)
+    shift = jnp.max(jnp.sum(jnp.square(centroids - run.centroids), axis=1))
+    settled = (shift <= tolerance**2) & (run.iterations >= falling)
+    return _Run(centroids, potential, run.labels, run.iterations + 1, settled)
 
-  def soft_step(carry):
-    centroids, potential, iteration, _ = carry
-    fold_costs, cost = _costs(rows, centroids)
-    share = iteration / max(soft_iterations - 1, 1)
-    level = epsilon_start * (epsilon / epsilon_start) ** share * mean_cost(centroids)
-    potential = solve(fold_costs, cost, potential, level, sinkhorn_iterations)
-    new = _plan_means(fold_costs, rows, centroids, potential, level)
-    shift = jnp.max(jnp.sum(jnp.square(new - centroids), axis=1))
-    return new, potential, iteration + 1, shift
+  def hard_update(run):
+    fold_costs = _fold_costs(rows, run.centroids)
+    level = HARD_SHARE * epsilon * _nearest_distance(fold_costs, rows)
+    first = FIRST_EPSILON if soft_iterations == 0 else level
+    potential = solve(fold_costs, run, first, level)
+    labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
+    centroids = _member_means(rows, labels, run.centroids)
+    changed = sharding.psum(jnp.sum(labels != run.labels), axis_name)
+    return _Run(centroids, potential, labels, run.iterations + 1, changed == 0)
 
-  def hard_step(carry):
-    centroids, potential, iteration, labels, _ = carry
-    fold_costs, cost = _costs(rows, centroids)
-    level = epsilon * mean_cost(centroids)
-    potential = solve(fold_costs, cost, potential, level, sinkhorn_iterations)
-    new_labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
-    new = _member_means(rows, new_labels, centroids)
-    changed = sharding.psum(jnp.sum(new_labels != labels), axis_name)
-    return new, potential, iteration + 1, new_labels, changed == 0
-
-  zero = jnp.zeros(num_clusters, centroids.dtype)
-  start = centroids, zero, jnp.int32(0), jnp.full_like(rows.scale, jnp.inf)
-  centroids, potential, iteration, _ = lax.while_loop(
-    lambda carry: carry[2] < soft_iterations, soft_step, start
-  )
+  potential = jnp.zeros(centroids.shape[0], centroids.dtype)
   labels = sharding.varying(jnp.full(rows.weights.shape, -1, jnp.int32), axis_name)
-  carry = centroids, potential, iteration, labels, jnp.bool_(False)
-  centroids, potential, iteration, labels, converged = lax.while_loop(
-    lambda carry: (carry[2] < max_iterations) & ~carry[4], hard_step, carry
+  run = _Run(centroids, potential, labels, jnp.int32(0), jnp.bool_(False))
+  run = lax.while_loop(
+    lambda run: (run.iterations < soft_iterations) & ~run.settled, soft_update, run
   )
-  return labels, centroids, _inertia(rows, labels, centroids), iteration, converged
+  run = run._replace(settled=jnp.bool_(False))
+  run = lax.while_loop(
+    lambda run: (run.iterations < max_iterations) & ~run.settled, hard_update, run
+  )
+  return run, _inertia(rows, run.labels, run.centroids)
 
 
 def _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights):
@@ -249,10 +273,10 @@ def equal_size_kmeans(
   weights: jax.Array | None = None,
   axis_name: str | None = None,
   chunk_size: int | None = 65536,
-  epsilon: float = 0.01,
-  epsilon_start: float = 0.1,
-  sinkhorn_iterations: int = 5,
+  epsilon_start: float = 0.05,
+  epsilon: float = 0.005,
   hard_iterations: int = 10,
+  tolerance: float = 1e-3,
 ) -> Clustering:
   """Splits rows into clusters of equal size, or of bounded size, with small inertia.
 
@@ -278,10 +302,13 @@ def equal_size_kmeans(
     axis_name: Mapped axis over which rows are sharded, or None.
     chunk_size: Rows whose distances to all centroids are held at once; None for all of them. Fewer
       than n costs time: distances are computed again for each Sinkhorn iteration. Static.
-    epsilon: Regularisation at the end, as a share of the mean cost.
-    epsilon_start: Regularisation at the start, as a share of the mean cost.
-    sinkhorn_iterations: Sinkhorn iterations in an update. Static.
-    hard_iterations: Most updates with exact sizes, 1 to ``max_iterations``. Static.
+    epsilon_start: Regularisation of the first update, as a share of the mean squared distance of a
+      row to its nearest centroid.
+    epsilon: Regularisation of the last soft update, likewise.
+    hard_iterations: Updates kept for exact sizes, 1 to ``max_iterations``; soft ones that end early
+      leave theirs to them. Static.
+    tolerance: Soft updates end early when no centroid moves by more than this share of the rows'
+      root mean square distance to their mean.
 
   Returns:
     A `Clustering`.
@@ -322,26 +349,26 @@ def equal_size_kmeans(
       centroids,
       (low, high),
       columns,
-      epsilon=epsilon,
       epsilon_start=epsilon_start,
+      epsilon=epsilon,
       max_iterations=max_iterations,
-      sinkhorn_iterations=sinkhorn_iterations,
       hard_iterations=hard_iterations,
+      tolerance=tolerance,
     )
 
   if num_restarts == 1:
-    result = run(key)
+    result, inertia = run(key)
   else:
-    results = jax.vmap(run)(jax.random.split(key, num_restarts))
-    best = jnp.argmin(results[2])
-    result = jax.tree.map(lambda leaf: leaf[best], results)
-  labels, centroids, inertia, iterations, converged = result
+    results, inertias = jax.vmap(run)(jax.random.split(key, num_restarts))
+    best = jnp.argmin(inertias)
+    result, inertia = jax.tree.map(lambda leaf: leaf[best], (results, inertias))
+  labels = result.labels
   sizes = jnp.zeros(num_clusters, jnp.int32).at[jnp.maximum(labels, 0)].add(labels >= 0)
   return Clustering(
     labels,
-    centroids * scale + mean,
+    result.centroids * scale + mean,
     sharding.psum(sizes, axis_name),
     inertia * scale * scale,
-    iterations,
-    converged,
+    result.iterations,
+    result.settled,
   )

@@ -1,12 +1,11 @@
-"""Entropic optimal transport in the log domain, for a cost that is held or comes in blocks of rows.
+"""Entropic optimal transport, stable as in the log domain.
 
 The solver works on the column potentials alone: for given column potentials the row potentials that
 meet the row marginals are known in closed form, so the plan always has exact rows and the error is
 that of the columns.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from jax import lax
 from udh_jax import errors
 from udh_jax.clustering import sharding
 
-# A held kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
+# A kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
 # absorbs the factors. float32 ends near exp(-87): what underflows is below exp(-57) of its row.
 DRIFT = 30.0
 LOWEST = -1e30  # Stands for log 0 where differences have to stay numbers.
@@ -51,15 +50,8 @@ class Columns(NamedTuple):
   high: jax.Array
 
 
-class State(NamedTuple):
-  """Where the solver stands.
-
-  Attributes:
-    potential: Column potentials. Array of shape ``[K]``.
-    proposal: The potentials that one more update would give. Array of shape ``[K]``.
-    error: Largest relative violation of a column at ``potential``. Scalar.
-    iterations: Updates made so far. Scalar int32.
-  """
+class _State(NamedTuple):
+  """Column potentials, their update, the error before it, and the updates made so far."""
 
   potential: jax.Array
   proposal: jax.Array
@@ -67,17 +59,13 @@ class State(NamedTuple):
   iterations: jax.Array
 
 
-# Runs a function (carry, cost [m, K], row_marginals [m]) -> carry over all blocks of rows.
-Fold = Callable[[Callable[[Any, jax.Array, jax.Array], Any], Any], Any]
-
-
-def row_step(
+def row_kernel(
   cost: jax.Array, potential: jax.Array, epsilon: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-  """Row potentials and logarithm of the plan whose rows sum to 1.
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The plan whose rows sum to 1 as a kernel, its row sums, and its row potentials.
 
   Differences are taken before the division, so that a tiny epsilon or a large cost cannot make
-  infinity minus infinity.
+  infinity minus infinity, and the largest entry of a row is 1.
 
   Args:
     cost: Array of shape ``[m, K]``.
@@ -85,102 +73,75 @@ def row_step(
     epsilon: Scalar.
 
   Returns:
-    The logarithm of the plan ``[m, K]`` and the row potentials ``[m]``.
+    The kernel ``[m, K]``, its row sums ``[m]``, and the row potentials ``[m]``.
   """
   score = potential - cost  # [m, K]
-  top = jnp.max(score, axis=1, keepdims=True)  # [m, 1]
-  score = (score - top) / epsilon
-  log_total = jnp.log(jnp.sum(jnp.exp(score), axis=1, keepdims=True))  # [m, 1]
-  return score - log_total, -top[:, 0] - epsilon * log_total[:, 0]
+  top = jnp.max(score, axis=1)  # [m]
+  # The barrier keeps XLA from computing the exponentials again for each of their uses.
+  kernel = lax.optimization_barrier(jnp.exp((score - top[:, None]) / epsilon))
+  total = jnp.sum(kernel, axis=1)
+  return kernel, total, -top - epsilon * jnp.log(total)
 
 
-def _log_mass(fold, potential, epsilon, axis_name):
-  """Logarithm of the column sums [K] of the plan with exact rows."""
-
-  def add(carry, cost, row_marginals):
-    top, total = carry
-    log_plan = row_step(cost, potential, epsilon)[0] + jnp.log(row_marginals)[:, None]
-    new_top = jnp.maximum(top, jnp.max(log_plan, axis=0))
-    return new_top, total * jnp.exp(top - new_top) + jnp.sum(jnp.exp(log_plan - new_top), axis=0)
-
-  start = (jnp.full_like(potential, LOWEST), jnp.zeros_like(potential))
-  top, total = fold(add, sharding.varying(start, axis_name))
-  all_top = sharding.pmax(top, axis_name)
-  return all_top + jnp.log(sharding.psum(total * jnp.exp(top - all_top), axis_name))
-
-
-def _propose(potential, log_mass, columns, epsilon):
-  """The update of the column potentials, and the error before it.
+def update(
+  potential: jax.Array, log_mass: jax.Array, columns: Columns, epsilon: jax.Array
+) -> jax.Array:
+  """Sinkhorn's update of the column potentials.
 
   With the row potentials held, the entropic projection onto bounds leaves a column at potential 0
   if its mass then lies within them, and otherwise takes it to the nearer bound.
+
+  Args:
+    potential: Array of shape ``[K]``.
+    log_mass: Logarithm of the masses at ``potential``. Array of shape ``[K]``.
+    columns: Bounds of the masses.
+    epsilon: Scalar.
+
+  Returns:
+    Column potentials of shape ``[K]``, -inf where the mass has to be 0.
   """
   neutral = potential - epsilon * log_mass
   low = neutral + epsilon * jnp.log(columns.low)
   high = neutral + epsilon * jnp.log(columns.high)
-  used = columns.high > 0
-  proposal = jnp.where(used, jnp.clip(0.0, low, high), -jnp.inf)
-  step = jnp.where(used, proposal - potential, 0.0) / epsilon
-  return proposal, jnp.max(jnp.abs(jnp.expm1(-step)))
+  return jnp.where(columns.high > 0, jnp.clip(0.0, low, high), -jnp.inf)
 
 
-def solve(
-  fold: Fold,
-  potential: jax.Array,
-  columns: Columns,
-  *,
-  epsilon: jax.Array,
-  max_iterations: int | jax.Array,
-  tolerance: float | None,
-  axis_name: str | None,
-  held: tuple[jax.Array, jax.Array] | None = None,
-) -> State:
-  """Runs Sinkhorn iterations on the column potentials.
+def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit, axis_name):
+  """Iterates on the column potentials until the error is at most the limit.
 
-  On blocks every iteration is a step in the log domain. Where the whole cost is held, the kernel of
-  the current potentials is computed once and scaled by matrix-vector products, which equal steps in
-  the log domain up to rounding and are several times cheaper. A scaling that would leave the safe
-  range is made in the log domain instead and starts a new kernel.
-
-  Args:
-    fold: Runs a function over the blocks of rows.
-    potential: Start values. Array of shape ``[K]``.
-    columns: Bounds of the columns' masses.
-    epsilon: Regularisation in the units of the cost. Scalar.
-    max_iterations: Most updates to make.
-    tolerance: Stop once the error is at most this; None makes ``max_iterations`` updates.
-    axis_name: Mapped axis over which rows are sharded, or None.
-    held: The rows of ``fold`` as one block, (cost, row_marginals), where it fits in memory.
-
-  Returns:
-    The last state.
+  The kernel of the current potentials is computed once and then scaled by matrix-vector products,
+  which equal steps in the log domain up to rounding and are several times cheaper. An update that
+  would leave the safe range is made in the log domain instead and starts a new kernel.
   """
-  limit = -1.0 if tolerance is None else tolerance
-  used = columns.high > 0
+  columns = Columns(column_marginals, column_marginals)
+  used = column_marginals > 0
 
   def unfinished(state):
     return (state.error > limit) & (state.iterations < max_iterations)
 
+  def propose(potential, log_mass):
+    proposal = update(potential, log_mass, columns, epsilon)
+    step = jnp.where(used, proposal - potential, 0.0) / epsilon
+    return proposal, jnp.max(jnp.abs(jnp.expm1(-step)))
+
   def log_step(potential):
-    log_mass = _log_mass(fold, potential, epsilon, axis_name)
-    return _propose(potential, log_mass, columns, epsilon)
+    score = potential - cost
+    score = (score - jnp.max(score, axis=1, keepdims=True)) / epsilon
+    log_plan = jax.nn.log_softmax(score, axis=1) + jnp.log(row_marginals)[:, None]  # [n, K]
+    top = sharding.pmax(jnp.maximum(jnp.max(log_plan, axis=0), LOWEST), axis_name)
+    total = sharding.psum(jnp.sum(jnp.exp(log_plan - top), axis=0), axis_name)
+    return propose(potential, top + jnp.log(total))
 
   def advance(state):
-    proposal, error = log_step(state.proposal)
-    return State(state.proposal, proposal, error, state.iterations + 1)
-
-  def advance_held(state):
-    cost, row_marginals = held
     origin = state.proposal
-    kernel = jnp.exp(row_step(cost, origin, epsilon)[0])  # [n, K], rows sum to 1
+    kernel = row_kernel(cost, origin, epsilon)[0]  # [n, K]
 
     def scale(state):
       factor = jnp.where(used, jnp.exp((state.proposal - origin) / epsilon), 0.0)  # [K]
       rows = row_marginals / jnp.matmul(kernel, factor, precision=lax.Precision.HIGHEST)  # [n]
       mass = factor * jnp.matmul(rows, kernel, precision=lax.Precision.HIGHEST)  # [K]
-      log_mass = jnp.log(sharding.psum(mass, axis_name))
-      proposal, error = _propose(state.proposal, log_mass, columns, epsilon)
-      return State(state.proposal, proposal, error, state.iterations + 1)
+      proposal, error = propose(state.proposal, jnp.log(sharding.psum(mass, axis_name)))
+      return _State(state.proposal, proposal, error, state.iterations + 1)
 
     def safe(state):
       drift = jnp.where(used, jnp.abs(state.proposal - origin), 0.0)
@@ -192,10 +153,10 @@ def solve(
     )
     return state._replace(proposal=proposal, error=error)
 
-  potential = jnp.where(used, potential, -jnp.inf)
-  # Evaluating the start values is not an update, hence -1.
-  start = State(potential, potential, jnp.full_like(potential[0], jnp.inf), jnp.int32(-1))
-  return lax.while_loop(unfinished, advance if held is None else advance_held, start)
+  potential = jnp.where(used, 0.0, -jnp.inf).astype(cost.dtype)
+  # Measuring the start values is not an update, hence -1.
+  start = _State(potential, potential, jnp.asarray(jnp.inf, cost.dtype), jnp.int32(-1))
+  return lax.while_loop(unfinished, advance, start)
 
 
 def transport_plan(
@@ -296,21 +257,9 @@ def sinkhorn(
       "the sums have to be equal and above 0.",
     )
   epsilon = jnp.asarray(epsilon, dtype)
-  state = solve(
-    lambda add, carry: add(carry, cost, rows),
-    jnp.zeros(cost.shape[1], dtype),
-    Columns(columns, columns),
-    epsilon=epsilon,
-    max_iterations=max_iterations,
-    tolerance=tolerance,
-    axis_name=axis_name,
-    held=(cost, rows),
-  )
-  row_potential = row_step(cost, state.potential, epsilon)[1] + epsilon * jnp.log(rows)
+  limit = -1.0 if tolerance is None else tolerance
+  state = _solve(cost, rows, columns, epsilon, max_iterations, limit, axis_name)
+  row_potential = row_kernel(cost, state.potential, epsilon)[2] + epsilon * jnp.log(rows)
   return SinkhornOutput(
-    row_potential,
-    state.potential,
-    state.error,
-    state.iterations,
-    state.error <= (-1.0 if tolerance is None else tolerance),
+    row_potential, state.potential, state.error, state.iterations, state.error <= limit
   )
