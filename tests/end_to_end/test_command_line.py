@@ -1,0 +1,93 @@
+import pytest
+from command import codes, metrics, quickstart, run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+  """A work directory of a finished run, and what the run printed."""
+  workdir = tmp_path_factory.mktemp("run") / "work"
+  return workdir, run("train.py", *quickstart(workdir))
+
+
+def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
+  workdir, output = finished
+  (entry,) = metrics(workdir)
+  scores = entry["mean_average_precision"]
+  assert list(scores)[0] == "UDH-ECC"
+  assert {"LSH", "PCA + rotation", "ITQ"} <= scores.keys()
+  assert all(0 < value < 1 for value in scores.values())
+  for words in ("denominator", "ties", "300 queries", "labels behind the teacher: none"):
+    assert words in entry["definition"]
+    assert words in output
+  for name in ("neighbours_16bits.png", "precision_recall_16bits.png"):
+    assert (workdir / name).read_bytes().startswith(b"\x89PNG")
+  assert list((workdir / "events").glob("events.out.tfevents.*"))
+  assert codes(workdir).shape == (1797, 2)
+
+
+def test_progress_names_stage_step_rate_and_time_left(finished):
+  _, output = finished
+  assert "distill_16bits: step 6/6" in output
+  assert "images/s" in output
+  assert "left" in output
+
+
+def test_eval_scores_without_training_and_takes_another_definition(finished):
+  workdir, output = finished
+  again = run("eval.py", f"--workdir={workdir}")
+  assert "finished before, restored" in again
+  table = [line for line in output.splitlines() if line.startswith("|")]
+  assert [line for line in again.splitlines() if line.startswith("|")] == table
+  other = run("eval.py", f"--workdir={workdir}", "--set", "score.at=10")
+  assert "mAP@10 " in other
+
+
+def test_another_length_of_code_uses_the_same_teacher(finished):
+  workdir, _ = finished
+  output = run("train.py", *quickstart(workdir, "--config.bits=8"))
+  assert "soft_labels: finished before, restored" in output
+  assert "distill_8bits: step 6/6" in output
+  assert [entry["bits"] for entry in metrics(workdir)] == [8, 16]
+
+
+def test_another_configuration_in_the_same_folder_is_refused(finished):
+  workdir, _ = finished
+  output = run("train.py", *quickstart(workdir, "--config.cluster.num_clusters=12"), status=2)
+  last = output.strip().splitlines()[-1]
+  assert last.startswith("error: Stage cluster_1")
+  assert "cluster.num_clusters=10 (now 12)" in last
+
+
+@pytest.mark.parametrize(
+  ("arguments", "words"),
+  [
+    (["--config.bitz=64"], "bitz"),
+    (["--config.bits=many"], "bits"),
+    (["--config.bits=0"], "bits is 0"),
+    (["--config.cluster.num_clusters=0"], "num_clusters is 0"),
+    (["--config.cluster.num_clusters=1600"], "1600, but there are 1497 training images"),
+    (["--config.method=magic"], "'magic' is unknown"),
+    (["--config.teacher.weights=absent.safetensors"], "absent.safetensors"),
+    (["stray"], "stray"),
+  ],
+)
+def test_a_wrong_argument_is_refused_in_one_line(tmp_path, arguments, words):
+  output = run("train.py", *quickstart(tmp_path / "work", *arguments), status=2)
+  assert "Traceback" not in output
+  errors = [line for line in output.splitlines() if line.startswith("error: ")]
+  assert len(errors) == 1
+  assert words in errors[0]
+
+
+def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path):
+  output = run(
+    "train.py", "--config=configs/udh_ecc.py:mnist", f"--workdir={tmp_path}", status=2
+  )
+  assert "no preset 'mnist'" in output
+  assert "cifar10" in output
+  assert "Traceback" not in output
+
+
+def test_scoring_an_empty_folder_says_what_to_do(tmp_path):
+  output = run("eval.py", f"--workdir={tmp_path}", status=2)
+  assert "run train.py first" in output
