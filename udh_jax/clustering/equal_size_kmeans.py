@@ -16,8 +16,8 @@ from udh_jax.clustering.seeding import k_means_plus_plus
 # Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
 # the first, which is relative to the mean squared norm of the rows and finds potentials from 0.
 FIRST_EPSILON = 0.2
-HARD_SHARE = 0.1  # Of the last soft epsilon, in hard updates.
 SMALLEST = 1e-6  # Least such distance, relative to the mean squared norm; float32 sees no less.
+SAME_INERTIA = 1e-5
 MAX_PASSES = 40  # Over the rows for one assignment; two to five are usual.
 
 
@@ -175,7 +175,7 @@ def _cluster(
 
   def hard_update(run):
     fold_costs = _fold_costs(rows, run.centroids)
-    level = HARD_SHARE * epsilon * _nearest_distance(fold_costs, rows)
+    level = epsilon * _nearest_distance(fold_costs, rows)
     first = FIRST_EPSILON if soft_iterations == 0 else level
     potential = solve(fold_costs, run, first, level)
     labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
@@ -304,7 +304,7 @@ def equal_size_kmeans(
       than n costs time: distances are computed again for each Sinkhorn iteration. Static.
     epsilon_start: Regularisation of the first update, as a share of the mean squared distance of a
       row to its nearest centroid.
-    epsilon: Regularisation of the last soft update, likewise.
+    epsilon: Regularisation of the last soft update and of the hard ones, likewise.
     hard_iterations: Updates kept for exact sizes, 1 to ``max_iterations``; soft ones that end early
       leave theirs to them. Static.
     tolerance: Soft updates end early when no centroid moves by more than this share of the rows'
@@ -360,7 +360,8 @@ def equal_size_kmeans(
     result, inertia = run(key)
   else:
     results, inertias = jax.vmap(run)(jax.random.split(key, num_restarts))
-    best = jnp.argmin(inertias)
+    # Runs that end alike are told apart by rounding alone: the first of them wins, on any shards.
+    best = jnp.argmax(inertias <= jnp.min(inertias) * (1 + SAME_INERTIA))
     result, inertia = jax.tree.map(lambda leaf: leaf[best], (results, inertias))
   labels = result.labels
   sizes = jnp.zeros(num_clusters, jnp.int32).at[jnp.maximum(labels, 0)].add(labels >= 0)
