@@ -18,10 +18,14 @@ def get_config():
   config.teacher.update(backbone="small_convnet", image_size=size)
   defaults.contrastive_pretraining(config, augment=digits)
   config.features.update(image_sizes=(size,), batch_size=256)
-  config.finetune.update(steps=150, batch_size=128, learning_rate=1e-3, augment=digits)
+  config.finetune.update(
+    steps=150, batch_size=128, learning_rate=1e-3, head_learning_rate=1e-3, augment=digits
+  )
   config.soft_labels.batch_size = 256
   config.student.update(backbone="small_convnet", start="random", image_size=size)
-  config.distill.update(steps=400, batch_size=128, learning_rate=2e-3, augment=digits)
+  config.distill.update(
+    steps=400, batch_size=128, learning_rate=2e-3, head_learning_rate=2e-3, augment=digits
+  )
   config.encode.batch_size = 256
   config.score.at = 0
   return config

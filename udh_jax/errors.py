@@ -15,6 +15,10 @@ class InputError(ValueError):
   """
 
 
+class TrainingError(RuntimeError):
+  """A run that cannot go on as it is configured; the message is one line."""
+
+
 def is_traced(*arrays: Any) -> bool:
   """Whether any value is known only to a running trace, so that values cannot be checked."""
   return any(isinstance(array, jax.core.Tracer) for array in arrays)

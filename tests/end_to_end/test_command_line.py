@@ -13,7 +13,7 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   workdir, output = finished
   (entry,) = metrics(workdir)
   scores = entry["mean_average_precision"]
-  assert list(scores)[0] == "UDH-ECC"
+  assert next(iter(scores)) == "UDH-ECC"
   assert {"LSH", "PCA + rotation", "ITQ"} <= scores.keys()
   assert all(0 < value < 1 for value in scores.values())
   for words in ("denominator", "ties", "300 queries", "labels behind the teacher: none"):
@@ -80,9 +80,7 @@ def test_a_wrong_argument_is_refused_in_one_line(tmp_path, arguments, words):
 
 
 def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path):
-  output = run(
-    "train.py", "--config=configs/udh_ecc.py:mnist", f"--workdir={tmp_path}", status=2
-  )
+  output = run("train.py", "--config=configs/udh_ecc.py:mnist", f"--workdir={tmp_path}", status=2)
   assert "no preset 'mnist'" in output
   assert "cifar10" in output
   assert "Traceback" not in output

@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
@@ -14,8 +15,36 @@ from udh_jax.stages.rows import train_weights
 FIELDS = ("cluster", "seed")
 
 
+def margins(features, labels, centroids):
+  """How much closer each row is to its own centroid than to the next one.
+
+  Args:
+    features: Array of shape ``[n, d]``.
+    labels: Clusters. int32 array of shape ``[n]``.
+    centroids: Array of shape ``[K, d]``.
+
+  Returns:
+    Squared distance to the nearest other centroid minus that to the own one, ``[n]``; negative
+    where equal sizes put a row away from its nearest centroid, infinite if there is one centroid.
+
+  References:
+    Our own measure of how far a pseudo label can be trusted.
+  """
+
+  def margin(row):
+    feature, label = row
+    squared = jnp.sum(jnp.square(feature - centroids), axis=1)  # [K]
+    others = jnp.where(jnp.arange(len(centroids)) == label, jnp.inf, squared)
+    return others.min() - squared[label]
+
+  return jax.lax.map(margin, (features, labels), batch_size=256)
+
+
 def cluster(context: Context, config, inputs) -> Work:
-  """Clusters the training images. Outputs: the fields of `Clustering`; label -1 for other images.
+  """Clusters the training images.
+
+  Outputs: the fields of `Clustering`, label -1 for images that are not for training, and ``margin``
+  ``[rows]``, see `margins`.
 
   References:
     UDH-ECC, stage 1: "the proposed equivalent constraint clustering algorithm".
@@ -38,22 +67,26 @@ def cluster(context: Context, config, inputs) -> Work:
     axis_name=mesh_lib.DATA_AXIS,
   )
 
+  by_row = ("labels", "margin")
+
   def run(features, weights, key):
-    return function(features, weights=weights, key=key)
+    result = function(features, weights=weights, key=key)
+    return result._asdict() | {"margin": margins(features, result.labels, result.centroids)}
 
   mapped = jax.jit(
     jax.shard_map(
       run,
       mesh=context.mesh,
       in_specs=(rows, rows, whole),
-      out_specs=Clustering(**{f: rows if f == "labels" else whole for f in Clustering._fields}),
+      out_specs={
+        name: rows if name in by_row else whole for name in (*Clustering._fields, "margin")
+      },
     )
   )
 
   def finish(state):
     del state
     key = jax.random.key(config.seed)
-    result = mapped(inputs["features"]["features"], train_weights(context), key)
-    return result._asdict()
+    return mapped(inputs["features"]["features"], train_weights(context), key)
 
-  return Work(finish=finish, row_outputs=("labels",))
+  return Work(finish=finish, row_outputs=by_row)

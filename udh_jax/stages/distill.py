@@ -1,5 +1,6 @@
 """Soft labels in, a hash network out."""
 
+import jax
 import jax.numpy as jnp
 
 from udh_jax.data.augmentation import augment
@@ -8,7 +9,9 @@ from udh_jax.losses import bit_balance_loss, distillation_loss, quantisation_los
 from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
+from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.floors import fit
 from udh_jax.stages.network import (
   backbone_of,
   backbone_variables,
@@ -16,6 +19,7 @@ from udh_jax.stages.network import (
   new_network,
   preprocess,
 )
+from udh_jax.stages.rows import train_weights
 from udh_jax.stages.training import train
 
 FIELDS = (
@@ -29,8 +33,35 @@ FIELDS = (
 )
 
 
-def student_start(context: Context, config, teacher):
-  """The student before training: a network whose ``variables`` are those of `HashNetwork`."""
+def itq_layer(context: Context, config, labels):
+  """The hash layer that makes ITQ's codes of the teacher's features.
+
+  ITQ reads features that were centred and scaled to unit length; here the mean length stands for
+  each image's own. The outputs before tanh have a root mean square of about 1.
+
+  References:
+    Our own start.
+  """
+  fitted = fit(context, "itq", labels["features"], config.bits, config.seed)
+
+  @jax.jit
+  def layer(fitted, features, weights, centre, length):
+    outputs = (features - fitted.mean) @ fitted.projection  # [rows, bits]
+    spread = jnp.sqrt(weights @ jnp.mean(outputs**2, axis=1) / weights.sum())
+    kernel = fitted.projection / (length * spread)
+    return {"kernel": kernel, "bias": -(centre + length * fitted.mean) @ kernel}
+
+  return layer(
+    fitted, labels["features"], train_weights(context), labels["centre"], labels["length"]
+  )
+
+
+def student_start(context: Context, config, teacher, labels):
+  """The student before training: a network whose ``variables`` are those of `HashNetwork`.
+
+  One that starts at the teacher has its backbone, ITQ's layer for a hash layer and a classifier
+  that knows nothing yet.
+  """
   student = config.student
   if student.start == "teacher":
     about = facts(teacher)
@@ -60,6 +91,9 @@ def student_start(context: Context, config, teacher):
   if student.start == "teacher":
     for kind, tree in backbone_variables(teacher).items():
       network["variables"].setdefault(kind, {})["backbone"] = tree
+    parameters = network["variables"]["params"]
+    parameters["head"] = jax.tree.map(jnp.zeros_like, parameters["head"])
+    parameters["hash"] = mesh_lib.replicate(context.mesh, itq_layer(context, config, labels))
   return module, network
 
 
@@ -75,10 +109,10 @@ def distill(context: Context, config, inputs) -> Work:
     UDH-ECC, stage 2: the structure is the paper's, the loss our own.
   """
   settings, size = config.distill, config.student.image_size
-  module, network = student_start(context, config, inputs["teacher"])
+  labels = inputs["soft_labels"]
+  module, network = student_start(context, config, inputs["teacher"], labels)
   fixed = {k: v for k, v in network["variables"].items() if k != "params"}
   prepare = preprocess(network)
-  labels = inputs["soft_labels"]
 
   def loss(parameters, constants, batch, key):
     views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
@@ -108,6 +142,7 @@ def distill(context: Context, config, inputs) -> Work:
     loss,
     network["variables"]["params"],
     constants,
+    rows=context.dataset.splits.train,
     settings=settings,
     seed=config.seed,
     finish=lambda parameters: {

@@ -23,24 +23,31 @@ def centre_and_normalise(features, weights, *, axis_name=None):
     axis_name: Mapped axis that the rows are split over.
 
   Returns:
-    Array of shape ``[n, d]``; a row equal to the mean stays 0.
+    The scaled rows ``[n, d]``, where a row equal to the mean stays 0; the mean ``[d]``; and the
+    mean length of the weighted rows before they were scaled, a scalar.
 
   References:
     Our own choice; the paper's abstract is silent on preprocessing.
   """
-  total, count = weights @ features, weights.sum()
-  if axis_name is not None:
-    total, count = jax.lax.psum((total, count), axis_name)
-  centred = features - total / count
-  norms = jnp.linalg.norm(centred, axis=1, keepdims=True)
-  return centred / jnp.maximum(norms, 1e-12)
+
+  def mean(values):
+    sums = weights @ values, weights.sum()
+    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
+    return total / count
+
+  centre = mean(features)
+  centred = features - centre
+  lengths = jnp.linalg.norm(centred, axis=1)
+  return centred / jnp.maximum(lengths, 1e-12)[:, None], centre, mean(lengths)
 
 
-def centred_rows(context: Context, features: jax.Array) -> jax.Array:
+def centred_rows(context: Context, features: jax.Array):
   """`centre_and_normalise` over the training rows of all devices."""
-  rows = PartitionSpec(mesh_lib.DATA_AXIS)
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(centre_and_normalise, axis_name=mesh_lib.DATA_AXIS)
-  mapped = jax.shard_map(function, mesh=context.mesh, in_specs=(rows, rows), out_specs=rows)
+  mapped = jax.shard_map(
+    function, mesh=context.mesh, in_specs=(rows, rows), out_specs=(rows, whole, whole)
+  )
   return jax.jit(mapped)(features, train_weights(context))
 
 
@@ -57,6 +64,6 @@ def features(context: Context, config, inputs, *, image_size: int) -> Work:
     lambda variables, images, index: {"features": module.apply(variables, view(images))},
     backbone_variables(network),
     batch_size=config.features.batch_size,
-    finish=lambda rows: {"features": centred_rows(context, rows["features"])},
+    finish=lambda rows: {"features": centred_rows(context, rows["features"])[0]},
     row_outputs=("features",),
   )

@@ -15,31 +15,34 @@ FIELDS = ("bits", "seed")
 FLOORS = {"lsh": floors_lib.lsh, "pca_rotation": floors_lib.pca_rotation, "itq": floors_lib.itq}
 
 
+def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
+  """Fits a floor on the training rows of all devices; returns a `LinearHash` on all of them."""
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+  function = functools.partial(FLOORS[name], num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
+  mapped = jax.shard_map(
+    lambda features, weights, key: function(features, weights=weights, key=key),
+    mesh=context.mesh,
+    in_specs=(rows, rows, whole),
+    out_specs=whole,
+  )
+  return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
+
+
 def floors(context: Context, config, inputs) -> Work:
   """Codes of every image by each floor, fitted on the training rows.
 
   Outputs: for each name in `FLOORS`, uint8 ``[rows, ceil(bits / 8)]``. A floor that cannot make so
   many bits of these features is left out.
   """
-  values = inputs["features"]["features"]
-  names = [name for name in FLOORS if name == "lsh" or config.bits <= values.shape[1]]
-  rows = PartitionSpec(mesh_lib.DATA_AXIS)
-
-  @jax.jit
-  @functools.partial(
-    jax.shard_map, mesh=context.mesh, in_specs=(rows, rows, PartitionSpec()), out_specs=rows
-  )
-  def run(features, weights, key):
-    codes = {}
-    for name in names:
-      fitted = FLOORS[name](
-        features, config.bits, key=key, weights=weights, axis_name=mesh_lib.DATA_AXIS
-      )
-      codes[name] = pack_codes(floors_lib.encode(fitted, features))
-    return codes
+  features = inputs["features"]["features"]
+  names = tuple(name for name in FLOORS if name == "lsh" or config.bits <= features.shape[1])
+  encode = jax.jit(lambda fitted, features: pack_codes(floors_lib.encode(fitted, features)))
 
   def finish(state):
     del state
-    return run(values, train_weights(context), jax.random.key(config.seed))
+    return {
+      name: encode(fit(context, name, features, config.bits, config.seed), features)
+      for name in names
+    }
 
-  return Work(finish=finish, row_outputs=tuple(names))
+  return Work(finish=finish, row_outputs=names)

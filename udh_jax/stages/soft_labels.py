@@ -42,7 +42,7 @@ def soft_labels(context: Context, config, inputs) -> Work:
 
   Outputs: ``probabilities`` ``[rows, K]``, the mean of both views' softmax(z / tau); ``confidence``
   ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]`` of the plain view, centred
-  and of unit length.
+  and of unit length, with the ``centre`` ``[d]`` and the mean ``length`` they had before.
 
   References:
     UDH-ECC, stage 2: "the predictive probability distribution produced from the fine-tuned teacher
@@ -64,11 +64,15 @@ def soft_labels(context: Context, config, inputs) -> Work:
       "features": features,
     }
 
+  def finish(rows):
+    scaled, centre, length = centred_rows(context, rows["features"])
+    return rows | {"features": scaled, "centre": centre, "length": length}
+
   return map_rows(
     context,
     function,
     teacher["variables"],
     batch_size=settings.batch_size,
-    finish=lambda rows: rows | {"features": centred_rows(context, rows["features"])},
+    finish=finish,
     row_outputs=("probabilities", "confidence", "features"),
   )

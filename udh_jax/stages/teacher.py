@@ -81,5 +81,12 @@ def contrastive_teacher(context: Context, config, inputs) -> Work:
     return {"variables": variables, "about": network["about"]}
 
   return train(
-    context, loss, parameters, constants, settings=settings, seed=config.seed, finish=finish
+    context,
+    loss,
+    parameters,
+    constants,
+    rows=context.dataset.splits.train,
+    settings=settings,
+    seed=config.seed,
+    finish=finish,
   )

@@ -24,17 +24,26 @@ def make_optimizer(settings: ConfigDict) -> optax.GradientTransformation:
   """AdamW under a linear warm-up and a cosine to zero, gradients clipped by global norm.
 
   Args:
-    settings: ``learning_rate``, ``weight_decay`` (matrices and filters alone), ``steps``.
+    settings: ``learning_rate`` of the backbone, ``head_learning_rate`` of all else,
+      ``weight_decay`` (of matrices and filters alone), ``steps``.
   """
   warmup = max(1, settings.steps // 20)
-  schedule = optax.warmup_cosine_decay_schedule(
-    0.0, settings.learning_rate, warmup, max(settings.steps, warmup + 1)
-  )
-  matrices = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
-  return optax.chain(
-    optax.clip_by_global_norm(1.0),
-    optax.adamw(schedule, weight_decay=settings.weight_decay, mask=matrices),
-  )
+
+  def adamw(peak):
+    schedule = optax.warmup_cosine_decay_schedule(
+      0.0, peak, warmup, max(settings.steps, warmup + 1)
+    )
+    matrices = functools.partial(jax.tree.map, lambda leaf: leaf.ndim > 1)
+    return optax.adamw(schedule, weight_decay=settings.weight_decay, mask=matrices)
+
+  def parts(parameters):
+    return {name: "backbone" if name == "backbone" else "head" for name in parameters}
+
+  rates = {
+    "backbone": adamw(settings.learning_rate),
+    "head": adamw(settings.head_learning_rate),
+  }
+  return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(rates, parts))
 
 
 def train(
@@ -43,11 +52,12 @@ def train(
   parameters: Any,
   constants: Any,
   *,
+  rows: np.ndarray,
   settings: ConfigDict,
   seed: int,
   finish: Callable[[Any], dict[str, Any]],
 ) -> Work:
-  """Work that minimises ``loss`` over random batches of the training images.
+  """Work that minimises ``loss`` over random batches of images.
 
   A batch is filled up with weight 0 to a multiple of the devices, so that the same images make
   the same step on any number of them.
@@ -57,6 +67,7 @@ def train(
     loss: A pure function, see `Loss`.
     parameters: Start values of what is trained, on all devices.
     constants: What else ``loss`` reads, on all devices.
+    rows: The images to draw from. int array of shape ``[n]``.
     settings: ``steps``, ``batch_size``, and those of `make_optimizer`.
     seed: Decides the order of the images and the random key.
     finish: From the trained parameters to the stage's outputs.
@@ -68,7 +79,7 @@ def train(
   require(settings.steps >= 1, f"steps is {settings.steps}; it has to be 1 or more.")
   mesh, dataset = context.mesh, context.dataset
   optimizer = make_optimizer(settings)
-  order = ShuffledBatches(dataset.splits.train, settings.batch_size, seed=seed)
+  order = ShuffledBatches(rows, settings.batch_size, seed=seed)
   padded = mesh_lib.RowLayout(settings.batch_size, mesh.size).padded_rows
   filler = np.full(padded - settings.batch_size, -1)
 
