@@ -37,8 +37,8 @@ def convolve(
   """Convolves images with a dense or a depthwise kernel, adds a bias, applies an activation.
 
   On accelerators this is XLA's convolution. XLA's CPU convolutions are slow where small networks
-  spend their time, so there a depthwise kernel becomes shifted multiply-adds and any other
-  a matrix product, and the gradients are written out. Both ways give the same numbers.
+  spend their time, so there a depthwise kernel becomes shifted multiply-adds and a 1 x 1 kernel
+  a matrix product, and their gradients are written out. Both ways give the same numbers.
 
   Args:
     images: Array of shape ``[b, h, w, c]``.
@@ -170,23 +170,33 @@ def _is_depthwise(images, kernel):
   return kernel.shape[2] != images.shape[-1]
 
 
+def _is_dense(images, kernel):
+  """Whether XLA's CPU convolution is the fastest: neither depthwise nor 1 x 1."""
+  return not _is_depthwise(images, kernel) and kernel.shape[:2] != (1, 1)
+
+
 def _forward_on_cpu(images, kernel, bias, *, stride, pads):
+  if _is_dense(images, kernel):
+    return _plain(images, kernel, bias, stride=stride, pads=pads)
   windows = _windows(images, kernel.shape[:2], stride, pads)
   if _is_depthwise(images, kernel):
     taps = kernel.reshape(-1, kernel.shape[-1])
     return sum(window * tap for window, tap in zip(windows, taps, strict=True)) + bias
-  return _times(windows, kernel.reshape(-1, kernel.shape[-1])) + bias
+  return windows[0] @ kernel[0, 0] + bias
 
 
 def _backward_on_cpu(images, kernel, cotangent, *, stride, pads):
+  bias_gradient = _sum_positions(cotangent)
+  if _is_dense(images, kernel):
+    gradients = _plain_backward(images, kernel, cotangent, stride=stride, pads=pads)
+    return *gradients[:2], bias_gradient
   windows = _windows(images, kernel.shape[:2], stride, pads)
   if _is_depthwise(images, kernel):
     kernel_gradient = jnp.stack([_sum_positions(window, cotangent) for window in windows])
   else:
-    rows = _rows(windows)
-    kernel_gradient = rows.T @ cotangent.reshape(rows.shape[0], -1)
+    rows = windows[0].reshape(-1, images.shape[-1])  # [b h w, c]
+    kernel_gradient = rows.T @ cotangent.reshape(len(rows), -1)
   images_gradient = _images_gradient(images, kernel, cotangent, stride, pads)
-  bias_gradient = _sum_positions(cotangent)
   return images_gradient, kernel_gradient.reshape(kernel.shape), bias_gradient
 
 
@@ -201,15 +211,6 @@ def _windows(images, window, stride, pads):
     for i in range(window[0])
     for j in range(window[1])
   ]
-
-
-def _rows(windows):
-  rows = windows[0] if len(windows) == 1 else jnp.concatenate(windows, axis=-1)
-  return rows.reshape(-1, rows.shape[-1])  # [b h w, taps c]
-
-
-def _times(windows, matrix):
-  return (_rows(windows) @ matrix).reshape(*windows[0].shape[:3], -1)
 
 
 def _images_gradient(images, kernel, cotangent, stride, pads):
@@ -234,20 +235,17 @@ def _images_gradient(images, kernel, cotangent, stride, pads):
   phases = []
   for rows in heights:
     for columns in widths:
-      taps = [(i, j) for i, _ in rows for j, _ in columns]
       windows = [
-        padded[:, top : top + counts[0], left : left + counts[1]]
-        for top in (shift + margins[0][0] for _, shift in rows)
-        for left in (shift + margins[1][0] for _, shift in columns)
+        (padded[:, top : top + counts[0], left : left + counts[1]], kernel[i, j])
+        for i, top in ((tap, shift + margins[0][0]) for tap, shift in rows)
+        for j, left in ((tap, shift + margins[1][0]) for tap, shift in columns)
       ]
-      if not taps:
+      if not windows:
         phases.append(jnp.zeros_like(images, shape=(len(images), *counts, images.shape[-1])))
       elif _is_depthwise(images, kernel):
-        phases.append(
-          sum(window * kernel[i, j, 0] for window, (i, j) in zip(windows, taps, strict=True))
-        )
+        phases.append(sum(window * tap[0] for window, tap in windows))
       else:
-        phases.append(_times(windows, jnp.concatenate([kernel[i, j].T for i, j in taps])))
+        phases.append(sum(window @ tap.T for window, tap in windows))
   if stride == 1:
     return phases[0]
   grid = jnp.stack(phases, axis=3).reshape(len(images), *counts, stride, stride, -1)

@@ -1,0 +1,201 @@
+"""Training step of MobileNetV2 against PyTorch on the CPU.
+
+    pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+    python benchmarks/mobilenet_training_step.py
+
+Float32, 96 px, batch 64, 10 classes: forward, cross-entropy, backward and an SGD step with
+momentum. Running statistics of the batch normalisation are frozen and its scale and bias trained,
+in both. PyTorch runs the same network, written out below, from the same start: both losses are
+printed. It is timed in its default memory format and in channels_last, which is faster on most
+processors. Steps take turns, so that a busy machine disturbs all alike; the median counts.
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import tempfile
+import time
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import numpy as np
+import optax
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from udh_jax.models.heads import Classifier
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import save_weights
+
+LEARNING_RATE, MOMENTUM, CLASSES = 0.01, 0.9, 10
+STAGES = (  # expansion, channels, blocks, stride of the first block
+  (1, 16, 1, 1),
+  (6, 24, 2, 2),
+  (6, 32, 3, 2),
+  (6, 64, 4, 2),
+  (6, 96, 3, 1),
+  (6, 160, 3, 2),
+  (6, 320, 1, 1),
+)
+
+
+class TorchBlock(nn.Module):
+  """Inverted residual, with timm's names."""
+
+  def __init__(self, inputs, outputs, expansion, stride):
+    super().__init__()
+    wide = inputs * expansion
+    self.expands, self.adds = expansion != 1, stride == 1 and inputs == outputs
+    self.conv_dw = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
+    if self.expands:
+      self.conv_pw, self.bn1 = nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide)
+      self.bn2 = nn.BatchNorm2d(wide)
+      self.conv_pwl, self.bn3 = nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+    else:
+      self.bn1 = nn.BatchNorm2d(wide)
+      self.conv_pw, self.bn2 = nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
+    self.act = nn.ReLU6(inplace=True)
+
+  def forward(self, images):
+    """Maps ``[b, c, h, w]`` to ``[b, outputs, h / stride, w / stride]``."""
+    if self.expands:
+      hidden = self.act(self.bn1(self.conv_pw(images)))
+      hidden = self.act(self.bn2(self.conv_dw(hidden)))
+      hidden = self.bn3(self.conv_pwl(hidden))
+    else:
+      hidden = self.bn2(self.conv_pw(self.act(self.bn1(self.conv_dw(images)))))
+    return hidden + images if self.adds else hidden
+
+
+class TorchMobileNet(nn.Module):
+  """MobileNetV2, with timm's names."""
+
+  def __init__(self):
+    super().__init__()
+    self.conv_stem, self.bn1 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32)
+    channels, stages = 32, []
+    for expansion, outputs, blocks, stride in STAGES:
+      stage = []
+      for block in range(blocks):
+        stage.append(TorchBlock(channels, outputs, expansion, stride if block == 0 else 1))
+        channels = outputs
+      stages.append(nn.Sequential(*stage))
+    self.blocks = nn.Sequential(*stages)
+    self.conv_head, self.bn2 = nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280)
+    self.classifier, self.act = nn.Linear(1280, CLASSES), nn.ReLU6(inplace=True)
+
+  def forward(self, images):
+    """Maps ``[b, 3, h, w]`` to logits."""
+    hidden = self.blocks(self.act(self.bn1(self.conv_stem(images))))
+    return self.classifier(self.act(self.bn2(self.conv_head(hidden))).mean((2, 3)))
+
+
+def jax_step(variables, images, labels):
+  """One call is one step; returns the loss."""
+  network = Classifier(create_backbone("mobilenetv2_100"), CLASSES)
+  optimizer = optax.sgd(LEARNING_RATE, momentum=MOMENTUM)
+
+  def step(state, images, labels):
+    parameters, momenta = state
+
+    def loss(parameters):
+      logits, _ = network.apply(variables | {"params": parameters}, images)
+      return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+    value, gradients = jax.value_and_grad(loss)(parameters)
+    updates, momenta = optimizer.update(gradients, momenta)
+    return (optax.apply_updates(parameters, updates), momenta), value
+
+  images, labels = jax.device_put((images, labels))
+  state = (variables["params"], optimizer.init(variables["params"]))
+  run = jax.jit(step, donate_argnums=0).lower(state, images, labels).compile()
+
+  def call():
+    nonlocal state
+    state, value = run(state, images, labels)
+    jax.block_until_ready(state)
+    return float(value)
+
+  return call
+
+
+def torch_step(weights, images, labels, memory_format):
+  """One call is one step; returns the loss."""
+  network = TorchMobileNet().to(memory_format=memory_format)
+  missing, extra = network.load_state_dict(load_file(weights), strict=False)
+  assert not extra and all(name.endswith("num_batches_tracked") for name in missing)
+  network.eval()  # freezes the running statistics; scale and bias are trained
+  optimizer = torch.optim.SGD(network.parameters(), LEARNING_RATE, momentum=MOMENTUM)
+  images = torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(memory_format=memory_format)
+  labels = torch.from_numpy(labels)
+
+  def call():
+    optimizer.zero_grad()
+    value = nn.functional.cross_entropy(network(images), labels)
+    value.backward()
+    optimizer.step()
+    return value.item()
+
+  return call
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--size", type=int, default=96)
+  parser.add_argument("--batch", type=int, default=64)
+  parser.add_argument("--steps", type=int, default=12)
+  options = parser.parse_args()
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
+
+  rng = np.random.default_rng(0)
+  shape = (options.batch, options.size, options.size, 3)
+  images = rng.standard_normal(shape).astype(np.float32)
+  labels = rng.integers(0, CLASSES, options.batch)
+  network = Classifier(create_backbone("mobilenetv2_100"), CLASSES)
+  variables = jax.jit(network.init)(jax.random.key(0), images[:1])
+  with tempfile.TemporaryDirectory() as folder:
+    weights = pathlib.Path(folder) / "start.safetensors"
+    save_weights("mobilenetv2_100", variables, weights)
+    steps = {
+      "PyTorch, default format": torch_step(weights, images, labels, torch.contiguous_format),
+      "PyTorch, channels_last": torch_step(weights, images, labels, torch.channels_last),
+      "udh_jax": jax_step(variables, images, labels),
+    }
+  losses = {name: [step() for _ in range(3)] for name, step in steps.items()}  # also warms up
+  seconds = {name: [] for name in steps}
+  for _ in range(options.steps):
+    for name, step in steps.items():
+      start = time.perf_counter()
+      step()
+      seconds[name].append(time.perf_counter() - start)
+
+  cores = len(os.sched_getaffinity(0))
+  print(f"Machine: {_processor()}, {cores} cores, Python {platform.python_version()}, ", end="")
+  print(f"jax {jax.__version__}, torch {torch.__version__}; load {os.getloadavg()[0]:.1f}\n")
+  print(f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps\n")
+  print("| training step | s a step | ms an image | fastest ", end="")
+  print("| of PyTorch's | of channels_last | first losses |")
+  print("|---|---|---|---|---|---|---|")
+  default, last = (np.median(seconds[name]) for name in list(steps)[:2])
+  for name in steps:
+    median = np.median(seconds[name])
+    shown = " ".join(f"{loss:.4f}" for loss in losses[name])
+    print(
+      f"| {name} | {median:.3f} | {1000 * median / options.batch:.2f} "
+      f"| {1000 * min(seconds[name]) / options.batch:.2f} "
+      f"| {median / default:.2f} | {median / last:.2f} | {shown} |"
+    )
+
+
+def _processor():
+  for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+    if line.startswith("model name"):
+      return line.split(":")[1].strip()
+  return platform.processor()
+
+
+if __name__ == "__main__":
+  main()
