@@ -1,9 +1,11 @@
 """k-means with clusters of equal, or bounded, size."""
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax import errors
@@ -137,13 +139,13 @@ def _cluster(
   centroids: jax.Array,
   bounds: tuple[jax.Array, jax.Array],
   columns: sinkhorn.Columns,
+  epsilon_start: jax.Array,
+  epsilon: jax.Array,
+  tolerance: jax.Array,
   *,
-  epsilon_start: float,
-  epsilon: float,
   max_iterations: int,
   hard_iterations: int,
-  tolerance: float,
-):
+) -> tuple[_Run, jax.Array]:
   """One run from start centroids: soft updates while epsilon falls, then hard ones."""
   axis_name = rows.axis_name
   soft_iterations = max_iterations - hard_iterations
@@ -222,42 +224,35 @@ def _check(features, num_clusters, init, num_restarts, max_iterations, hard_iter
       f"{name}: init fixes the start, so num_restarts has to be 1, not {num_restarts}.",
     )
     errors.require_finite(f"{name}: init", init)
-  if weights is None:
-    errors.require_finite(f"{name}: features", features)
-    return
   require(
     jnp.shape(weights) == (size,),
     f"{name}: weights have shape {jnp.shape(weights)}, expected [n] = {(size,)}.",
   )
-  if not errors.is_traced(features, weights):
-    real = jnp.asarray(weights) > 0
+  if not errors.is_traced(weights):
     require(
-      bool((real | (jnp.asarray(weights) == 0)).all()),
-      f"{name}: weights are 1, or 0 for a padded row; no other value has a meaning.",
+      bool(((weights == 0) | (weights == 1)).all()),
+      f"{name}: weights hold other values than 1, and 0 for a padded row.",
     )
-    errors.require_finite(f"{name}: features", jnp.where(real[:, None], features, 0))
+  if not errors.is_traced(features, weights):
+    errors.require_finite(f"{name}: features", jnp.where(weights[:, None] > 0, features, 0))
 
 
-def _bounds(num_clusters, min_size, max_size, total):
-  """Least and most members of each cluster, int32 [K] both."""
+def _check_sizes(num_clusters, min_size, max_size, total):
+  """Refuses numbers of rows that cannot be shared out as asked."""
   if min_size is None and max_size is None:
-    low, high = total // num_clusters, -(-total // num_clusters)
-    if not errors.is_traced(total):
-      errors.require(
-        int(total) >= num_clusters,
-        f"equal_size_kmeans: {int(total)} rows cannot fill {num_clusters} clusters; "
-        "give more rows or fewer clusters.",
-      )
-  else:
-    low = 0 if min_size is None else min_size
-    high = total if max_size is None else max_size
-    if not errors.is_traced(total, low, high):
-      errors.require(
-        0 <= low <= high and low * num_clusters <= int(total) <= high * num_clusters,
-        f"equal_size_kmeans: sizes from {low} to {int(high)} cannot hold {int(total)} rows in "
-        f"{num_clusters} clusters; expected min_size <= {int(total) / num_clusters:g} <= max_size.",
-      )
-  return jnp.full(num_clusters, low, jnp.int32), jnp.full(num_clusters, high, jnp.int32)
+    errors.require(
+      total >= num_clusters,
+      f"equal_size_kmeans: {total} rows cannot fill {num_clusters} clusters; "
+      "give more rows or fewer clusters.",
+    )
+    return
+  low = 0 if min_size is None else min_size
+  high = total if max_size is None else max_size
+  errors.require(
+    0 <= low <= high and low * num_clusters <= total <= high * num_clusters,
+    f"equal_size_kmeans: sizes from {low} to {high} cannot hold {total} rows in {num_clusters} "
+    f"clusters; expected 0 <= min_size <= {total / num_clusters:g} <= max_size.",
+  )
 
 
 def equal_size_kmeans(
@@ -323,37 +318,84 @@ def equal_size_kmeans(
     are our own definition.
   """
   features = jnp.asarray(features)
-  _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-  size = features.shape[0]
-  weights = jnp.ones(size, features.dtype) if weights is None else jnp.asarray(weights)
-  weights = (weights > 0).astype(features.dtype)
-  total = sharding.psum(jnp.sum(weights, dtype=jnp.int32), axis_name)
-  low, high = _bounds(num_clusters, min_size, max_size, total)
+  weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
+  _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights)
+  if axis_name is None and not errors.is_traced(weights, min_size, max_size):
+    _check_sizes(num_clusters, min_size, max_size, int((weights > 0).sum()))
+  return _equal_size_kmeans(
+    features,
+    (weights > 0).astype(features.dtype),
+    key,
+    init,
+    (min_size, max_size),
+    (epsilon_start, epsilon, tolerance),
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    hard_iterations=hard_iterations,
+    axis_name=axis_name,
+    chunk_size=chunk_size,
+  )
+
+
+@functools.partial(
+  jax.jit,
+  static_argnames=(
+    "num_clusters",
+    "num_restarts",
+    "max_iterations",
+    "hard_iterations",
+    "axis_name",
+    "chunk_size",
+  ),
+)
+def _equal_size_kmeans(
+  features,
+  weights,
+  key,
+  init,
+  sizes,
+  levels,
+  *,
+  num_clusters,
+  num_restarts,
+  max_iterations,
+  hard_iterations,
+  axis_name,
+  chunk_size,
+):
+  """The part that is compiled, also for callers outside `jit`."""
+  dtype = features.dtype
+  total = sharding.psum(jnp.sum(weights > 0, dtype=jnp.int32), axis_name)
+  if sizes == (None, None):
+    # The plan's columns are equal even where K does not divide n: the potentials stay free of a
+    # bound that one row more or less would make act.
+    low, high = total // num_clusters, -(-total // num_clusters)
+    shares = 1 / num_clusters, 1 / num_clusters
+  else:
+    low, high = 0 if sizes[0] is None else sizes[0], total if sizes[1] is None else sizes[1]
+    shares = low / total, high / total
+  low, high = (jnp.full(num_clusters, bound, jnp.int32) for bound in (low, high))
+  columns = sinkhorn.Columns(*(jnp.full(num_clusters, share, dtype) for share in shares))
+
   rows = standardise(features, weights, chunk_size, axis_name)
   mean, scale = rows.mean, rows.scale
   rows = held(rows)
-  if min_size is None and max_size is None:
-    share = jnp.full(num_clusters, 1 / num_clusters, features.dtype)
-    columns = sinkhorn.Columns(share, share)
-  else:
-    columns = sinkhorn.Columns(low / total, high / total)
 
   def run(key):
     if init is None:
       centroids = k_means_plus_plus(rows, num_clusters, key)
     else:
-      centroids = (jnp.asarray(init, features.dtype) - mean) / scale
+      centroids = (jnp.asarray(init, dtype) - mean) / scale
     return _cluster(
       rows,
       centroids,
       (low, high),
       columns,
-      epsilon_start=epsilon_start,
-      epsilon=epsilon,
+      *levels,
       max_iterations=max_iterations,
       hard_iterations=hard_iterations,
-      tolerance=tolerance,
     )
 
   if num_restarts == 1:

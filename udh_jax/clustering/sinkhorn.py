@@ -5,6 +5,7 @@ meet the row marginals are known in closed form, so the plan always has exact ro
 that of the columns.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -106,7 +107,8 @@ def update(
   return jnp.where(columns.high > 0, jnp.clip(0.0, low, high), -jnp.inf)
 
 
-def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit, axis_name):
+@functools.partial(jax.jit, static_argnames="axis_name")
+def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit, *, axis_name):
   """Iterates on the column potentials until the error is at most the limit.
 
   The kernel of the current potentials is computed once and then scaled by matrix-vector products,
@@ -156,7 +158,11 @@ def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit
   potential = jnp.where(used, 0.0, -jnp.inf).astype(cost.dtype)
   # Measuring the start values is not an update, hence -1.
   start = _State(potential, potential, jnp.asarray(jnp.inf, cost.dtype), jnp.int32(-1))
-  return lax.while_loop(unfinished, advance, start)
+  state = lax.while_loop(unfinished, advance, start)
+  row_potential = row_kernel(cost, state.potential, epsilon)[2] + epsilon * jnp.log(row_marginals)
+  return SinkhornOutput(
+    row_potential, state.potential, state.error, state.iterations, state.error <= limit
+  )
 
 
 def transport_plan(
@@ -256,10 +262,7 @@ def sinkhorn(
       f"sinkhorn: the rows' masses sum to {totals[0]:g} and the columns' to {totals[1]:g}; "
       "the sums have to be equal and above 0.",
     )
-  epsilon = jnp.asarray(epsilon, dtype)
   limit = -1.0 if tolerance is None else tolerance
-  state = _solve(cost, rows, columns, epsilon, max_iterations, limit, axis_name)
-  row_potential = row_kernel(cost, state.potential, epsilon)[2] + epsilon * jnp.log(rows)
-  return SinkhornOutput(
-    row_potential, state.potential, state.error, state.iterations, state.error <= limit
+  return _solve(
+    cost, rows, columns, jnp.asarray(epsilon, dtype), max_iterations, limit, axis_name=axis_name
   )

@@ -1,0 +1,104 @@
+"""Rounding against optimal assignment, and selection against sorting."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+from scipy.optimize import linear_sum_assignment
+
+from udh_jax.clustering.potentials import solve_potentials
+from udh_jax.clustering.rounding import round_to_sizes, select_lowest
+from udh_jax.clustering.sinkhorn import Columns
+
+
+def fold_costs_of(cost, weights):
+  return lambda function, carry: function(carry, None, jnp.asarray(cost), weights, 0)
+
+
+def rounded(cost, low, high, potential=None, epsilon=1e-3):
+  size, columns = cost.shape
+  weights = jnp.ones(size)
+  fold_costs = fold_costs_of(cost, weights)
+  low, high = jnp.full(columns, low, jnp.int32), jnp.full(columns, high, jnp.int32)
+  if potential is None:
+    potential = solve_potentials(
+      fold_costs,
+      jnp.zeros(columns),
+      Columns(low / size, high / size),
+      weights=weights,
+      epsilon_start=0.3,
+      epsilon=epsilon,
+      max_passes=60,
+      axis_name=None,
+    )
+  return np.asarray(round_to_sizes(fold_costs, potential, (low, high), weights, None))
+
+
+def best_cost(cost, size_of_column):
+  copies = np.repeat(cost, size_of_column, axis=1)
+  return copies[linear_sum_assignment(copies)].sum()
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("size", "columns"), [(60, 6), (64, 2), (200, 10), (30, 15), (9, 9)])
+def test_cost_is_that_of_an_optimal_assignment(size, columns, seed):
+  cost = np.random.default_rng(seed).random((size, columns)).astype(np.float32)
+  labels = rounded(cost, size // columns, size // columns)
+  assert (np.bincount(labels, minlength=columns) == size // columns).all()
+  found = cost[np.arange(size), labels].sum()
+  assert found <= best_cost(cost, size // columns) * 1.001
+
+
+def test_chains_of_clusters_hand_rows_on(rng):
+  # All rows lie at one end of a line of clusters: the optimum shifts rows through every cluster.
+  place = np.sort(rng.random(120)) * 3
+  cost = np.square(place[:, None] - np.arange(12)).astype(np.float32) / 10
+  labels = rounded(cost, 10, 10)
+  assert cost[np.arange(120), labels].sum() <= best_cost(cost, 10) * 1.001
+
+
+@pytest.mark.parametrize("potential", ["zero", "wild"])
+def test_sizes_are_exact_from_any_potentials(rng, potential):
+  cost = rng.random((101, 7)).astype(np.float32)
+  start = jnp.zeros(7) if potential == "zero" else jnp.asarray(rng.normal(size=7) * 9, jnp.float32)
+  sizes = np.bincount(rounded(cost, 14, 15, start), minlength=7)
+  assert sizes.min() == 14 and sizes.max() == 15
+  sizes = np.bincount(rounded(cost, 5, 30, start), minlength=7)
+  assert sizes.min() >= 5 and sizes.max() <= 30 and sizes.sum() == 101
+
+
+def test_equal_rows_still_get_exact_sizes():
+  sizes = np.bincount(rounded(np.ones((50, 4), np.float32), 12, 13), minlength=4)
+  assert sorted(sizes) == [12, 12, 13, 13]
+
+
+@pytest.mark.parametrize("size", [1, 10, 1000])
+def test_select_lowest_equals_a_stable_sort(rng, size):
+  # Few distinct values, so that ties decide; both signs, zeros of both signs.
+  values = rng.integers(-3, 4, size).astype(np.float32) * np.float32(1e-3)
+  values[rng.random(size) < 0.1] = -0.0
+  groups = rng.integers(0, 5, size).astype(np.int32)
+  eligible = rng.random(size) < 0.8
+  quota = np.array([0, 1, 7, 50, 10**6], np.int32)
+  expected = np.zeros(size, bool)
+  for group in range(5):
+    rows = np.flatnonzero(eligible & (groups == group))
+    expected[rows[np.argsort(values[rows], kind="stable")[: quota[group]]]] = True
+  marked = select_lowest(values, groups, eligible, jnp.asarray(quota))
+  np.testing.assert_array_equal(marked, expected)
+
+
+def test_select_lowest_is_the_same_on_shards(rng, mesh):
+  values = rng.integers(0, 9, 240).astype(np.float32)
+  groups = rng.integers(0, 3, 240).astype(np.int32)
+  eligible = rng.random(240) < 0.9
+  quota = jnp.array([3, 40, 77], jnp.int32)
+  data = PartitionSpec("data")
+  sharded = jax.shard_map(
+    lambda v, g, e: select_lowest(v, g, e, quota, axis_name="data"),
+    mesh=mesh,
+    in_specs=(data, data, data),
+    out_specs=data,
+  )(values, groups, eligible)
+  np.testing.assert_array_equal(sharded, select_lowest(values, groups, eligible, quota))
