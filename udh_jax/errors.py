@@ -45,11 +45,13 @@ def require_finite(name: str, array: Any) -> None:
 
   Args:
     name: What the array is called in the message.
-    array: Array of shape ``[n, ...]``.
+    array: Array of shape ``[n, ...]``; an empty one is finite.
 
   Raises:
     InputError: If a value is NaN or infinite.
   """
+  if np.size(array) == 0:
+    return
   if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
     return
   if isinstance(array, jax.Array):

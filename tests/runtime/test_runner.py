@@ -113,7 +113,7 @@ def test_a_remade_input_is_not_mixed_with_what_was_made_of_the_old_one(context, 
   run(context, config, tmp_path, Counted())
   shutil.rmtree(tmp_path / "stages" / "walk")
   config.rate = 0.25
-  with pytest.raises(InputError, match="scale.*from the walked of another walk"):
+  with pytest.raises(InputError, match=r"scale.*from the walked of another walk"):
     run(context, config, tmp_path, Counted())
 
 
@@ -146,7 +146,7 @@ def test_a_damaged_output_is_named_and_made_again_from_the_last_save(
 
 
 def test_scoring_does_not_train(context, config, tmp_path):
-  with pytest.raises(InputError, match="walk.*is not finished"):
+  with pytest.raises(InputError, match=r"walk.*is not finished"):
     run(context, config, tmp_path, Counted(), restore_only=True)
   run(context, config, tmp_path, Counted())
   assert value(run(context, config, tmp_path, Counted(), restore_only=True)) == 225.0

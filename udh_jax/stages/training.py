@@ -24,7 +24,7 @@ def make_optimizer(settings: ConfigDict) -> optax.GradientTransformation:
   """AdamW under a linear warm-up and a cosine to zero, gradients clipped by global norm.
 
   Args:
-    settings: ``learning_rate`` of the backbone, ``head_learning_rate`` of all else,
+    settings: ``head_learning_rate`` of the classifier (``head``), ``learning_rate`` of all else,
       ``weight_decay`` (of matrices and filters alone), ``steps``.
   """
   warmup = max(1, settings.steps // 20)
@@ -37,12 +37,9 @@ def make_optimizer(settings: ConfigDict) -> optax.GradientTransformation:
     return optax.adamw(schedule, weight_decay=settings.weight_decay, mask=matrices)
 
   def parts(parameters):
-    return {name: "backbone" if name == "backbone" else "head" for name in parameters}
+    return {name: "head" if name == "head" else "body" for name in parameters}
 
-  rates = {
-    "backbone": adamw(settings.learning_rate),
-    "head": adamw(settings.head_learning_rate),
-  }
+  rates = {"body": adamw(settings.learning_rate), "head": adamw(settings.head_learning_rate)}
   return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(rates, parts))
 
 
