@@ -1,0 +1,93 @@
+"""Equal-size k-means against k-means-constrained, from the same start centroids.
+
+  python benchmarks/equal_size_kmeans.py --features FILE.npy
+
+The features are float32 [n, d]; the first 20,000 are taken and reduced to 64 dimensions by PCA.
+Without a file a made mixture of overlapping Gaussians stands in for them.
+"""
+
+import argparse
+import os
+import platform
+import time
+
+import jax
+import numpy as np
+from k_means_constrained import KMeansConstrained
+
+from udh_jax.clustering.equal_size_kmeans import equal_size_kmeans
+
+SIZE, DIM, ITERATIONS = 20_000, 64, 30
+
+
+def made_features(rng):
+  """Thirty overlapping Gaussians of unequal weight and falling spectrum."""
+  spectrum = 1 / np.sqrt(1 + np.arange(DIM))
+  means = rng.normal(size=(30, DIM)) * spectrum
+  component = rng.choice(30, SIZE, p=rng.dirichlet(np.full(30, 2.0)))
+  return (means[component] + rng.normal(size=(SIZE, DIM)) * spectrum).astype(np.float32)
+
+
+def reduced_features(path):
+  features = np.asarray(np.load(path, mmap_mode="r")[:SIZE], np.float32)
+  features = features - features.mean(axis=0)
+  if features.shape[1] > DIM:
+    features = features @ np.linalg.svd(features.T @ features)[0][:, :DIM]
+  return np.ascontiguousarray(features)
+
+
+def timed(function, repeats):
+  """The last result and the median time."""
+  times = []
+  for _ in range(repeats):
+    start = time.perf_counter()
+    out = function()
+    times.append(time.perf_counter() - start)
+  return out, float(np.median(times))
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--features", help="float32 .npy file [n, d]; a made mixture without it")
+  parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is printed")
+  arguments = parser.parse_args()
+  rng = np.random.default_rng(0)
+  if arguments.features:
+    features, origin = reduced_features(arguments.features), os.path.basename(arguments.features)
+  else:
+    features, origin = made_features(rng), "made mixture"
+  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}")
+  print(
+    f"features: {origin}, {features.shape[0]:,} x {features.shape[1]}, {ITERATIONS} iterations\n"
+  )
+  print(
+    "| K | k-means-constrained, s | udh_jax, s | times faster | compilation, s | inertia ratio "
+    "| sizes |"
+  )
+  print("|---|---|---|---|---|---|---|")
+  for count in (10, 100):
+    init = features[rng.choice(len(features), count, replace=False)]
+    low, high = len(features) // count, -(-len(features) // count)
+    peer = KMeansConstrained(
+      count, size_min=low, size_max=high, init=init, n_init=1, max_iter=ITERATIONS
+    )
+    peer, peer_time = timed(lambda peer=peer: peer.fit(features), 1)
+
+    def run(count=count, init=init):
+      out = equal_size_kmeans(
+        features, count, key=jax.random.key(0), init=init, max_iterations=ITERATIONS
+      )
+      return jax.block_until_ready(out)
+
+    _, first_time = timed(run, 1)
+    out, own_time = timed(run, arguments.repeats)
+    print(
+      f"| {count} | {peer_time:.2f} | {own_time:.3f} | {peer_time / own_time:.1f} "
+      f"| {first_time - own_time:.1f} | {float(out.inertia) / peer.inertia_:.5f} "
+      f"| {int(out.sizes.min())} to {int(out.sizes.max())} |",
+      flush=True,
+    )
+
+
+if __name__ == "__main__":
+  main()
