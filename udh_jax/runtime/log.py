@@ -61,6 +61,9 @@ class StageLog:
     self._events = events
     self._started = self._shown = time.perf_counter()
     self._latest: dict[str, float] = {}
+    self._steady: tuple[float, int] | None = (
+      None  # when the first steps, with compilation, were over
+    )
 
   def restored(self) -> None:
     """The stage was finished before."""
@@ -86,8 +89,10 @@ class StageLog:
   def progress(self, step: int) -> None:
     """Shows step, rate and time left."""
     self._shown = time.perf_counter()
-    elapsed = self._shown - self._started
-    rate = (step - self._first) / max(elapsed, 1e-9)
+    since, first = self._steady or (self._started, self._first)
+    if self._steady is None:
+      self._steady = self._shown, step
+    rate = (step - first) / max(self._shown - since, 1e-9)
     speed = f"{rate * self._images:,.0f} images/s" if self._images else f"{rate:.1f} steps/s"
     left = format_seconds((self._num_steps - step) / max(rate, 1e-9))
     values = "".join(f"  {name} {value:.4f}" for name, value in self._latest.items())
