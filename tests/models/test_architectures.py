@@ -208,11 +208,25 @@ def test_published_tensors_give_the_features_of_a_plain_forward_pass(
   assert np.ptp(expected, axis=0).max() > 0.01 * scale  # the images told apart, not the biases
 
 
+def random_variables(backbone, rng):
+  """Start values without compiling an initialisation: kernels by their inputs, the rest near 1."""
+  image = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
+  shapes = jax.eval_shape(backbone.init, jax.random.key(0), image)
+
+  def draw(leaf):
+    if len(leaf.shape) < 2:
+      return rng.uniform(0.8, 1.2, leaf.shape).astype(np.float32)
+    fan_in = math.prod(leaf.shape[:-1])
+    return (rng.standard_normal(leaf.shape) / math.sqrt(fan_in)).astype(np.float32)
+
+  return jax.tree.map(draw, shapes)
+
+
 @pytest.mark.parametrize("name", ["mobilenetv2_100", "vit_small_patch16_224", "small_convnet"])
 def test_bfloat16_is_close_to_float32_and_returns_float32(rng, name):
   images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
   backbone = create_backbone(name)
-  variables = jax.jit(backbone.init)(jax.random.key(0), images)
+  variables = random_variables(backbone, rng)
   exact = jax.jit(backbone.apply)(variables, images)
   coarse = jax.jit(create_backbone(name, dtype="bfloat16").apply)(variables, images)
   assert exact.dtype == coarse.dtype == np.float32
@@ -225,13 +239,30 @@ def test_bfloat16_is_close_to_float32_and_returns_float32(rng, name):
 def test_running_statistics_stay_and_images_of_a_batch_do_not_interact(rng):
   images = rng.standard_normal((3, 32, 32, 3)).astype(np.float32)
   backbone = create_backbone("mobilenetv2_100")
-  variables = jax.jit(backbone.init)(jax.random.key(0), images)
+  variables = random_variables(backbone, rng)
   features, after = jax.jit(lambda v, x: backbone.apply(v, x, mutable=["batch_stats"]))(
     variables, images
   )
   jax.tree.map(np.testing.assert_array_equal, after["batch_stats"], variables["batch_stats"])
   alone = jax.jit(backbone.apply)(variables, images[1:2])
   np.testing.assert_allclose(features[1:2], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_gradient_does_not_reach_across_images_and_leaves_the_statistics_alone(rng):
+  images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
+  backbone = create_backbone("resnet18")
+  variables = random_variables(backbone, rng)
+
+  def first_features(images, statistics):
+    changed = variables | {"batch_stats": statistics}
+    return (backbone.apply(changed, images)[0] ** 2).sum()
+
+  reach, statistics = jax.jit(jax.grad(first_features, argnums=(0, 1)))(
+    images, variables["batch_stats"]
+  )
+  assert np.abs(reach[0]).max() > 0
+  assert not np.any(reach[1])
+  assert not any(np.any(leaf) for leaf in jax.tree.leaves(statistics))
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
