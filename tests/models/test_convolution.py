@@ -66,6 +66,31 @@ def test_values_and_gradients_follow_the_definition(rng, kind, size, stride, pad
     np.testing.assert_allclose((gradient * arguments[place]).sum(), change, rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize(("activation", "low", "high"), [("relu", 0, np.inf), ("relu6", 0, 6)])
+@pytest.mark.parametrize("kind", KERNELS)
+def test_activation_clips_and_stops_the_gradient_outside(rng, kind, activation, low, high):
+  images, kernel, bias = draw(rng, (2, 7, 5, 5)), draw(rng, KERNELS[kind]), draw(rng, 1)
+  bias = np.repeat(bias, kernel.shape[-1])
+  linear = explicit_loop(images, kernel, bias, 1, "symmetric")
+  assert (linear < low).any() and (linear > min(high, 6)).any()
+  weights = draw(rng, linear.shape)
+  inside = weights * ((linear > low) & (linear < high))
+
+  def weighted(images, kernel, bias, weights, activation):
+    result = convolve(images, kernel, bias, activation=activation)
+    return (result * weights).sum(), result
+
+  differentiate = jax.jit(
+    jax.grad(weighted, argnums=(0, 1, 2), has_aux=True), static_argnames="activation"
+  )
+  gradients, result = differentiate(images, kernel, bias, weights, activation=activation)
+  expected, _ = differentiate(images, kernel, bias, inside, activation="linear")
+  np.testing.assert_allclose(result, np.clip(linear, low, high), atol=2e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), gradients, expected
+  )
+
+
 def test_accelerators_get_the_plain_convolution_with_the_same_numbers(rng):
   images, kernel = draw(rng, (2, 9, 9, 5)), draw(rng, (3, 3, 1, 5))
   apply = jax.jit(lambda images, kernel: convolve(images, kernel, jnp.zeros(5), stride=2))

@@ -92,25 +92,31 @@ def _vary_like(array, images):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _convolve(images, kernel, bias, stride, pads, activation):
-  def choose(convolution):
-    def run(images, kernel, bias):
-      result = convolution(images, kernel, bias, stride=stride, pads=pads)
-      return result if _LIMITS[activation] is None else jnp.clip(result, *_LIMITS[activation])
-
-    return run
-
+  options = {"stride": stride, "pads": pads, "activation": activation}
   return lax.platform_dependent(
     images,
     kernel,
     bias,
-    cpu=functools.partial(_apart, choose(_forward_on_cpu)),
-    default=choose(_plain),
+    cpu=functools.partial(_activated, _forward_on_cpu, **options),
+    default=functools.partial(_activated, _plain, **options),
   )
 
 
 def _convolve_forward(images, kernel, bias, stride, pads, activation):
-  result = _convolve(images, kernel, bias, stride, pads, activation)
+  options = {"stride": stride, "pads": pads, "activation": activation}
+  result = lax.platform_dependent(
+    images,
+    kernel,
+    bias,
+    cpu=functools.partial(_apart, functools.partial(_activated, _forward_on_cpu, **options)),
+    default=functools.partial(_activated, _plain, **options),
+  )
   return result, (images, kernel, None if activation == "linear" else result)
+
+
+def _activated(convolution, images, kernel, bias, *, stride, pads, activation):
+  result = convolution(images, kernel, bias, stride=stride, pads=pads)
+  return result if _LIMITS[activation] is None else jnp.clip(result, *_LIMITS[activation])
 
 
 def _convolve_backward(stride, pads, activation, residuals, cotangent):
@@ -132,10 +138,10 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 
 
 def _apart(function, images, kernel, last):
-  """Runs a function so that XLA compiles it by itself.
+  """Runs a function so that XLA compiles it by itself; for training, where results are used often.
 
-  XLA's CPU fusion otherwise repeats it in every consumer of its result, and every consumer of what
-  it reads, tap by tap: a block of MobileNetV2 took two to three times as long. Optimization
+  XLA's CPU fusion otherwise repeats it in every consumer of its result, and what it reads in every
+  tap: a training step of a block of MobileNetV2 took two to three times as long. Optimization
   barriers are gone before fusion; a branch of a condition that is not known then stays. A kernel
   that is not finite takes the other branch, whose result is not a number either. Dense convolutions
   are not fused anyway, and are 25 times slower in a branch.
