@@ -71,8 +71,9 @@ def new_network(
     seed: Decides the variables.
     size: Side of the images.
   """
-  image = jnp.zeros((1, size, size, 3), jnp.float32)
-  variables = jax.jit(module.init)(jax.random.key(seed), image)
+  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  # Lazily: without the network's computation, which would take long to compile.
+  variables = jax.jit(lambda key: module.lazy_init(key, image))(jax.random.key(seed))
   return {
     "variables": mesh_lib.replicate(context.mesh, variables),
     "about": mesh_lib.replicate(context.mesh, describe(about)),
