@@ -11,7 +11,7 @@ from jax import lax
 from udh_jax import errors
 from udh_jax.clustering import sharding, sinkhorn
 from udh_jax.clustering.potentials import FoldCosts, solve_potentials
-from udh_jax.clustering.rounding import round_to_sizes
+from udh_jax.clustering.rounding import own_column, round_to_sizes
 from udh_jax.clustering.rows import Rows, fold, held, standardise
 from udh_jax.clustering.seeding import k_means_plus_plus
 
@@ -92,7 +92,7 @@ def _member_means(rows, labels, centroids):
 
   def add(carry, block, weights, start):
     own = lax.dynamic_slice(labels, (start,), weights.shape)
-    member = (own[:, None] == jnp.arange(num_clusters)) * weights[:, None]
+    member = own_column(own, num_clusters, weights.dtype) * weights[:, None]
     sums = jnp.matmul(member.T, block, precision=lax.Precision.HIGHEST)
     return carry[0] + sums, carry[1] + jnp.sum(member, axis=0)
 
