@@ -39,7 +39,22 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
       "dtype": "float32",  # of the networks' arithmetic; bfloat16 is for accelerators
       "checkpoint_every": 100,  # steps between two saves of an unfinished stage
       # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
-      "teacher": {"backbone": "mobilenetv2_100", "weights": "", "image_size": 96},
+      "teacher": {
+        "backbone": "mobilenetv2_100",
+        "weights": "hf-hub:timm/mobilenetv2_100.ra_in1k",
+        "image_size": 96,
+      },
+      # Only where the teacher has no weights: contrast between two views of an image.
+      "pretrain": {
+        "steps": 400,
+        "batch_size": 256,
+        "learning_rate": 1e-3,
+        "head_learning_rate": 1e-3,
+        "weight_decay": 1e-4,
+        "temperature": 0.3,
+        "projection": 64,
+        "augment": augmentation(),
+      },
       # Side of the images in each round; the last one serves all rounds that follow.
       "features": {"image_sizes": (224, 96), "batch_size": 64},
       # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
@@ -82,24 +97,6 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
   config.data = data_config(data)
   config.data.update(data_fields)
   return config
-
-
-def contrastive_pretraining(config: ConfigDict, **changes: Any) -> None:
-  """Adds the fields of the teacher's pre-training, for images without published weights."""
-  config.teacher.weights = ""
-  config.pretrain = ConfigDict(
-    {
-      "steps": 400,
-      "batch_size": 256,
-      "learning_rate": 1e-3,
-      "head_learning_rate": 1e-3,
-      "weight_decay": 1e-4,
-      "temperature": 0.3,
-      "projection": 64,
-      "augment": augmentation(),
-    }
-    | changes
-  )
 
 
 def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:

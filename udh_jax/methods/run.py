@@ -1,6 +1,7 @@
 """A whole run: configuration in, codes, scores and pictures out."""
 
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.dataset import load_dataset
 from udh_jax.data.protocol import write_manifest
-from udh_jax.errors import InputError
+from udh_jax.errors import InputError, require
 from udh_jax.methods.evaluation import evaluate
 from udh_jax.methods.registry import method_stages
 from udh_jax.runtime import mesh as mesh_lib
@@ -47,13 +48,17 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
       another configuration or cannot be written to.
     TrainingError: If a loss turns non-finite.
   """
-  import time
-
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
   stages = method_stages(config)
   prepare_workdir(workdir)
   context = _context(config)
+  available, wanted = len(context.dataset.splits.train), config.cluster.num_clusters
+  require(
+    available >= wanted,
+    f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or give "
+    "more images.",
+  )
   runner = Runner(context, config, workdir)
   outputs = runner.run(stages)
   if mesh_lib.is_main():

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
-from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.rows import train_weights
@@ -50,12 +49,6 @@ def cluster(context: Context, config, inputs) -> Work:
     UDH-ECC, stage 1: "the proposed equivalent constraint clustering algorithm".
   """
   settings = config.cluster
-  available = len(context.dataset.splits.train)
-  require(
-    available >= settings.num_clusters,
-    f"cluster.num_clusters is {settings.num_clusters}, but there are {available} training images; "
-    "lower it or give more images.",
-  )
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(
     equal_size_kmeans,
