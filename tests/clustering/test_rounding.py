@@ -12,27 +12,33 @@ from udh_jax.clustering.rounding import round_to_sizes, select_lowest
 from udh_jax.clustering.sinkhorn import Columns
 
 
-def fold_costs_of(cost, weights):
-  return lambda function, carry: function(carry, None, jnp.asarray(cost), weights, 0)
-
-
-def rounded(cost, low, high, potential=None, epsilon=1e-3):
+@jax.jit
+def labels_of(cost, low, high, potential):
+  """Labels rounded from the potentials given, or from solved ones."""
   size, columns = cost.shape
   weights = jnp.ones(size)
-  fold_costs = fold_costs_of(cost, weights)
-  low, high = jnp.full(columns, low, jnp.int32), jnp.full(columns, high, jnp.int32)
+  bounds = jnp.full(columns, low, jnp.int32), jnp.full(columns, high, jnp.int32)
+
+  def fold_costs(function, carry):
+    return function(carry, None, cost, weights, 0)
+
   if potential is None:
     potential = solve_potentials(
       fold_costs,
       jnp.zeros(columns),
-      Columns(low / size, high / size),
+      Columns(bounds[0] / size, bounds[1] / size),
       weights=weights,
       epsilon_start=0.3,
-      epsilon=epsilon,
+      epsilon=1e-3,
+      tolerance=1e-2,
       max_passes=60,
       axis_name=None,
     )
-  return np.asarray(round_to_sizes(fold_costs, potential, (low, high), weights, None))
+  return round_to_sizes(fold_costs, potential, bounds, weights, None)
+
+
+def rounded(cost, low, high, potential=None):
+  return np.asarray(labels_of(cost, low, high, potential))
 
 
 def best_cost(cost, size_of_column):
@@ -41,13 +47,13 @@ def best_cost(cost, size_of_column):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize(("size", "columns"), [(60, 6), (64, 2), (200, 10), (30, 15), (9, 9)])
+@pytest.mark.parametrize(("size", "columns"), [(60, 6), (200, 10), (30, 15), (9, 9)])
 def test_cost_is_that_of_an_optimal_assignment(size, columns, seed):
   cost = np.random.default_rng(seed).random((size, columns)).astype(np.float32)
   labels = rounded(cost, size // columns, size // columns)
   assert (np.bincount(labels, minlength=columns) == size // columns).all()
   found = cost[np.arange(size), labels].sum()
-  assert found <= best_cost(cost, size // columns) * 1.001
+  assert found <= best_cost(cost, size // columns) * 1.0001
 
 
 def test_chains_of_clusters_hand_rows_on(rng):
@@ -55,7 +61,7 @@ def test_chains_of_clusters_hand_rows_on(rng):
   place = np.sort(rng.random(120)) * 3
   cost = np.square(place[:, None] - np.arange(12)).astype(np.float32) / 10
   labels = rounded(cost, 10, 10)
-  assert cost[np.arange(120), labels].sum() <= best_cost(cost, 10) * 1.001
+  assert cost[np.arange(120), labels].sum() <= best_cost(cost, 10) * 1.0001
 
 
 @pytest.mark.parametrize("potential", ["zero", "wild"])

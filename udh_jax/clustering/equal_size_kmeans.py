@@ -20,6 +20,10 @@ from udh_jax.clustering.seeding import k_means_plus_plus
 FIRST_EPSILON = 0.2
 SMALLEST = 1e-6  # Least such distance, relative to the mean squared norm; float32 sees no less.
 SAME_INERTIA = 1e-5
+# The plan's means follow the potentials, which have to be the same on any number of shards up to
+# rounding; labels are rounded exactly from potentials that are nearly right.
+SOFT_TOLERANCE = 1e-4
+HARD_TOLERANCE = 1e-2
 MAX_PASSES = 40  # Over the rows for one assignment; two to five are usual.
 
 
@@ -32,8 +36,7 @@ class Clustering(NamedTuple):
     sizes: Members over all shards. int32 array of shape ``[K]``.
     inertia: Sum over all shards of squared distances to the own centroid. Scalar.
     iterations: Number of centroid updates. Scalar int32.
-    converged: Whether the last update left every label as it was or moved the centroids by less
-      than the tolerance. Scalar bool.
+    converged: Whether the last update moved no centroid by more than the tolerance. Scalar bool.
   """
 
   labels: jax.Array
@@ -131,7 +134,8 @@ class _Run(NamedTuple):
   potential: jax.Array  # [K]
   labels: jax.Array  # int32 [n]
   iterations: jax.Array
-  settled: jax.Array  # Whether the last update changed nothing that counts.
+  shift: jax.Array  # Largest squared move of a centroid in the last update.
+  settled: jax.Array  # Whether more updates of the kind would change nothing that counts.
 
 
 def _cluster(
@@ -152,7 +156,7 @@ def _cluster(
   # Centroids follow the falling epsilon for two thirds of the soft updates, then settle.
   falling = max(1, 2 * soft_iterations // 3)
 
-  def solve(fold_costs, run, first, epsilon):
+  def solve(fold_costs, run, first, epsilon, tolerance):
     return solve_potentials(
       fold_costs,
       run.potential,
@@ -160,34 +164,41 @@ def _cluster(
       weights=rows.weights,
       epsilon_start=jnp.where(run.iterations == 0, first, epsilon),
       epsilon=epsilon,
+      tolerance=tolerance,
       max_passes=MAX_PASSES,
       axis_name=axis_name,
     )
+
+  def largest_move(centroids, run):
+    return jnp.max(jnp.sum(jnp.square(centroids - run.centroids), axis=1))
 
   def soft_update(run):
     fold_costs = _fold_costs(rows, run.centroids)
     share = jnp.minimum(run.iterations / falling, 1)
     level = epsilon_start * (epsilon / epsilon_start) ** share
     level = level * _nearest_distance(fold_costs, rows)
-    potential = solve(fold_costs, run, FIRST_EPSILON, level)
+    potential = solve(fold_costs, run, FIRST_EPSILON, level, SOFT_TOLERANCE)
     centroids = _plan_means(fold_costs, rows, run.centroids, potential, level)
-    shift = jnp.max(jnp.sum(jnp.square(centroids - run.centroids), axis=1))
+    shift = largest_move(centroids, run)
     settled = (shift <= tolerance**2) & (run.iterations >= falling)
-    return _Run(centroids, potential, run.labels, run.iterations + 1, settled)
+    return _Run(centroids, potential, run.labels, run.iterations + 1, shift, settled)
 
   def hard_update(run):
     fold_costs = _fold_costs(rows, run.centroids)
     level = epsilon * _nearest_distance(fold_costs, rows)
     first = FIRST_EPSILON if soft_iterations == 0 else level
-    potential = solve(fold_costs, run, first, level)
+    potential = solve(fold_costs, run, first, level, HARD_TOLERANCE)
     labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
     centroids = _member_means(rows, labels, run.centroids)
     changed = sharding.psum(jnp.sum(labels != run.labels), axis_name)
-    return _Run(centroids, potential, labels, run.iterations + 1, changed == 0)
+    shift = largest_move(centroids, run)
+    return _Run(centroids, potential, labels, run.iterations + 1, shift, changed == 0)
 
   potential = jnp.zeros(centroids.shape[0], centroids.dtype)
   labels = sharding.varying(jnp.full(rows.weights.shape, -1, jnp.int32), axis_name)
-  run = _Run(centroids, potential, labels, jnp.int32(0), jnp.bool_(False))
+  run = _Run(
+    centroids, potential, labels, jnp.int32(0), jnp.full_like(rows.scale, jnp.inf), jnp.bool_(False)
+  )
   run = lax.while_loop(
     lambda run: (run.iterations < soft_iterations) & ~run.settled, soft_update, run
   )
@@ -302,8 +313,8 @@ def equal_size_kmeans(
     epsilon: Regularisation of the last soft update and of the hard ones, likewise.
     hard_iterations: Updates kept for exact sizes, 1 to ``max_iterations``; soft ones that end early
       leave theirs to them. Static.
-    tolerance: Soft updates end early when no centroid moves by more than this share of the rows'
-      root mean square distance to their mean.
+    tolerance: Share of the rows' root mean square distance to their mean. Soft updates end early,
+      and the result has converged, when no centroid moves by more.
 
   Returns:
     A `Clustering`.
@@ -413,5 +424,5 @@ def _equal_size_kmeans(
     sharding.psum(sizes, axis_name),
     inertia * scale * scale,
     result.iterations,
-    result.settled,
+    result.shift <= levels[2] ** 2,
   )

@@ -21,8 +21,7 @@ JACOBIAN_ROWS = 65536
 RADIUS = 10.0  # First limit on a step, in units of epsilon.
 READY = 0.5  # Residual below which epsilon may fall ...
 LOST = 2.0  # ... and above which it fell too far.
-SOLVED = 1e-4  # Residual at which the search ends: columns are off by this share of their mass.
-SOLVED_SAMPLED = 1e-2  # The same where rows are left out of the Jacobian, which converges slower.
+SAMPLED_TOLERANCE = 1e-2  # Least tolerance where rows are left out of the Jacobian.
 STUCK = 0.01  # Radius at which it ends: five steps in a row led nowhere, which rounding can cause.
 
 # Runs a function (carry, features [m, d], cost [m, K], weights [m], start) -> carry over blocks.
@@ -127,6 +126,7 @@ def solve_potentials(
   weights: jax.Array,
   epsilon_start: jax.Array,
   epsilon: jax.Array,
+  tolerance: float,
   max_passes: int,
   axis_name: str | None,
 ) -> jax.Array:
@@ -139,6 +139,7 @@ def solve_potentials(
     weights: 1, or 0 for a padded row. Array of shape ``[n]``.
     epsilon_start: Where epsilon starts; large if the start values are far off. Scalar.
     epsilon: Where epsilon ends. Scalar.
+    tolerance: Share of their mass that columns may be off by.
     max_passes: Most passes over the rows.
     axis_name: Mapped axis over which rows are sharded, or None.
 
@@ -149,7 +150,8 @@ def solve_potentials(
     Brauer, Clason, Lorenz and Wirth, A Sinkhorn-Newton method for entropic optimal transport, 2017.
     The path, the safeguards and the bounds are our own.
   """
-  tolerance = SOLVED if _stride(weights) == 1 else SOLVED_SAMPLED
+  if _stride(weights) > 1:
+    tolerance = max(tolerance, SAMPLED_TOLERANCE)
 
   def unfinished(search):
     point = search.point
