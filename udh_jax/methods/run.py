@@ -56,8 +56,8 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
   available, wanted = len(context.dataset.splits.train), config.cluster.num_clusters
   require(
     available >= wanted,
-    f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or give "
-    "more images.",
+    f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or "
+    "give more images.",
   )
   runner = Runner(context, config, workdir)
   outputs = runner.run(stages)
