@@ -36,7 +36,10 @@ def parse(arguments: Sequence[str]) -> list[str]:
     ValueError,
     OSError,
   ) as error:
-    return fail(error)
+    text = str(error).strip()
+    if "Traceback" in text:  # ml_collections puts that of the configuration file into its message
+      text = text.splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+    return fail(text)
 
 
 def main(run: Callable[[], None]) -> None:
