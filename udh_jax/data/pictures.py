@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from udh_jax.data.images import DecodedImages, SomeImages
-from udh_jax.data.protocol import write_whole
 from udh_jax.errors import InputError, require
+from udh_jax.files import write_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 
@@ -271,6 +271,6 @@ class _SoundFiles:
       return
     try:
       self._path.parent.mkdir(parents=True, exist_ok=True)
-      write_whole(self._path, json.dumps({**self._header, "files": dict(self._files)}))
+      write_text(self._path, json.dumps({**self._header, "files": dict(self._files)}))
     except OSError as error:  # a cache is a convenience
       logging.getLogger(__name__).info("%s cannot be written (%s)", self._path, error)

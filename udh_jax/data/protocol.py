@@ -8,14 +8,13 @@ keeps that stream fixed between versions, while it does not promise so for `Gene
 import hashlib
 import json
 import os
-import pathlib
-import uuid
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from udh_jax.errors import require
+from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
 _QUERIES, _VALIDATION, _TRAIN, EPOCH = 1, 2, 3, 4
@@ -202,19 +201,4 @@ def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
     "num_rows": len(dataset.images),
     **{part: rows.tolist() for part, rows in dataset.splits._asdict().items()},
   }
-  write_whole(pathlib.Path(path), json.dumps(manifest) + "\n")
-
-
-def write_whole(path: pathlib.Path, text: str) -> None:
-  """Writes a text file whole or not at all, also when the process is killed.
-
-  Args:
-    path: File to write or replace; its folder has to exist.
-    text: What it shall hold.
-  """
-  partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-  try:
-    partial.write_text(text, encoding="utf-8", errors="surrogateescape")
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  write_text(path, json.dumps(manifest) + "\n")

@@ -8,6 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.dataset import ImageDataset
+from udh_jax.files import read_json, write_json
 from udh_jax.report import plots
 from udh_jax.report.table import markdown_table
 from udh_jax.retrieval.hamming import search
@@ -17,7 +18,6 @@ from udh_jax.retrieval.metrics import (
   precision_recall_by_radius,
 )
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.files import read_json, write_json
 from udh_jax.runtime.log import say
 from udh_jax.runtime.stage import Context
 from udh_jax.stages.network import facts

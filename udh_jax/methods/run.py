@@ -10,10 +10,10 @@ from ml_collections import ConfigDict
 from udh_jax.data.dataset import load_dataset
 from udh_jax.data.protocol import write_manifest
 from udh_jax.errors import InputError, require
+from udh_jax.files import read_json, write_json
 from udh_jax.methods.evaluation import evaluate
 from udh_jax.methods.registry import method_stages
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.files import read_json, write_json
 from udh_jax.runtime.log import format_seconds, say
 from udh_jax.runtime.runner import Runner, prepare_workdir
 from udh_jax.runtime.stage import Context

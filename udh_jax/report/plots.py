@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from udh_jax.data.dataset import ImageDataset
-from udh_jax.runtime.files import write_atomically
+from udh_jax.files import write_atomically
 
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 

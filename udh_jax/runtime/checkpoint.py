@@ -16,8 +16,8 @@ import jax
 from flax import serialization
 from jax.sharding import Mesh
 
+from udh_jax.files import read_json, write_json
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.files import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.errors import InputError, TrainingError
+from udh_jax.files import read_json, write_json
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.files import read_json, write_json
 from udh_jax.runtime.log import Events, StageLog
 from udh_jax.runtime.stage import Context, Stage, Work
 

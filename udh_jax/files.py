@@ -24,10 +24,14 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]
     raise
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes UTF-8 text, whole or not at all."""
+  write_atomically(path, lambda file: file.write(text.encode("utf-8", "surrogateescape")))
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
   """Writes ``value`` as indented JSON, whole or not at all."""
-  text = json.dumps(value, indent=2, allow_nan=False) + "\n"
-  write_atomically(path, lambda file: file.write(text.encode()))
+  write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: str | os.PathLike) -> Any:
