@@ -14,6 +14,7 @@ import numpy as np
 from flax import traverse_util
 
 from udh_jax.errors import InputError, require
+from udh_jax.files import write_atomically
 from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
@@ -133,7 +134,7 @@ def save_weights(
   Raises:
     InputError: If the variables are not those of the backbone, or the folder does not exist.
   """
-  from safetensors.numpy import save_file
+  from safetensors.numpy import save
 
   create_backbone(backbone_name)
   path = pathlib.Path(path)
@@ -154,12 +155,8 @@ def save_weights(
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    save_file(tensors, partial, metadata={key: str(value) for key, value in header.items()})
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  data = save(tensors, metadata={key: str(value) for key, value in header.items()})
+  write_atomically(path, lambda file: file.write(data))
 
 
 def _expected(backbone_name, num_classes):
