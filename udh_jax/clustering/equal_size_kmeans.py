@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from udh_jax import errors
-from udh_jax.clustering import sharding, sinkhorn
+from udh_jax import errors, sharding
+from udh_jax.clustering import sinkhorn
 from udh_jax.clustering.potentials import FoldCosts, solve_potentials
 from udh_jax.clustering.rounding import own_column, round_to_sizes
 from udh_jax.clustering.rows import Rows, fold, held, standardise
@@ -219,11 +219,8 @@ def _check(features, num_clusters, init, num_restarts, max_iterations, hard_iter
   size, dim = features.shape
   require(num_clusters >= 1, f"{name}: num_clusters is {num_clusters}, expected 1 or more.")
   require(num_restarts >= 1, f"{name}: num_restarts is {num_restarts}, expected 1 or more.")
-  require(
-    1 <= hard_iterations <= max_iterations,
-    f"{name}: hard_iterations is {hard_iterations}, expected 1 to max_iterations = "
-    f"{max_iterations}.",
-  )
+  for option, value in (("max_iterations", max_iterations), ("hard_iterations", hard_iterations)):
+    require(value >= 1, f"{name}: {option} is {value}, expected 1 or more.")
   if init is not None:
     require(
       jnp.shape(init) == (num_clusters, dim),
@@ -311,8 +308,8 @@ def equal_size_kmeans(
     epsilon_start: Regularisation of the first update, as a share of the mean squared distance of a
       row to its nearest centroid.
     epsilon: Regularisation of the last soft update and of the hard ones, likewise.
-    hard_iterations: Updates kept for exact sizes, 1 to ``max_iterations``; soft ones that end early
-      leave theirs to them. Static.
+    hard_iterations: Updates kept for exact sizes, 1 or more; all where ``max_iterations`` is less.
+      Soft ones that end early leave theirs to them. Static.
     tolerance: Share of the rows' root mean square distance to their mean. Soft updates end early,
       and the result has converged, when no centroid moves by more.
 
@@ -344,7 +341,7 @@ def equal_size_kmeans(
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
-    hard_iterations=hard_iterations,
+    hard_iterations=min(hard_iterations, max_iterations),
     axis_name=axis_name,
     chunk_size=chunk_size,
   )

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from udh_jax.clustering import sharding, sinkhorn
+from udh_jax import sharding
+from udh_jax.clustering import sinkhorn
 
 # Rows in the Jacobian, at n K^2 operations. It steers the search and does not decide where it ends,
 # but at small epsilon few rows count, and a sample of half of them doubles the passes.

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from udh_jax.clustering import sharding
+from udh_jax import sharding
 from udh_jax.clustering.potentials import FoldCosts
 
 # Rows of a column that may be handed on along cheapest paths, and all columns' together if few.

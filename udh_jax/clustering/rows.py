@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from udh_jax.clustering import sharding
+from udh_jax import sharding
 
 
 class Rows(NamedTuple):

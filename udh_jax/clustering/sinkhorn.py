@@ -12,8 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from udh_jax import errors
-from udh_jax.clustering import sharding
+from udh_jax import errors, sharding
 
 # A kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
 # absorbs the factors. float32 ends near exp(-87): what underflows is below exp(-57) of its row.

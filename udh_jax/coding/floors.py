@@ -9,6 +9,7 @@ from jax import lax
 
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.sharding import psum
 
 
 class LinearHash(NamedTuple):
@@ -185,24 +186,20 @@ def _checked(name, features, num_bits, weights, limit):
   return features.astype(dtype), weights.astype(dtype)
 
 
-def _sum(x, axis_name):
-  return x if axis_name is None else lax.psum(x, axis_name)
-
-
 def _matmul(a, b):
   # Accelerators round float32 products to fewer bits by default, which would tilt the directions.
   return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
 
 
 def _mean(features, weights, axis_name):
-  return _sum(_matmul(weights, features), axis_name) / _sum(weights.sum(), axis_name)
+  return psum(_matmul(weights, features), axis_name) / psum(weights.sum(), axis_name)
 
 
 def _principal_directions(features, weights, num_bits, axis_name):
   """Mean [d] and the num_bits leading eigenvectors of the covariance [d, c]."""
   mean = _mean(features, weights, axis_name)
   centred = (features - mean) * jnp.sqrt(weights)[:, None]
-  covariance = _sum(_matmul(centred.T, centred), axis_name)  # [d, d]
+  covariance = psum(_matmul(centred.T, centred), axis_name)  # [d, d]
   _, vectors = jnp.linalg.eigh(covariance)
   vectors = vectors[:, ::-1][:, :num_bits]
   # An eigenvector's sign is arbitrary: make its largest entry positive on every machine.
@@ -242,7 +239,7 @@ def _fit_itq(features, weights, key, *, num_bits, num_iterations, axis_name):
   def turn(_, rotation):
     signs = jnp.where(_matmul(projected, rotation) >= 0, 1, -1) * weights[:, None]
     # The rotation that maximises tr(R^T Z^T B): only c x c numbers travel between devices.
-    left, _, right = jnp.linalg.svd(_sum(_matmul(projected.T, signs), axis_name))
+    left, _, right = jnp.linalg.svd(psum(_matmul(projected.T, signs), axis_name))
     return _matmul(left, right)
 
   start = _random_rotation(key, num_bits, features.dtype)

@@ -11,7 +11,7 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.floors import fit
+from udh_jax.stages.floors import centred_features, fit
 from udh_jax.stages.network import (
   backbone_of,
   backbone_variables,
@@ -36,24 +36,22 @@ FIELDS = (
 def itq_layer(context: Context, config, labels):
   """The hash layer that makes ITQ's codes of the teacher's features.
 
-  ITQ reads features that were centred and scaled to unit length; here the mean length stands for
-  each image's own. The outputs before tanh have a root mean square of about 1.
+  The outputs before tanh have a root mean square of 1 over the training rows.
 
   References:
     Our own start.
   """
-  fitted = fit(context, "itq", labels["features"], config.bits, config.seed)
+  features = centred_features(labels)
+  fitted = fit(context, "itq", features, config.bits, config.seed)
 
   @jax.jit
-  def layer(fitted, features, weights, centre, length):
+  def layer(fitted, features, weights, centre):
     outputs = (features - fitted.mean) @ fitted.projection  # [rows, bits]
     spread = jnp.sqrt(weights @ jnp.mean(outputs**2, axis=1) / weights.sum())
-    kernel = fitted.projection / (length * spread)
-    return {"kernel": kernel, "bias": -(centre + length * fitted.mean) @ kernel}
+    kernel = fitted.projection / spread
+    return {"kernel": kernel, "bias": -(centre + fitted.mean) @ kernel}
 
-  return layer(
-    fitted, labels["features"], train_weights(context), labels["centre"], labels["length"]
-  )
+  return layer(fitted, features, train_weights(context), labels["centre"])
 
 
 def student_start(context: Context, config, teacher, labels):

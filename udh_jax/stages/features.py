@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec
 
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.sharding import psum
 from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
 from udh_jax.stages.rows import map_rows, train_weights
 
@@ -23,22 +24,18 @@ def centre_and_normalise(features, weights, *, axis_name=None):
     axis_name: Mapped axis that the rows are split over.
 
   Returns:
-    The scaled rows ``[n, d]``, where a row equal to the mean stays 0; the mean ``[d]``; and the
-    mean length of the weighted rows before they were scaled, a scalar.
+    The scaled rows ``[n, d]``, where a row equal to the mean stays 0; the length of each once it
+    is centred, ``[n]``; and the mean ``[d]``.
 
   References:
     Our own choice; the paper's abstract is silent on preprocessing.
   """
 
-  def mean(values):
-    sums = weights @ values, weights.sum()
-    total, count = sums if axis_name is None else jax.lax.psum(sums, axis_name)
-    return total / count
-
-  centre = mean(features)
+  total, count = psum((weights @ features, weights.sum()), axis_name)
+  centre = total / count
   centred = features - centre
   lengths = jnp.linalg.norm(centred, axis=1)
-  return centred / jnp.maximum(lengths, 1e-12)[:, None], centre, mean(lengths)
+  return centred / jnp.maximum(lengths, 1e-12)[:, None], lengths, centre
 
 
 def centred_rows(context: Context, features: jax.Array):
@@ -46,24 +43,32 @@ def centred_rows(context: Context, features: jax.Array):
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(centre_and_normalise, axis_name=mesh_lib.DATA_AXIS)
   mapped = jax.shard_map(
-    function, mesh=context.mesh, in_specs=(rows, rows), out_specs=(rows, whole, whole)
+    function, mesh=context.mesh, in_specs=(rows, rows), out_specs=(rows, rows, whole)
   )
   return jax.jit(mapped)(features, train_weights(context))
 
 
 def features(context: Context, config, inputs, *, image_size: int) -> Work:
-  """Features of every image at ``image_size`` pixels. Output ``features``: ``[rows, d]``.
+  """Features of every image at ``image_size`` pixels.
+
+  Outputs: ``features`` ``[rows, d]``, see `centre_and_normalise`, and their ``length`` ``[rows]``
+  before they were scaled.
 
   References:
     UDH-ECC, stage 1: "a pre-trained teacher network to extract deep image features".
   """
   network = inputs["teacher"]
   module, view = backbone_of(network, config.dtype), plain_view(network, image_size)
+
+  def finish(rows):
+    scaled, lengths, _ = centred_rows(context, rows["features"])
+    return {"features": scaled, "length": lengths}
+
   return map_rows(
     context,
     lambda variables, images, index: {"features": module.apply(variables, view(images))},
     backbone_variables(network),
     batch_size=config.features.batch_size,
-    finish=lambda rows: {"features": centred_rows(context, rows["features"])[0]},
-    row_outputs=("features",),
+    finish=finish,
+    row_outputs=("features", "length"),
   )

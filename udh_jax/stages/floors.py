@@ -15,6 +15,15 @@ FIELDS = ("bits", "seed")
 FLOORS = {"lsh": floors_lib.lsh, "pca_rotation": floors_lib.pca_rotation, "itq": floors_lib.itq}
 
 
+def centred_features(outputs) -> jax.Array:
+  """Features ``[rows, d]`` as the network made them, but for the mean: what floors are given.
+
+  Args:
+    outputs: Of the stage `udh_jax.stages.features` or `udh_jax.stages.soft_labels`.
+  """
+  return outputs["features"] * outputs["length"][:, None]
+
+
 def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
   """Fits a floor on the training rows of all devices; returns a `LinearHash` on all of them."""
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
@@ -34,7 +43,7 @@ def floors(context: Context, config, inputs) -> Work:
   Outputs: for each name in `FLOORS`, uint8 ``[rows, ceil(bits / 8)]``. A floor that cannot make so
   many bits of these features is left out.
   """
-  features = inputs["features"]["features"]
+  features = centred_features(inputs["features"])
   names = tuple(name for name in FLOORS if name == "lsh" or config.bits <= features.shape[1])
   encode = jax.jit(lambda fitted, features: pack_codes(floors_lib.encode(fitted, features)))
 

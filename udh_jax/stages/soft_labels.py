@@ -42,7 +42,7 @@ def soft_labels(context: Context, config, inputs) -> Work:
 
   Outputs: ``probabilities`` ``[rows, K]``, the mean of both views' softmax(z / tau); ``confidence``
   ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]`` of the plain view, centred
-  and of unit length, with the ``centre`` ``[d]`` and the mean ``length`` they had before.
+  and of unit length, with the ``length`` ``[rows]`` and the ``centre`` ``[d]`` they had before.
 
   References:
     UDH-ECC, stage 2: "the predictive probability distribution produced from the fine-tuned teacher
@@ -65,8 +65,8 @@ def soft_labels(context: Context, config, inputs) -> Work:
     }
 
   def finish(rows):
-    scaled, centre, length = centred_rows(context, rows["features"])
-    return rows | {"features": scaled, "centre": centre, "length": length}
+    scaled, lengths, centre = centred_rows(context, rows["features"])
+    return rows | {"features": scaled, "length": lengths, "centre": centre}
 
   return map_rows(
     context,
@@ -74,5 +74,5 @@ def soft_labels(context: Context, config, inputs) -> Work:
     teacher["variables"],
     batch_size=settings.batch_size,
     finish=finish,
-    row_outputs=("probabilities", "confidence", "features"),
+    row_outputs=("probabilities", "confidence", "features", "length"),
   )
