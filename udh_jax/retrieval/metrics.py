@@ -1,17 +1,16 @@
 """Retrieval scores whose definition is named: cut-off, denominator, ties, empty queries."""
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from udh_jax.errors import require
-from udh_jax.retrieval.hamming import as_words, checked_codes, distance_dtype, word_distance
+from udh_jax.retrieval.pairs import Pairs, Profile, checked_pairs, discounts, profile
+from udh_jax.retrieval.sharded import profile_on_devices
 
-_CHUNK = 2**24  # pairs of query and database item held at once
+_QUERIES = 1024  # queries whose expectations are computed at once
 
 _DENOMINATORS = {
   "retrieved": "denominator retrieved",
@@ -39,6 +38,131 @@ class RadiusCurve(NamedTuple):
   recall: np.ndarray
 
 
+class RetrievalScores(NamedTuple):
+  """Scores of one set of codes, all from one pass; arrays have one value a cut-off.
+
+  Attributes:
+    cutoffs: Cut-offs k, ascending; the size of the database stands for the whole of it.
+    mean_average_precision: As of `mean_average_precision`. float64 array of shape ``[cuts]``.
+    precision: Relevant items among the first k / k, mean over the queries.
+    recall: Relevant items among the first k / all relevant ones, mean over the queries.
+    ndcg: Discounted gain of the first k / the most that any order could have, mean over the
+      queries; the gain is the number of shared labels, the discount 1 / log2(rank + 1).
+    empty_queries: Queries without a relevant item among the first k; with averaged ties the
+      expected number.
+    radius_curve: Of all pairs, see `precision_recall_by_radius`.
+    radius: Of the next two.
+    radius_precision: Relevant items within the radius / items within it, mean over the queries; 0
+      for a query with nothing within it.
+    empty_balls: Queries with nothing within the radius.
+    irrelevant_queries: Queries without a relevant item in the whole database, which count 0 in, or
+      are dropped from, ``precision``, ``recall`` and ``ndcg``.
+    num_queries: All queries.
+    description: The options, in words.
+  """
+
+  cutoffs: tuple[int, ...]
+  mean_average_precision: np.ndarray
+  precision: np.ndarray
+  recall: np.ndarray
+  ndcg: np.ndarray
+  empty_queries: np.ndarray
+  radius_curve: RadiusCurve
+  radius: int
+  radius_precision: float
+  empty_balls: int
+  irrelevant_queries: int
+  num_queries: int
+  description: str
+
+
+def retrieval_scores(
+  queries: jax.Array,
+  database: jax.Array,
+  query_labels: jax.Array,
+  database_labels: jax.Array,
+  *,
+  at: Sequence[int | None] = (None,),
+  radius: int = 2,
+  denominator: str = "retrieved",
+  ties: str = "index",
+  empty: str = "zero",
+  mesh: jax.sharding.Mesh | None = None,
+) -> RetrievalScores:
+  """All scores of one set of codes at all cut-offs, from one pass over the pairs.
+
+  An item is relevant when it has the query's label, or shares one of them. With
+  ``ties="expected"`` each score is its exact expectation over all orders of items at equal
+  distance, in closed form; see `mean_average_precision`.
+
+  Args:
+    queries: Packed codes, from `pack_codes`. uint8 array of shape ``[q, bytes]``.
+    database: uint8 array of shape ``[n, bytes]``.
+    query_labels: Class of each query, integers >= 0 of shape ``[q]``, or multi-hot {0, 1} of shape
+      ``[q, L]``.
+    database_labels: The same for the database, of the same kind.
+    at: Cut-offs, each at least 1; None (and any above n) means the whole database.
+    radius: Hamming radius of ``radius_precision``, at least 0.
+    denominator: Of average precision, see `mean_average_precision`.
+    ties: "index" (items at equal distance in the order of the database) or "expected".
+    empty: Whether queries without a relevant item count 0 ("zero") or not at all ("drop").
+    mesh: Devices with one axis, to split the database over; None counts on this process's host,
+      which is quicker on CPUs.
+
+  Returns:
+    The scores. Those that no query is left for are NaN.
+
+  Raises:
+    InputError: If codes differ in width, labels in length or kind, there is no query or no database
+      item, or an option is unknown.
+
+  References:
+    Precision, recall and averages over ties: McSherry and Najork, Computing information retrieval
+    performance measures efficiently in the presence of tied scores, ECIR 2008. NDCG: Järvelin and
+    Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with the discount of
+    Burges et al., ICML 2005, and without the power of 2 in the gain.
+  """
+  require(len(at) >= 1, "at has no cut-off; give one or more.")
+  for cut in at:
+    _check_options(cut, denominator, ties, empty)
+  require(radius >= 0, f"radius is {radius}, expected 0 or more.")
+  pairs = checked_pairs("retrieval_scores", queries, database, query_labels, database_labels)
+  cuts = _cuts(at, len(database))
+  found = _profile(pairs, cuts, ties, mesh)
+  num_queries = len(found.items)
+  relevant = found.relevant.sum(axis=1)
+  counted = relevant > 0 if empty == "drop" else np.ones(num_queries, bool)
+
+  def mean(values):
+    return values[counted].mean(axis=0) if counted.any() else np.full(len(cuts), np.nan)
+
+  precisions, kept = _average_precision(found, cuts, denominator, ties)
+  discount = np.concatenate([[0], discounts(np.arange(1, cuts[-1] + 1)).cumsum()])
+  retrieved, discounted = found.retrieved, found.discounted
+  if ties == "expected":
+    retrieved = _expected_sums(found.items, found.relevant, np.arange(cuts[-1] + 1), cuts)
+    discounted = _expected_sums(found.items, found.gains, discount, cuts)
+  best = found.levels[:, :0:-1]  # items by gain, the largest first
+  ideal = _expected_sums(best, best * np.arange(pairs.max_gain, 0, -1), discount, cuts)
+  within = found.items.cumsum(axis=1)[:, min(radius, pairs.num_distances - 1)]
+  hits = found.relevant.cumsum(axis=1)[:, min(radius, pairs.num_distances - 1)]
+  return RetrievalScores(
+    cutoffs=cuts,
+    mean_average_precision=_mean_kept(precisions, kept, empty),
+    precision=mean(retrieved / np.asarray(cuts)),
+    recall=mean(retrieved / np.maximum(relevant, 1)[:, None]),
+    ndcg=mean(discounted / np.where(ideal > 0, ideal, 1)),
+    empty_queries=num_queries - kept.sum(axis=0),
+    radius_curve=_radius_curve(found),
+    radius=radius,
+    radius_precision=float((hits / np.maximum(within, 1)).mean()),
+    empty_balls=int((within == 0).sum()),
+    irrelevant_queries=int((relevant == 0).sum()),
+    num_queries=num_queries,
+    description=f"{_DENOMINATORS[denominator]}, {_TIES[ties]}, {_EMPTY[empty]}",
+  )
+
+
 def mean_average_precision(
   queries: jax.Array,
   database: jax.Array,
@@ -49,6 +173,7 @@ def mean_average_precision(
   denominator: str = "retrieved",
   ties: str = "index",
   empty: str = "zero",
+  mesh: jax.sharding.Mesh | None = None,
 ) -> float:
   """Mean over the queries of the average precision of the Hamming ranking.
 
@@ -60,9 +185,6 @@ def mean_average_precision(
   retrieved is hypergeometric and the expectation runs over its values. With ``empty="drop"`` such a
   query is dropped in the share of orders that retrieve nothing relevant: the score is the sum of
   E[AP] / the sum of the chances that a query is kept.
-
-  Counting runs on the host with one byte or two for each pair of a chunk; the queries are taken in
-  chunks of at most 2^24 pairs (or one query). The arrays must be addressable by this process.
 
   Args:
     queries: Packed codes, from `pack_codes`. uint8 array of shape ``[q, bytes]``.
@@ -76,6 +198,7 @@ def mean_average_precision(
     ties: "index" (items at equal distance in the order of the database) or "expected".
     empty: A query without a relevant item among the first k counts 0 ("zero") or not at all
       ("drop").
+    mesh: See `retrieval_scores`.
 
   Returns:
     The score, in [0, 1]; NaN if every query is dropped.
@@ -91,18 +214,59 @@ def mean_average_precision(
     denominator is our own derivation.
   """
   _check_options(at, denominator, ties, empty)
-  name = "mean_average_precision"
-  queries, database, query_marks, database_marks = _checked(
-    name, queries, database, query_labels, database_labels
-  )
-  cut = min(at or len(database), len(database))
-  average = {"index": _average_precision_by_index, "expected": _expected_average_precision}[ties]
-  total = kept = 0.0
-  for keys in _chunks(queries, database, query_marks, database_marks):
-    values, chances = average(keys, cut, denominator, 8 * database.shape[1] + 1)
-    total += values.sum()
-    kept += chances.sum() if empty == "drop" else len(chances)
-  return float(total / kept) if kept > 0 else float("nan")
+  pairs = checked_pairs("mean_average_precision", queries, database, query_labels, database_labels)
+  cuts = _cuts([at], len(database))
+  values, kept = _average_precision(_profile(pairs, cuts, ties, mesh), cuts, denominator, ties)
+  return float(_mean_kept(values, kept, empty)[0])
+
+
+def conventions(
+  queries: jax.Array,
+  database: jax.Array,
+  query_labels: jax.Array,
+  database_labels: jax.Array,
+  *,
+  at: Sequence[int | None] = (1000, None),
+  mesh: jax.sharding.Mesh | None = None,
+) -> dict[str, float]:
+  """The mAP of one set of codes under each convention of the literature, side by side.
+
+  Args:
+    queries: As of `mean_average_precision`.
+    database: As there.
+    query_labels: As there.
+    database_labels: As there.
+    at: Cut-offs; None means the whole database.
+    mesh: See `retrieval_scores`.
+
+  Returns:
+    Scores by `average_precision_description`; a convention that equals another for a cut-off (at
+    the whole database all denominators are one) is given once.
+
+  Raises:
+    InputError: As `mean_average_precision`.
+  """
+  for cut in at:
+    _check_options(cut, "retrieved", "index", "zero")
+  pairs = checked_pairs("conventions", queries, database, query_labels, database_labels)
+  cuts = _cuts(at, len(database))
+  found = _profile(pairs, cuts, "index", mesh)
+  table = {}
+  for cut in at:
+    whole = cut is None or cut >= len(database)
+    column = cuts.index(len(database) if whole else cut)
+    one = found._replace(
+      precisions=found.precisions[:, [column]], retrieved=found.retrieved[:, [column]]
+    )
+    for denominator in ["all"] if whole else _DENOMINATORS:
+      for ties in _TIES:
+        values, kept = _average_precision(one, cuts[column : column + 1], denominator, ties)
+        for empty in _EMPTY:
+          words = average_precision_description(
+            at=cut, denominator=denominator, ties=ties, empty=empty
+          )
+          table[words] = float(_mean_kept(values, kept, empty)[0])
+  return table
 
 
 def average_precision_description(
@@ -160,20 +324,10 @@ def precision_recall_by_radius(
   References:
     The "hash lookup" curve of the literature, which averages over queries instead.
   """
-  name = "precision_recall_by_radius"
-  queries, database, query_marks, database_marks = _checked(
-    name, queries, database, query_labels, database_labels
+  pairs = checked_pairs(
+    "precision_recall_by_radius", queries, database, query_labels, database_labels
   )
-  num_values = 8 * database.shape[1] + 1
-  items = np.zeros(num_values)
-  relevant = np.zeros(num_values)
-  for keys in _chunks(queries, database, query_marks, database_marks):
-    counts, relevant_counts = _count(keys, num_values)
-    items += counts.sum(axis=0)
-    relevant += relevant_counts.sum(axis=0)
-  found = relevant.cumsum()
-  with np.errstate(invalid="ignore"):
-    return RadiusCurve(found / items.cumsum(), found / relevant.sum())
+  return _radius_curve(profile(pairs, (1,), by_index=False))
 
 
 def _check_options(at, denominator, ties, empty):
@@ -186,100 +340,45 @@ def _check_options(at, denominator, ties, empty):
     require(value in known, f"{option} is {value!r}, expected one of {sorted(known)}.")
 
 
-def _checked(name, queries, database, query_labels, database_labels):
-  queries, database = checked_codes(name, queries, database)
-  require(
-    len(queries) >= 1 and len(database) >= 1,
-    f"{name}: there are {len(queries)} queries and {len(database)} database items, expected at "
-    "least one of each.",
-  )
-  query_labels, database_labels = np.asarray(query_labels), np.asarray(database_labels)
-  for which, labels, codes in (
-    ("query_labels", query_labels, queries),
-    ("database_labels", database_labels, database),
-  ):
-    require(
-      labels.ndim in (1, 2) and len(labels) == len(codes),
-      f"{name}: {which} have shape {labels.shape}, expected [{len(codes)}] or [{len(codes)}, L] "
-      f"for codes of shape {codes.shape}.",
-    )
-    if labels.ndim == 1:
-      require(
-        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0 and labels.max() < 2**31,
-        f"{name}: {which} of shape {labels.shape} must be integers >= 0 and smaller than 2^31 "
-        "(or multi-hot [n, L]).",
+def _cuts(at, num_items: int) -> tuple[int, ...]:
+  """Cut-offs, ascending, each once."""
+  return tuple(sorted({min(cut or num_items, num_items) for cut in at}))
+
+
+def _profile(pairs: Pairs, cuts: tuple[int, ...], ties: str, mesh) -> Profile:
+  if mesh is None:
+    return profile(pairs, cuts, by_index=ties == "index")
+  return profile_on_devices(pairs, cuts, mesh, by_index=ties == "index")
+
+
+def _mean_kept(values, kept, empty):
+  """Means over queries ``[cuts]``; with "drop" a query counts as far as it is kept."""
+  totals = kept.sum(axis=0) if empty == "drop" else np.full(values.shape[1], float(len(values)))
+  return np.where(totals > 0, values.sum(axis=0) / np.where(totals > 0, totals, 1), np.nan)
+
+
+def _radius_curve(found: Profile) -> RadiusCurve:
+  items, relevant = found.items.sum(axis=0), found.relevant.sum(axis=0)
+  hits = relevant.cumsum()
+  with np.errstate(invalid="ignore"):
+    return RadiusCurve(hits / items.cumsum(), hits / relevant.sum())
+
+
+def _average_precision(found: Profile, cuts, denominator, ties):
+  """AP of each query at each cut-off, and the chance that something relevant is within it."""
+  if ties == "index":
+    kept = (found.retrieved > 0).astype(float)
+    relevant = found.relevant.sum(axis=1, keepdims=True)
+    sizes = _denominator(denominator, found.retrieved, np.asarray(cuts), relevant)
+    return found.precisions / np.maximum(sizes, 1), kept
+  values, kept = np.zeros((2, len(found.items), len(cuts)))
+  harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, cuts[-1] + 1))])
+  for start in range(0, len(values), _QUERIES):
+    rows = slice(start, start + _QUERIES)
+    for column, cut in enumerate(cuts):
+      values[rows, column], kept[rows, column] = _expected_average_precision(
+        found.items[rows], found.relevant[rows], cut, denominator, harmonic
       )
-    else:
-      require(
-        bool(np.isin(labels, (0, 1)).all()),
-        f"{name}: {which} of shape {labels.shape} must be multi-hot, all values 0 or 1.",
-      )
-  require(
-    query_labels.shape[1:] == database_labels.shape[1:],
-    f"{name}: query_labels have shape {query_labels.shape} and database_labels "
-    f"{database_labels.shape}; both must be classes [n] or multi-hot over the same L labels.",
-  )
-  return queries, database, _marks(query_labels), _marks(database_labels)
-
-
-def _marks(labels):
-  """Classes as they are, [n]; multi-hot labels as bits, uint32 [n, words]."""
-  if labels.ndim == 1:
-    return jnp.asarray(labels)
-  return as_words(jnp.asarray(np.packbits(labels.astype(bool), axis=1)))
-
-
-def _chunks(queries, database, query_marks, database_marks) -> Iterator[np.ndarray]:
-  """Yields [chunk, n] keys 2 * distance + relevant, for all queries in order."""
-  size = max(1, min(len(queries), _CHUNK // len(database)))
-  database_words = as_words(database)
-  for start in range(0, len(queries), size):
-    stop = min(start + size, len(queries))
-    # The last chunk is filled up with its first query, so that only one shape is compiled.
-    rows = np.arange(start, start + size)
-    rows[rows >= stop] = start
-    keys = _keys(
-      as_words(queries[rows]),
-      database_words,
-      query_marks[rows],
-      database_marks,
-      num_bytes=queries.shape[1],
-    )
-    yield np.asarray(keys)[: stop - start]
-
-
-@functools.partial(jax.jit, static_argnames="num_bytes")
-def _keys(queries, database, query_marks, database_marks, *, num_bytes):
-  if query_marks.ndim == 1:
-    relevant = query_marks[:, None] == database_marks[None, :]
-  else:
-    relevant = jnp.zeros((len(queries), len(database)), bool)
-    for word in range(query_marks.shape[1]):
-      relevant |= (query_marks[:, word, None] & database_marks[None, :, word]) != 0
-  distances = word_distance(queries, database, jnp.uint32)
-  return (2 * distances + relevant).astype(distance_dtype(2 * num_bytes))
-
-
-def _count(keys, num_values):
-  """Items and relevant items of each query at each distance, both [chunk, num_values]."""
-  counts = np.stack([np.bincount(row, minlength=2 * num_values) for row in keys])
-  relevant = counts[:, 1::2]
-  return counts[:, ::2] + relevant, relevant
-
-
-def _average_precision_by_index(keys, cut, denominator, num_values):
-  """AP of each query, and whether it has a relevant item within the cut, as 0 or 1."""
-  values, kept = np.zeros(len(keys)), np.zeros(len(keys))
-  ranks = np.arange(1, cut + 1)
-  for i, row in enumerate(keys):
-    order = np.argsort(row >> 1, kind="stable")  # a radix sort, for these narrow integers
-    found = row[order[:cut]] & 1
-    retrieved = found.cumsum(dtype=np.int64)
-    if retrieved[-1] == 0:
-      continue
-    size = _denominator(denominator, retrieved[-1], cut, np.count_nonzero(row & 1))
-    values[i] = (retrieved / ranks)[found == 1].sum() / size
-    kept[i] = 1
   return values, kept
 
 
@@ -287,10 +386,32 @@ def _denominator(denominator, retrieved, cut, relevant):
   return {"retrieved": retrieved, "min_k": np.minimum(cut, relevant), "all": relevant}[denominator]
 
 
-def _expected_average_precision(keys, cut, denominator, num_values):
-  """E[AP] of each query over the orders of ties, and the chance that it retrieves something."""
-  items, relevant = _count(keys, num_values)  # [q, g] for each of g groups of equal distance
-  harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, cut + 1))])
+def _expected_sums(counts, values, cumulative, cuts):
+  """Expected sums of weighted values within each cut-off, groups in order, each in random order.
+
+  Args:
+    counts: Items of each group. Array of shape ``[q, g]``.
+    values: Their values, added up. Array of shape ``[q, g]``.
+    cumulative: Sum of the weights of the first ranks. Array of shape ``[largest cut + 1]``.
+    cuts: Cut-offs.
+
+  Returns:
+    Array of shape ``[q, cuts]``.
+  """
+  ends = counts.cumsum(axis=1)
+  means = values / np.maximum(counts, 1)
+  sums = [
+    (means * (cumulative[np.minimum(ends, k)] - cumulative[np.minimum(ends - counts, k)])).sum(1)
+    for k in cuts
+  ]
+  return np.stack(sums, axis=1)
+
+
+def _expected_average_precision(items, relevant, cut, denominator, harmonic):
+  """E[AP] of each query over the orders of ties, and the chance that it retrieves something.
+
+  Items and relevant items are counted for each of g groups of equal distance, ``[q, g]``.
+  """
   items_before = items.cumsum(axis=1) - items
   relevant_before = relevant.cumsum(axis=1) - relevant
   whole = items_before + items <= cut
@@ -299,8 +420,8 @@ def _expected_average_precision(keys, cut, denominator, num_values):
 
   # Of the group that the cut goes through, m items are taken; y of them are relevant.
   group = whole.sum(axis=1, keepdims=True)  # groups before the cut are all whole
-  inside = group[:, 0] < num_values
-  group = np.minimum(group, num_values - 1)
+  inside = group[:, 0] < items.shape[1]
+  group = np.minimum(group, items.shape[1] - 1)
   n, r, before, found = (
     np.take_along_axis(array, group, axis=1)
     for array in (items, relevant, items_before, relevant_before)
