@@ -1,6 +1,7 @@
 """Packed codes in, neighbours and scores out."""
 
 from udh_jax.retrieval.hamming import NO_NEIGHBOUR, Neighbours, hamming_distance, search
+from udh_jax.retrieval.index import HammingIndex
 from udh_jax.retrieval.metrics import (
   RadiusCurve,
   RetrievalScores,
@@ -13,6 +14,7 @@ from udh_jax.retrieval.metrics import (
 
 __all__ = [
   "NO_NEIGHBOUR",
+  "HammingIndex",
   "Neighbours",
   "RadiusCurve",
   "RetrievalScores",
