@@ -27,7 +27,14 @@ def shorten(config):
   config.student.update(backbone="small_convnet", image_size=16)
   config.features.update(image_sizes=(16,), batch_size=64)
   config.rounds, config.bits, config.dtype = 1, 12, "float32"
-  config.cluster.update(num_clusters=4, num_restarts=1, max_iterations=12, min_size=0, max_size=0)
+  config.cluster.update(
+    num_clusters=4,
+    num_clusterings=2,
+    num_restarts=1,
+    max_iterations=12,
+    min_size=0,
+    max_size=0,
+  )
   for section in (config.finetune, config.distill):
     section.update(steps=2, batch_size=16)
   config.soft_labels.batch_size = config.encode.batch_size = 64

@@ -5,8 +5,11 @@ from udh_jax.report.table import markdown_table
 
 
 def test_purity_counts_the_most_frequent_class_of_each_cluster():
-  assert purity(np.array([0, 0, 1, 1, 2]), np.array([1, 1, 1, 0, 0])) == 3 / 5
-  assert purity(np.array([0, 1, 2]), np.array([0, 1, 2])) == 1.0
+  labels = np.array([0, 0, 1, 1, 2])
+  three_right = np.array([[1], [1], [1], [0], [0]])
+  assert purity(labels, three_right) == 3 / 5
+  assert purity(labels, labels[:, None]) == 1.0
+  assert purity(labels, np.concatenate([three_right, labels[:, None]], axis=1)) == 4 / 5
 
 
 def test_a_table_is_aligned_markdown():

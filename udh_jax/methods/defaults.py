@@ -60,6 +60,7 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
       # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
       "cluster": {
         "num_clusters": 10,
+        "num_clusterings": 1,  # from other starts; the teacher learns one head for each
         "num_restarts": 10,
         "max_iterations": 50,
         "min_size": 0,
@@ -72,7 +73,6 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
         "head_learning_rate": 3e-3,
         "weight_decay": 1e-4,
         "label_smoothing": 0.1,
-        "trusted_fraction": 1.0,  # of each cluster: the images closest to it teach, others do not
         "augment": augmentation(),
       },
       "soft_labels": {"temperature": 2.0, "batch_size": 64},

@@ -42,17 +42,18 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
 
   Args:
     labels: Classes. Array of shape ``[n]``, int.
-    clusters: Pseudo labels. Array of shape ``[n]``, int.
+    clusters: Pseudo labels of H clusterings. Array of shape ``[n, H]``, int.
 
   Returns:
-    A number in [0, 1].
+    A number in [0, 1], the mean over the clusterings.
 
   References:
     Manning et al., Introduction to Information Retrieval, 2008, section 16.3.
   """
-  counts = np.zeros((clusters.max() + 1, labels.max() + 1), np.int64)
-  np.add.at(counts, (clusters, labels), 1)
-  return float(counts.max(axis=1).sum() / len(labels))
+  num_clusterings = clusters.shape[1]
+  counts = np.zeros((num_clusterings, clusters.max() + 1, labels.max() + 1), np.int64)
+  np.add.at(counts, (np.arange(num_clusterings), clusters, labels[:, None]), 1)
+  return float(counts.max(axis=2).sum() / clusters.size)
 
 
 def definition(config: ConfigDict, dataset: ImageDataset, teacher: Mapping[str, Any]) -> str:

@@ -23,8 +23,7 @@ def method_stages(config: ConfigDict) -> list[Stage]:
   )
   require(config.bits >= 1, f"bits is {config.bits}; a code has 1 bit or more.")
   require(config.rounds >= 1, f"rounds is {config.rounds}; it has to be 1 or more.")
-  require(
-    config.cluster.num_clusters >= 1,
-    f"cluster.num_clusters is {config.cluster.num_clusters}; it has to be 1 or more.",
-  )
+  for field in ("num_clusters", "num_clusterings"):
+    value = config.cluster[field]
+    require(value >= 1, f"cluster.{field} is {value}; it has to be 1 or more.")
   return METHODS[config.method](config)

@@ -247,7 +247,7 @@ class HammingIndex:
       codes,
       [
         names[a:b].decode("utf-8", "surrogateescape")
-        for a, b in zip([0, *ends[:-1]], ends, strict=True)
+        for a, b in zip([0, *ends][:-1], ends, strict=True)
       ],
       num_bits=header["num_bits"],
       about=header["about"],

@@ -14,39 +14,15 @@ from udh_jax.stages.rows import train_weights
 FIELDS = ("cluster", "seed")
 
 
-def margins(features, labels, centroids):
-  """How much closer each row is to its own centroid than to the next one.
-
-  Args:
-    features: Array of shape ``[n, d]``.
-    labels: Clusters. int32 array of shape ``[n]``.
-    centroids: Array of shape ``[K, d]``.
-
-  Returns:
-    Squared distance to the nearest other centroid minus that to the own one, ``[n]``; negative
-    where equal sizes put a row away from its nearest centroid, infinite if there is one centroid.
-
-  References:
-    Our own measure of how far a pseudo label can be trusted.
-  """
-
-  def margin(row):
-    feature, label = row
-    squared = jnp.sum(jnp.square(feature - centroids), axis=1)  # [K]
-    others = jnp.where(jnp.arange(len(centroids)) == label, jnp.inf, squared)
-    return others.min() - squared[label]
-
-  return jax.lax.map(margin, (features, labels), batch_size=256)
-
-
 def cluster(context: Context, config, inputs) -> Work:
-  """Clusters the training images.
+  """Clusters the training images, several times from other starts.
 
-  Outputs: the fields of `Clustering`, label -1 for images that are not for training, and ``margin``
-  ``[rows]``, see `margins`.
+  Outputs: ``labels`` int32 ``[rows, H]``, -1 for images that are not for training, and the other
+  fields of `Clustering` with one entry a clustering.
 
   References:
-    UDH-ECC, stage 1: "the proposed equivalent constraint clustering algorithm".
+    UDH-ECC, stage 1: "the proposed equivalent constraint clustering algorithm". That there may be
+    several is our own choice, after the heads of SeLa (Asano et al., ICLR 2020).
   """
   settings = config.cluster
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
@@ -59,27 +35,25 @@ def cluster(context: Context, config, inputs) -> Work:
     max_size=settings.max_size or None,
     axis_name=mesh_lib.DATA_AXIS,
   )
-
-  by_row = ("labels", "margin")
-
-  def run(features, weights, key):
-    result = function(features, weights=weights, key=key)
-    return result._asdict() | {"margin": margins(features, result.labels, result.centroids)}
-
   mapped = jax.jit(
     jax.shard_map(
-      run,
+      lambda features, weights, key: function(features, weights=weights, key=key),
       mesh=context.mesh,
       in_specs=(rows, rows, whole),
-      out_specs={
-        name: rows if name in by_row else whole for name in (*Clustering._fields, "margin")
-      },
+      out_specs=Clustering(rows, whole, whole, whole, whole, whole),
     )
+  )
+  stack = jax.jit(
+    lambda found: {
+      name: jnp.stack(values, axis=1 if name == "labels" else 0)
+      for name, values in zip(Clustering._fields, zip(*found, strict=True), strict=True)
+    }
   )
 
   def finish(state):
     del state
-    key = jax.random.key(config.seed)
-    return mapped(inputs["features"]["features"], train_weights(context), key)
+    keys = jax.random.split(jax.random.key(config.seed), settings.num_clusterings)
+    weights = train_weights(context)
+    return stack([mapped(inputs["features"]["features"], weights, key) for key in keys])
 
-  return Work(finish=finish, row_outputs=by_row)
+  return Work(finish=finish, row_outputs=("labels",))

@@ -11,6 +11,7 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages import clusterings
 from udh_jax.stages.floors import centred_features, fit
 from udh_jax.stages.network import (
   backbone_of,
@@ -27,7 +28,7 @@ FIELDS = (
   "student",
   "bits",
   "soft_labels.temperature",
-  "cluster.num_clusters",
+  *clusterings.FIELDS,
   "seed",
   "dtype",
 )
@@ -84,7 +85,7 @@ def student_start(context: Context, config, teacher, labels):
       "source": "random",
       "sha256": "",
     }
-  module = HashNetwork(backbone, config.bits, config.cluster.num_clusters)
+  module = HashNetwork(backbone, config.bits, clusterings.num_logits(config))
   network = new_network(context, module, about, seed=config.seed, size=student.image_size)
   if student.start == "teacher":
     for kind, tree in backbone_variables(teacher).items():
@@ -98,7 +99,8 @@ def student_start(context: Context, config, teacher, labels):
 def distill(context: Context, config, inputs) -> Work:
   """Trains the hash network on augmented images and the teacher's soft labels.
 
-  L = tau^2 KL(p || softmax(z / tau)), each image weighed by its confidence,
+  L = tau^2 KL(p || softmax(z / tau)), the mean over clusterings, each image weighed by its
+  confidence,
   + lambda_q mean (u - sign(u))^2 + lambda_b mean_bits (mean_i u_i)^2.
 
   Outputs: a network whose ``variables`` are those of `HashNetwork`.
@@ -117,11 +119,11 @@ def distill(context: Context, config, inputs) -> Work:
     relaxed, logits = module.apply({"params": parameters, **constants["fixed"]}, views)
     weights = batch["weight"]
     trusted = weights * constants["confidence"][batch["index"]] ** settings.confidence_power
+    probabilities = constants["probabilities"][batch["index"]]
     divergence = distillation_loss(
-      constants["probabilities"][batch["index"]],
-      logits,
+      *clusterings.as_rows(probabilities, clusterings.heads(logits, config)),
       temperature=config.soft_labels.temperature,
-      weights=trusted,
+      weights=clusterings.row_weights(trusted, config),
     )
     quantisation = quantisation_loss(relaxed, weights=weights)
     balance = bit_balance_loss(relaxed, weights=weights)

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from udh_jax.data.augmentation import augment
 from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages import clusterings
 from udh_jax.stages.features import centred_rows
 from udh_jax.stages.network import backbone_of, plain_view, preprocess
 from udh_jax.stages.rows import map_rows
@@ -14,7 +15,7 @@ FIELDS = (
   "soft_labels",
   "finetune.augment",
   "teacher.image_size",
-  "cluster.num_clusters",
+  *clusterings.FIELDS,
   "seed",
   "dtype",
 )
@@ -24,32 +25,33 @@ def agreement(first, second):
   """How far two predictions of one image agree: their cosine.
 
   Args:
-    first: Probabilities. Array of shape ``[b, K]``.
-    second: The same images' probabilities from another view. Array of shape ``[b, K]``.
+    first: Probabilities. Array of shape ``[b, H, K]``.
+    second: The same images' probabilities from another view. Array of shape ``[b, H, K]``.
 
   Returns:
-    Array of shape ``[b]``, in [0, 1].
+    The mean over the H clusterings, array of shape ``[b]``, in [0, 1].
 
   References:
     Our own measure of label noise; the paper's abstract only says that noise is reduced.
   """
-  norms = jnp.linalg.norm(first, axis=1) * jnp.linalg.norm(second, axis=1)
-  return (first * second).sum(axis=1) / norms
+  norms = jnp.linalg.norm(first, axis=2) * jnp.linalg.norm(second, axis=2)
+  return jnp.mean((first * second).sum(axis=2) / norms, axis=1)
 
 
 def soft_labels(context: Context, config, inputs) -> Work:
   """Predictions of the teacher for every image, from a plain and an augmented view.
 
-  Outputs: ``probabilities`` ``[rows, K]``, the mean of both views' softmax(z / tau); ``confidence``
-  ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]`` of the plain view, centred
-  and of unit length, with the ``length`` ``[rows]`` and the ``centre`` ``[d]`` they had before.
+  Outputs: ``probabilities`` ``[rows, H, K]``, the mean of both views' softmax(z / tau) for each
+  clustering; ``confidence`` ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]``
+  of the plain view, centred and of unit length, with the ``length`` ``[rows]`` and the ``centre``
+  ``[d]`` they had before.
 
   References:
     UDH-ECC, stage 2: "the predictive probability distribution produced from the fine-tuned teacher
     network as the soft pseudo labels"; temperature and confidence are our own.
   """
   teacher, settings, size = inputs["teacher"], config.soft_labels, config.teacher.image_size
-  module = Classifier(backbone_of(teacher, config.dtype), config.cluster.num_clusters)
+  module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   plain, prepare = plain_view(teacher, size), preprocess(teacher)
   key = jax.random.key(config.seed)
 
@@ -57,6 +59,7 @@ def soft_labels(context: Context, config, inputs) -> Work:
     view = augment(key, images, index, size=size, **config.finetune.augment)
     logits, features = module.apply(variables, plain(images))
     other, _ = module.apply(variables, prepare(view))
+    logits, other = (clusterings.heads(z, config) for z in (logits, other))
     softened = [jax.nn.softmax(z / settings.temperature) for z in (logits, other)]
     return {
       "probabilities": (softened[0] + softened[1]) / 2,

@@ -1,0 +1,26 @@
+"""Logits of several clusterings side by side: one head of K-way predictions for each."""
+
+import jax
+import jax.numpy as jnp
+
+FIELDS = ("cluster.num_clusters", "cluster.num_clusterings")
+
+
+def num_logits(config) -> int:
+  """Width of a layer that predicts all clusterings."""
+  return config.cluster.num_clusterings * config.cluster.num_clusters
+
+
+def heads(logits: jax.Array, config) -> jax.Array:
+  """Logits by clustering: ``[b, H * K]`` to ``[b, H, K]``."""
+  return logits.reshape(-1, config.cluster.num_clusterings, config.cluster.num_clusters)
+
+
+def as_rows(*arrays: jax.Array) -> tuple[jax.Array, ...]:
+  """Puts the heads of an image one below the other: ``[b, H, ...]`` to ``[b * H, ...]`` each."""
+  return tuple(array.reshape(-1, *array.shape[2:]) for array in arrays)
+
+
+def row_weights(weights: jax.Array, config) -> jax.Array:
+  """The weight of each image for each of its `as_rows`: ``[b]`` to ``[b * H]``."""
+  return jnp.repeat(weights, config.cluster.num_clusterings)
