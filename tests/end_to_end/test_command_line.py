@@ -1,5 +1,9 @@
+import numpy as np
 import pytest
 from command import codes, metrics, quickstart, run
+from sklearn.datasets import load_digits
+
+import udh_jax
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +23,31 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   for words in ("denominator", "ties", "300 queries", "labels behind the teacher: none"):
     assert words in entry["definition"]
     assert words in output
-  for name in ("neighbours_16bits.png", "precision_recall_16bits.png"):
+  for name in ("neighbours_16bits.png", "precision_recall_16bits.png", "bits_16bits.png"):
     assert (workdir / name).read_bytes().startswith(b"\x89PNG")
   assert list((workdir / "events").glob("events.out.tfevents.*"))
   assert codes(workdir).shape == (1797, 2)
+
+
+def test_the_report_is_one_page_that_reads_well(finished, browser):
+  workdir, _ = finished
+  for width in (400, 1400):
+    seen = browser(workdir / "report_16bits.html", width)
+    assert seen.errors == []
+    assert seen.num_images == seen.num_loaded == 7
+    assert seen.page_width <= width
+    assert "mAP@ALL, 16 bits" in seen.text
+    assert "denominator retrieved, ties by index" in seen.text
+
+
+def test_the_hash_network_of_a_run_makes_its_codes(finished):
+  workdir, _ = finished
+  encoder = udh_jax.load_encoder(workdir / "encoder_16bits")
+  images = (load_digits().images * 255 / 16 + 0.5).astype(np.uint8)[..., None].repeat(3, axis=3)
+  assert encoder.about["picture_size"] == 8
+  assert encoder.about["scores"] == metrics(workdir)[0]["mean_average_precision"]
+  agree = np.unpackbits(encoder(images[:200]) ^ codes(workdir)[:200]).mean()
+  assert agree < 0.002  # the sign of an output near 0 depends on the size of the batch
 
 
 def test_progress_names_stage_step_rate_and_time_left(finished):

@@ -8,7 +8,7 @@ import pytest
 from command import ROOT
 
 from udh_jax.errors import InputError
-from udh_jax.methods.registry import method_stages
+from udh_jax.methods.registry import method
 from udh_jax.methods.run import train
 from udh_jax.runtime.runner import select
 
@@ -58,11 +58,17 @@ def pictures(tmp_path, rng, monkeypatch):
   return folder
 
 
-@pytest.mark.parametrize("preset", ["cifar10", "cifar10_full", "eurosat", "flickr25k", "folder"])
-def test_every_preset_gives_its_stages_all_fields_they_read(preset):
-  config = load("udh_ecc", preset)
+PRESETS = [
+  *(("udh_ecc", name) for name in ("cifar10", "cifar10_full", "eurosat", "flickr25k", "folder")),
+  *(("cibhash", name) for name in ("digits", "cifar10")),
+]
+
+
+@pytest.mark.parametrize(("file", "preset"), PRESETS)
+def test_every_preset_gives_its_stages_all_fields_they_read(file, preset):
+  config = load(file, preset)
   assert config.data.name in preset
-  for stage in method_stages(config):
+  for stage in method(config)[1]:
     assert select(config, stage.fields)
 
 
@@ -92,6 +98,16 @@ def test_an_unreadable_picture_can_be_refused(pictures, tmp_path):
   config.data.update(path=str(pictures), image_size=24, on_unreadable="refuse")
   with pytest.raises(InputError, match=r"notes\.jpg"):
     train(config, tmp_path / "run")
+
+
+def test_the_contrastive_rival_runs_on_the_same_stages(tmp_path):
+  config = load("cibhash", "digits")
+  config.bits = 12
+  config.pretrain.update(steps=2, batch_size=16)
+  config.contrast.update(steps=2, batch_size=15)
+  scores = train(config, tmp_path / "run")
+  assert list(scores) == ["CIBHash", "ITQ", "PCA + rotation", "LSH"]
+  assert all(0 < value < 1 for value in scores.values())
 
 
 def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, tmp_path):

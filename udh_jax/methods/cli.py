@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
 
-from udh_jax.errors import InputError, TrainingError
+from udh_jax.commands.ending import fail, guarded
+from udh_jax.errors import InputError
 from udh_jax.runtime import mesh as mesh_lib
 
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
@@ -14,13 +15,6 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Find the other processes by oneself (TPU pods, Slurm, Open MPI)."
 )
-
-
-def fail(error: BaseException | str) -> None:
-  """Prints one line and leaves with status 2."""
-  text = " ".join(str(error).split())
-  print(f"error: {text}", file=sys.stderr, flush=True)
-  sys.exit(2)
 
 
 def parse(arguments: Sequence[str]) -> list[str]:
@@ -49,20 +43,20 @@ def main(run: Callable[[], None]) -> None:
     run: The program; `InputError` and `TrainingError` end it with one line and status 2.
   """
 
-  def guarded(arguments):
+  def checked(arguments):
     if len(arguments) > 1:
       fail(f"unknown arguments {' '.join(arguments[1:])}; options begin with --.")
     if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
       logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that no user asked for
-    try:
-      mesh_lib.initialize(
-        auto=_DISTRIBUTED.value,
-        coordinator=_COORDINATOR.value,
-        num_processes=_NUM_PROCESSES.value,
-        process_id=_PROCESS_ID.value,
-      )
-      run()
-    except (InputError, TrainingError) as error:
-      fail(error)
+    guarded(join_and_run)
 
-  app.run(guarded, flags_parser=parse)
+  def join_and_run():
+    mesh_lib.initialize(
+      auto=_DISTRIBUTED.value,
+      coordinator=_COORDINATOR.value,
+      num_processes=_NUM_PROCESSES.value,
+      process_id=_PROCESS_ID.value,
+    )
+    run()
+
+  app.run(checked, flags_parser=parse)

@@ -22,20 +22,25 @@ def augmentation(**changes: Any) -> dict[str, Any]:
   } | changes
 
 
-def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
+def _training(**changes: Any) -> dict[str, Any]:
+  """Fields that `udh_jax.stages.training` reads, with ``changes``."""
+  return {
+    "steps": 400,
+    "batch_size": 64,
+    "learning_rate": 3e-4,
+    "head_learning_rate": 3e-3,
+    "weight_decay": 1e-4,
+    "augment": augmentation(),
+  } | changes
 
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
+
+def _shared(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+  """Fields that every method on images has."""
   config = ConfigDict(
     {
-      "method": "udh_ecc",
+      "method": method,
       "seed": 0,
       "bits": 32,
-      # features -> cluster -> finetune, so many times, each from the teacher of the one before.
-      "rounds": 2,
       "dtype": "float32",  # of the networks' arithmetic; bfloat16 is for accelerators
       "checkpoint_every": 100,  # steps between two saves of an unfinished stage
       # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
@@ -45,18 +50,46 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
         "image_size": 96,
       },
       # Only where the teacher has no weights: contrast between two views of an image.
-      "pretrain": {
-        "steps": 400,
-        "batch_size": 256,
-        "learning_rate": 1e-3,
-        "head_learning_rate": 1e-3,
-        "weight_decay": 1e-4,
-        "temperature": 0.3,
-        "projection": 64,
-        "augment": augmentation(),
-      },
+      "pretrain": _training(
+        batch_size=256,
+        learning_rate=1e-3,
+        head_learning_rate=1e-3,
+        temperature=0.3,
+        projection=64,
+      ),
       # Side of the images in each round; the last one serves all rounds that follow.
       "features": {"image_sizes": (224, 96), "batch_size": 64},
+      # `start`: "teacher" begins at the (fine-tuned) teacher's weights, "random" from nothing.
+      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
+      "encode": {"batch_size": 64},
+      # at = 0 ranks the whole database. The words are defined in `mean_average_precision`.
+      # `curve`: cut-offs at which precision, recall and NDCG are noted besides.
+      "score": {
+        "at": 1000,
+        "curve": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+        "denominator": "retrieved",
+        "ties": "index",
+        "empty": "zero",
+      },
+    }
+  )
+  config.data = data_config(data)
+  config.data.update(data_fields)
+  return config
+
+
+def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _shared("udh_ecc", data, data_fields)
+  config.update(
+    {
+      # features -> cluster -> finetune, so many times, each from the teacher of the one before.
+      "rounds": 2,
       # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
       "cluster": {
         "num_clusters": 10,
@@ -66,36 +99,27 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
         "min_size": 0,
         "max_size": 0,
       },
-      "finetune": {
-        "steps": 400,
-        "batch_size": 64,
-        "learning_rate": 3e-4,
-        "head_learning_rate": 3e-3,
-        "weight_decay": 1e-4,
-        "label_smoothing": 0.1,
-        "augment": augmentation(),
-      },
+      "finetune": _training(label_smoothing=0.1),
       "soft_labels": {"temperature": 2.0, "batch_size": 64},
-      # `start`: "teacher" begins at the fine-tuned teacher's weights, "random" from nothing.
-      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
-      "distill": {
-        "steps": 400,
-        "batch_size": 64,
-        "learning_rate": 3e-4,
-        "head_learning_rate": 3e-3,
-        "weight_decay": 1e-4,
-        "quantisation_weight": 0.1,
-        "balance_weight": 0.1,
-        "confidence_power": 1.0,  # 0 trusts all soft labels alike
-        "augment": augmentation(),
-      },
-      "encode": {"batch_size": 64},
-      # at = 0 ranks the whole database. The words are defined in `mean_average_precision`.
-      "score": {"at": 1000, "denominator": "retrieved", "ties": "index", "empty": "zero"},
+      "distill": _training(
+        quantisation_weight=0.1,
+        balance_weight=0.1,
+        confidence_power=1.0,  # 0 trusts all soft labels alike
+      ),
     }
   )
-  config.data = data_config(data)
-  config.data.update(data_fields)
+  return config
+
+
+def cibhash(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of CIBHash with their usual values: the authors' where they are in methods.md.
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _shared("cibhash", data, data_fields)
+  config.contrast = _training(temperature=0.3, divergence_weight=0.001)
   return config
 
 

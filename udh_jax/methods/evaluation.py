@@ -1,39 +1,54 @@
 """Scores of a finished run, each with its definition, and the pictures that go with them."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from udh_jax.coding.binary import unpack_codes
 from udh_jax.data.dataset import ImageDataset
-from udh_jax.files import read_json, write_json
+from udh_jax.encoder import Encoder
+from udh_jax.files import read_json, write_json, write_text
 from udh_jax.report import plots
+from udh_jax.report.page import Section, Table, write_page
 from udh_jax.report.table import markdown_table
-from udh_jax.retrieval.hamming import search
+from udh_jax.retrieval.index import HammingIndex
 from udh_jax.retrieval.metrics import (
+  RetrievalScores,
   average_precision_description,
-  mean_average_precision,
-  precision_recall_by_radius,
+  retrieval_scores,
 )
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context
+from udh_jax.runtime.stage import Context, Stage
+from udh_jax.stages.encode import description, hash_variables
 from udh_jax.stages.network import facts
 
 GALLERY_QUERIES = 8
 GALLERY_NEIGHBOURS = 10
+FLOORS = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
+FLOOR_STAGES = {"tuned_floors": ", fine-tuned teacher", "floors": ""}
 
 
-def run_codes(config: ConfigDict, outputs: Mapping[str, Any]) -> dict[str, Any]:
-  """Packed codes of every image by method, the method's own first; arrays over all devices."""
-  bits = f"{config.bits}bits"
-  codes = {"UDH-ECC": outputs[f"encode_{bits}"]["codes"]}
-  names = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
-  for stage, suffix in ((f"tuned_floors_{bits}", ", fine-tuned teacher"), (f"floors_{bits}", "")):
-    found = outputs[stage]
-    codes |= {names[key] + suffix: found[key] for key in names if key in found}
+def run_codes(
+  title: str, bits: int, names: Sequence[str], outputs: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Packed codes of every image by method, the method's own first; arrays over all devices.
+
+  Args:
+    title: Of the method.
+    bits: Length of the codes.
+    names: Of the stages that have run.
+    outputs: By stage.
+  """
+  codes = {title: outputs[f"encode_{bits}bits"]["codes"]}
+  for stage, suffix in FLOOR_STAGES.items():
+    if f"{stage}_{bits}bits" in names:
+      found = outputs[f"{stage}_{bits}bits"]
+      codes |= {FLOORS[key] + suffix: found[key] for key in FLOORS if key in found}
   return codes
 
 
@@ -56,48 +71,77 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
   return float(counts.max(axis=2).sum() / clusters.size)
 
 
-def definition(config: ConfigDict, dataset: ImageDataset, teacher: Mapping[str, Any]) -> str:
+def definition(config: ConfigDict, dataset: ImageDataset, labels_used: str) -> str:
   """What a score of this run means, in one line: metric, split, labels behind the teacher."""
   score = config.score
   metric = average_precision_description(
     at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
   )
-  return f"{metric}; {dataset.protocol}; labels behind the teacher: {teacher['labels_used']}"
+  return f"{metric}; {dataset.protocol}; labels behind the teacher: {labels_used}"
 
 
 def evaluate(
-  context: Context, config: ConfigDict, outputs: Mapping[str, Any], workdir: pathlib.Path
+  context: Context,
+  config: ConfigDict,
+  title: str,
+  stages: Sequence[Stage],
+  outputs: Mapping[str, Any],
+  workdir: pathlib.Path,
 ) -> dict[str, float]:
-  """Scores the codes of a run, prints the table and writes it and the pictures.
+  """Scores the codes of a run, prints the table and writes what a run leaves for people.
 
-  Every process calls it, process 0 writes: ``metrics.json``, ``metrics_{bits}bits.md``,
-  ``neighbours_{bits}bits.png`` and ``precision_recall_{bits}bits.png`` in the work directory.
+  Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
+  ``metrics_{bits}bits.md``, pictures, ``report_{bits}bits.html`` with all of it, and the hash
+  network, ``encoder_{bits}bits``.
 
   Args:
     context: Devices and images.
     config: The run's configuration.
-    outputs: Outputs of its stages.
+    title: Name of the method.
+    stages: That have run.
+    outputs: Theirs.
     workdir: Where to write.
 
   Returns:
-    Score by method; empty where the images have no labels.
+    mAP by method; empty where the images have no labels.
   """
-  dataset = context.dataset
-  num_rows = len(dataset.images)
+  num_rows = len(context.dataset.images)
+  by_name = {stage.name: stage for stage in stages}
   codes = {
-    name: mesh_lib.to_host(array, num_rows) for name, array in run_codes(config, outputs).items()
+    name: mesh_lib.to_host(array, num_rows)
+    for name, array in run_codes(title, config.bits, list(by_name), outputs).items()
   }
-  rounds = range(1, config.rounds + 1)
-  clusters = [mesh_lib.to_host(outputs[f"cluster_{r}"]["labels"], num_rows) for r in rounds]
+  clusters = [
+    mesh_lib.to_host(outputs[name]["labels"], num_rows)
+    for name in by_name
+    if name.startswith("cluster_")
+  ]
+  student = outputs[by_name[f"encode_{config.bits}bits"].inputs["student"]]
   teacher = facts(outputs["teacher"])
   scores = {}
   if mesh_lib.is_main():
-    scores = _write(config, dataset, codes, clusters, teacher, workdir)
+    scores = _write(config, title, context.dataset, codes, clusters, teacher, workdir)
+    _publish(config, title, context.dataset, student, scores, teacher, workdir)
   mesh_lib.barrier("scored")
   return scores
 
 
-def _write(config, dataset, codes, clusters, teacher, workdir) -> dict[str, float]:
+def _publish(config, title, dataset, student, scores, teacher, workdir) -> None:
+  """Writes the hash network that `udh_jax.load_encoder` reads."""
+  about = {
+    **description(student, config),
+    "picture_size": dataset.image_shape[0],
+    "labels_used": teacher["labels_used"],
+    "method": title,
+    "scores": scores,
+    "definition": definition(config, dataset, teacher["labels_used"]) if scores else None,
+  }
+  folder = workdir / f"encoder_{config.bits}bits"
+  Encoder(jax.tree.map(mesh_lib.to_host, hash_variables(student)), about).save(folder)
+  say(f"Hash network for one's own pictures: {folder}")
+
+
+def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[str, float]:
   bits = config.bits
   queries, database = dataset.splits.query, dataset.splits.database
   scored = dataset.labels is not None and len(queries) > 0
@@ -107,59 +151,190 @@ def _write(config, dataset, codes, clusters, teacher, workdir) -> dict[str, floa
       "for scoring only) to see scores."
     )
     queries = database[np.linspace(0, len(database) - 1, GALLERY_QUERIES).astype(int)]
-  labels = dataset.labels
-  first = next(iter(codes))
-  shown = queries[np.linspace(0, len(queries) - 1, GALLERY_QUERIES).astype(int)]
-  k = min(GALLERY_NEIGHBOURS, len(database))
-  distances, neighbours = search(codes[first][shown], codes[first][database], k)
-  plots.neighbours(
-    workdir / f"neighbours_{bits}bits.png",
-    dataset,
-    shown,
-    database[np.asarray(neighbours)],
-    np.asarray(distances),
-    title=f"{config.data.name}: each query and its {k} nearest by {first}, {bits} bits",
-  )
-  if not scored:
-    return {}
+  heading = f"{title} on {config.data.name}, {bits} bits"
 
-  score = config.score
-  scores, curves = {}, {}
-  for name, packed in codes.items():
-    parts = packed[queries], packed[database], labels[queries], labels[database]
-    scores[name] = mean_average_precision(
-      *parts,
-      at=score.at or None,
+  def picture(name):
+    return workdir / f"{name}_{bits}bits.png"
+
+  def gallery(name, rows, words):
+    """Draws queries with their nearest items."""
+    index = HammingIndex(codes[title][database], [""] * len(database), num_bits=bits)
+    found = index.search(codes[title][rows], min(GALLERY_NEIGHBOURS, len(database)))
+    plots.neighbours(
+      picture(name), dataset, rows, database[found.indices], found.distances, title=words
+    )
+
+  spread = queries[np.linspace(0, len(queries) - 1, GALLERY_QUERIES).astype(int)]
+  gallery("neighbours", spread, f"{config.data.name}: queries, and nearest by {title}, {bits} bits")
+  signs = np.asarray(unpack_codes(codes[title][database], bits), np.float32)
+  with np.errstate(invalid="ignore", divide="ignore"):
+    correlation = np.atleast_2d(np.corrcoef(signs.T))
+  plots.bit_statistics(
+    picture("bits"), (signs > 0).mean(axis=0), correlation, title=f"Bits of {title}"
+  )
+  sections = [
+    Section(
+      "Bits",
+      ["Share of +1 of each bit over the database, and how far bits go together."],
+      picture=picture("bits"),
+    ),
+    Section(
+      "Queries and their nearest",
+      ["Green frames share a label with the query, red ones do not." if scored else "No labels."],
+      picture=picture("neighbours"),
+    ),
+  ]
+  meaning = definition(config, dataset, teacher["labels_used"])
+  scores: dict[str, float] = {}
+  if scored:
+    found = _scores(config, dataset, codes)
+    at = found[title].cutoffs.index(min(config.score.at or len(database), len(database)))
+    scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
+    purities = _purities(dataset, clusters)
+    _write_metrics(config, meaning, teacher, found, scores, purities, workdir)
+    table = _table(config, found, at)
+    text = markdown_table(table.header, table.rows)
+    notes = _notes(found[title], purities)
+    write_text(workdir / f"metrics_{bits}bits.md", f"{text}\n\n{meaning}\n")
+    say("\n".join(["", text, "", meaning, *notes, ""]))
+    order = np.argsort(-found[title].average_precision[:, at], kind="stable")
+    few = min(GALLERY_QUERIES // 2, len(order))
+    for name, rows in (("best", order[:few]), ("worst", order[::-1][:few])):
+      words = f"The {few} {name} of {len(queries)} queries, by average precision"
+      gallery(name, queries[rows], words)
+    caption = dataset.protocol
+    plots.precision_recall(
+      picture("precision_recall"),
+      {name: value.radius_curve for name, value in found.items()},
+      title=f"{config.data.name}, {bits} bits: precision and recall by Hamming radius",
+      caption=caption,
+    )
+    plots.precision_at(
+      picture("precision_at"),
+      {name: (value.cutoffs, value.precision) for name, value in found.items()},
+      title=f"{config.data.name}, {bits} bits: precision of the first N",
+      caption=caption,
+    )
+    own = found[title]
+    plots.distances(
+      picture("distances"),
+      own.relevant_at[: bits + 1],
+      (own.items_at - own.relevant_at)[: bits + 1],
+      title=f"Distances of {title}, {bits} bits",
+      caption=caption,
+    )
+    within = "Pooled over all pairs of a query and a database item, one point a radius from 0 on."
+    sections = [
+      Section("Scores", [meaning, *notes], [table]),
+      Section("Precision and recall", [within], picture=picture("precision_recall")),
+      Section(
+        "Precision of the first N",
+        [f"Ties {config.score.ties}; mean over the queries."],
+        picture=picture("precision_at"),
+      ),
+      Section(
+        "Hamming distances",
+        ["Of pairs that share a label and of others, each adding up to 1."],
+        picture=picture("distances"),
+      ),
+      sections[0],
+      Section("Best queries", [], picture=picture("best")),
+      Section("Worst queries", [], picture=picture("worst")),
+      sections[1],
+    ]
+  write_page(
+    workdir / f"report_{bits}bits.html", title=heading, subtitle=dataset.protocol, sections=sections
+  )
+  return scores
+
+
+def _scores(config, dataset, codes) -> dict[str, RetrievalScores]:
+  queries, database = dataset.splits.query, dataset.splits.database
+  score, labels = config.score, dataset.labels
+  cuts = {n for n in score.get("curve", ()) if n <= len(database)} | {score.at or len(database)}
+  return {
+    name: retrieval_scores(
+      packed[queries],
+      packed[database],
+      labels[queries],
+      labels[database],
+      at=sorted(cuts),
       denominator=score.denominator,
       ties=score.ties,
       empty=score.empty,
     )
-    curves[name] = precision_recall_by_radius(*parts)
-  meaning = definition(config, dataset, teacher)
-  plots.precision_recall(
-    workdir / f"precision_recall_{bits}bits.png",
-    curves,
-    title=f"{config.data.name}, {bits} bits: precision and recall by Hamming radius",
-    caption=dataset.protocol,
-  )
+    for name, packed in codes.items()
+  }
+
+
+def _purities(dataset, clusters) -> list[float]:
+  if dataset.labels.ndim != 1:
+    return []
+  train = dataset.splits.train
+  return [purity(dataset.labels[train], found[train]) for found in clusters]
+
+
+def _table(config, found, at) -> Table:
+  """One row a method; every column's cut-off stands in its head."""
+  first = next(iter(found.values()))
+  cut = f"@{config.score.at}" if config.score.at else "@ALL"
+  header = [
+    "method",
+    f"mAP{cut}, {config.bits} bits",
+    f"NDCG{cut}",
+    f"precision within radius {first.radius}",
+    "queries with none within",
+  ]
+  rows = [
+    [
+      name,
+      f"{value.mean_average_precision[at]:.3f}",
+      f"{value.ndcg[at]:.3f}",
+      f"{value.radius_precision:.3f}",
+      str(value.empty_balls),
+    ]
+    for name, value in found.items()
+  ]
+  return Table(header, rows)
+
+
+def _notes(own: RetrievalScores, purities) -> list[str]:
+  notes = [
+    f"{own.irrelevant_queries} of {own.num_queries} queries have no relevant item in the database; "
+    "a query with nothing within the radius counts 0."
+  ]
+  if purities:
+    notes.append(
+      "Purity of the clusters (labels used for this line only): "
+      + ", ".join(f"round {number} {value:.3f}" for number, value in enumerate(purities, 1))
+    )
+  return notes
+
+
+def _write_metrics(config, meaning, teacher, found, scores, purities, workdir) -> None:
+  """Adds the entry of this code length to ``metrics.json``."""
   entry = {
-    "bits": bits,
+    "bits": config.bits,
     "definition": meaning,
     "teacher": teacher,
     "mean_average_precision": scores,
+    "purity": purities,
+    "curves": {
+      name: {
+        "cutoffs": list(value.cutoffs),
+        "options": value.description,
+        **{
+          field: getattr(value, field).tolist()
+          for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
+        },
+        "radius": value.radius,
+        "radius_precision": value.radius_precision,
+        "empty_balls": value.empty_balls,
+        "irrelevant_queries": value.irrelevant_queries,
+      }
+      for name, value in found.items()
+    },
   }
-  if labels.ndim == 1:
-    train = dataset.splits.train
-    entry["purity"] = [purity(labels[train], c[train]) for c in clusters]
-    say(
-      f"Purity of the {config.cluster.num_clusters} clusters (labels used for this line only): "
-      + ", ".join(f"round {number} {value:.3f}" for number, value in enumerate(entry["purity"], 1))
-    )
   path = workdir / "metrics.json"
-  entries = [e for e in (read_json(path) if path.exists() else []) if e["bits"] != bits]
+  entries = [e for e in (read_json(path) if path.exists() else []) if e["bits"] != config.bits]
   write_json(path, sorted([*entries, entry], key=lambda e: e["bits"]))
-  table = markdown_table(
-    ["method", f"mAP, {bits} bits"], [[name, f"{value:.3f}"] for name, value in scores.items()]
-  )
-  say(f"\n{table}\n\n{meaning}\n")
-  return scores

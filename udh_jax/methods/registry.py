@@ -1,18 +1,38 @@
 """Methods by name."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.methods import udh_ecc
+from udh_jax.methods import cibhash, udh_ecc
 from udh_jax.runtime.stage import Stage
 
-METHODS: dict[str, Callable[[ConfigDict], list[Stage]]] = {"udh_ecc": udh_ecc.stages}
+
+class Method(NamedTuple):
+  """A published system.
+
+  Attributes:
+    title: Its name in tables.
+    stages: From a configuration to its stages, in order. One is called ``teacher``, and one
+      ``encode_{bits}bits``, with the hash network for its ``student``.
+  """
+
+  title: str
+  stages: Callable[[ConfigDict], list[Stage]]
 
 
-def method_stages(config: ConfigDict) -> list[Stage]:
-  """The stages of ``config.method``.
+METHODS = {
+  "udh_ecc": Method("UDH-ECC", udh_ecc.stages),
+  "cibhash": Method("CIBHash", cibhash.stages),
+}
+
+_COUNTS = ("bits", "rounds", "cluster.num_clusters", "cluster.num_clusterings")
+
+
+def method(config: ConfigDict) -> tuple[str, list[Stage]]:
+  """Title and stages of ``config.method``.
 
   Raises:
     InputError: If there is no such method, or a field has no sense for any method.
@@ -21,9 +41,10 @@ def method_stages(config: ConfigDict) -> list[Stage]:
     config.method in METHODS,
     lambda: f"method {config.method!r} is unknown; choose one of {', '.join(sorted(METHODS))}.",
   )
-  require(config.bits >= 1, f"bits is {config.bits}; a code has 1 bit or more.")
-  require(config.rounds >= 1, f"rounds is {config.rounds}; it has to be 1 or more.")
-  for field in ("num_clusters", "num_clusterings"):
-    value = config.cluster[field]
-    require(value >= 1, f"cluster.{field} is {value}; it has to be 1 or more.")
-  return METHODS[config.method](config)
+  for field in _COUNTS:
+    section, _, last = field.rpartition(".")
+    fields = config.get(section, {}) if section else config
+    if last in fields:
+      require(fields[last] >= 1, f"{field} is {fields[last]}; it has to be 1 or more.")
+  found = METHODS[config.method]
+  return found.title, found.stages(config)

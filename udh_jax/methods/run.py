@@ -12,7 +12,7 @@ from udh_jax.data.protocol import write_manifest
 from udh_jax.errors import InputError, require
 from udh_jax.files import read_json, write_json
 from udh_jax.methods.evaluation import evaluate
-from udh_jax.methods.registry import method_stages
+from udh_jax.methods.registry import method
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
 from udh_jax.runtime.runner import Runner, prepare_workdir
@@ -50,21 +50,22 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  stages = method_stages(config)
+  title, stages = method(config)
   prepare_workdir(workdir)
   context = _context(config)
-  available, wanted = len(context.dataset.splits.train), config.cluster.num_clusters
-  require(
-    available >= wanted,
-    f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or "
-    "give more images.",
-  )
+  if "cluster" in config:
+    available, wanted = len(context.dataset.splits.train), config.cluster.num_clusters
+    require(
+      available >= wanted,
+      f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or "
+      "give more images.",
+    )
   runner = Runner(context, config, workdir)
   outputs = runner.run(stages)
   if mesh_lib.is_main():
     write_json(workdir / "config.json", config.to_dict())
     write_manifest(context.dataset, workdir / "splits.json")
-  scores = evaluate(context, config, outputs, workdir)
+  scores = evaluate(context, config, title, stages, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
 
@@ -95,5 +96,6 @@ def score(workdir: str | pathlib.Path, overrides: dict[str, Any] | None = None) 
     except (KeyError, AttributeError):
       raise InputError(f"The stored configuration of {workdir} has no field {field}.") from None
   context = _context(config)
-  outputs = Runner(context, config, workdir).run(method_stages(config), restore_only=True)
-  return evaluate(context, config, outputs, workdir)
+  title, stages = method(config)
+  outputs = Runner(context, config, workdir).run(stages, restore_only=True)
+  return evaluate(context, config, title, stages, outputs, workdir)

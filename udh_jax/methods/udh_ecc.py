@@ -31,10 +31,7 @@ def stages(config: ConfigDict) -> list[Stage]:
     Stages; those that depend on the code length carry it in their names, so that one work directory
     can hold several lengths on the same teacher.
   """
-  if config.teacher.weights:
-    plan = [Stage("teacher", teacher.published_teacher, teacher.PUBLISHED_FIELDS)]
-  else:
-    plan = [Stage("teacher", teacher.contrastive_teacher, teacher.CONTRASTIVE_FIELDS)]
+  plan = [teacher.stage(config)]
   current = "teacher"
   sizes = config.features.image_sizes
   for number in range(1, config.rounds + 1):

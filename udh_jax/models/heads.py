@@ -41,7 +41,7 @@ class HashNetwork(nn.Module):
   Attributes:
     backbone: Maps images to features; see `create_backbone`.
     bits: Length of the codes.
-    num_classes: Number of logits.
+    num_classes: Number of logits; 0 leaves the classifier out.
   """
 
   backbone: nn.Module
@@ -50,7 +50,7 @@ class HashNetwork(nn.Module):
 
   def __post_init__(self):
     require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
-    require(self.num_classes >= 1, f"num_classes is {self.num_classes}; at least 1 is needed.")
+    require(self.num_classes >= 0, f"num_classes is {self.num_classes}; 0 is for no classifier.")
     super().__post_init__()
 
   @nn.compact
@@ -61,12 +61,15 @@ class HashNetwork(nn.Module):
       images: Array of shape ``[b, h, w, 3]``.
 
     Returns:
-      Relaxed codes u = tanh(H f) in (-1, 1), ``[b, bits]``, and logits V u, ``[b, num_classes]``.
+      Relaxed codes u = tanh(H f) in (-1, 1), ``[b, bits]``, and logits V u, ``[b, num_classes]``,
+      or None where there is no classifier.
 
     References:
       methods.md section 1, distil; the loss that uses them is our own definition.
     """
     features = self.backbone(images)
     relaxed = jnp.tanh(nn.Dense(self.bits, dtype=jnp.float32, name="hash")(features))
+    if self.num_classes == 0:
+      return relaxed, None
     logits = nn.Dense(self.num_classes, use_bias=False, dtype=jnp.float32, name="head")(relaxed)
     return relaxed, logits

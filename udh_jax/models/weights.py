@@ -91,7 +91,9 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   source = str(path)
   config = {}
   if source.startswith(HUB):
-    file, config = _download(source)
+    file = download(source, "model.safetensors")
+    config = json.loads(download(source, "config.json").read_text())
+    config = config.get("pretrained_cfg", config)
   else:
     file = pathlib.Path(path)
     require(file.is_file(), f"weights {file} do not exist; give a safetensors file or {HUB}...")
@@ -272,21 +274,30 @@ def _read(file):
     ) from error
 
 
-def _download(source):
+def download(source: str, name: str) -> pathlib.Path:
+  """Fetches a file of a repository on the Hugging Face hub, once.
+
+  Args:
+    source: ``hf-hub:owner/name``.
+    name: Of the file.
+
+  Returns:
+    Where it lies now.
+
+  Raises:
+    InputError: If it cannot be had.
+  """
   from huggingface_hub import hf_hub_download
   from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-  repository = source.removeprefix(HUB)
   try:
-    file = hf_hub_download(repository, "model.safetensors")
-    config = json.loads(pathlib.Path(hf_hub_download(repository, "config.json")).read_text())
+    return pathlib.Path(hf_hub_download(source.removeprefix(HUB), name))
   except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
     reason = str(error).splitlines()[0]
     raise InputError(
       f"{source} could not be downloaded ({reason}); check the name and the connection, or give "
-      "a local safetensors file."
+      "a local file."
     ) from error
-  return pathlib.Path(file), config.get("pretrained_cfg", config)
 
 
 def _labels_of_tag(tag):

@@ -1,7 +1,7 @@
-"""Pictures for people: a gallery of neighbours and precision-recall curves."""
+"""Pictures for people: galleries of neighbours, curves, and what codes look like."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -64,13 +64,127 @@ def neighbours(
         color = RIGHT if _relevant(dataset, query, item) else WRONG
       cells.append((item, f"d = {distance}", color))
     for axis, (item, text, color) in zip(axes[row], cells, strict=True):
-      axis.imshow(dataset.images[int(item)], interpolation="nearest")
-      axis.set_title(text, fontsize=8, pad=2)
-      axis.set_xticks([])
-      axis.set_yticks([])
-      for spine in axis.spines.values():
-        spine.set(color=color, linewidth=3)
+      _picture(axis, dataset.images[int(item)], text, color)
   _save(figure, path)
+
+
+def _picture(axis, image: np.ndarray, text: str, color: str) -> None:
+  axis.imshow(image, interpolation="nearest")
+  axis.set_title(text, fontsize=8, pad=2)
+  axis.set_xticks([])
+  axis.set_yticks([])
+  for spine in axis.spines.values():
+    spine.set(color=color, linewidth=3)
+
+
+def picture_row(
+  path: str | os.PathLike, pictures: Sequence[tuple[np.ndarray, str]], *, title: str
+) -> None:
+  """Draws pictures in reading order, six in a row.
+
+  Args:
+    path: PNG to write.
+    pictures: Image ``[h, w, 3]``, uint8, and the text above it.
+    title: Stands above all.
+  """
+  columns = min(6, len(pictures))
+  rows = -(-len(pictures) // columns)
+  figure = _figure(max(4.0, 1.6 * columns), 1.8 * rows + 0.6)
+  figure.suptitle(title, fontsize=10)
+  axes = figure.subplots(rows, columns, squeeze=False).ravel()
+  for axis, (image, text) in zip(axes, pictures, strict=False):
+    _picture(axis, image, text, NEUTRAL)
+  for axis in axes[len(pictures) :]:
+    axis.set_axis_off()
+  _save(figure, path)
+
+
+def precision_at(
+  path: str | os.PathLike,
+  curves: Mapping[str, tuple[Sequence[int], np.ndarray]],
+  *,
+  title: str,
+  caption: str,
+) -> None:
+  """Draws the precision of the first N items over N.
+
+  Args:
+    path: PNG to write.
+    curves: Cut-offs N and precision at each, by method.
+    title: Stands above.
+    caption: Stands below.
+  """
+  figure, axis = _curves(title, caption)
+  for position, (name, (cuts, precision)) in enumerate(curves.items()):
+    axis.plot(cuts, precision, label=name, **_line(position, name))
+  axis.set(xscale="log", ylim=(0, 1.01), xlabel="items retrieved, N", ylabel="precision@N")
+  axis.legend(fontsize=8)
+  _save(figure, path)
+
+
+def distances(
+  path: str | os.PathLike, same: np.ndarray, other: np.ndarray, *, title: str, caption: str
+) -> None:
+  """Draws how Hamming distances spread, of relevant pairs and of others.
+
+  Args:
+    path: PNG to write.
+    same: Relevant pairs at each distance. Array of shape ``[bits + 1]``.
+    other: The other pairs. Array of shape ``[bits + 1]``.
+    title: Stands above.
+    caption: Stands below.
+  """
+  figure, axis = _curves(title, caption)
+  places = np.arange(len(same))
+  for counts, color, name in ((same, RIGHT, "share a label"), (other, WRONG, "do not")):
+    share = counts / max(counts.sum(), 1)
+    axis.fill_between(
+      places, share, step="mid", alpha=0.45, color=color, label=f"pairs that {name}"
+    )
+  axis.set(xlabel="Hamming distance", ylabel="share of the pairs", xlim=(0, len(same) - 1))
+  axis.set_ylim(bottom=0)
+  axis.legend(fontsize=8)
+  _save(figure, path)
+
+
+def bit_statistics(
+  path: str | os.PathLike, balance: np.ndarray, correlation: np.ndarray, *, title: str
+) -> None:
+  """Draws how even each bit is, and how bits go together.
+
+  Args:
+    path: PNG to write.
+    balance: Share of +1 of each bit. Array of shape ``[bits]``.
+    correlation: Between bits; NaN where a bit is constant. Array of shape ``[bits, bits]``.
+    title: Stands above.
+  """
+  figure = _figure(8.0, 3.6)
+  figure.suptitle(title, fontsize=11)
+  left, right = figure.subplots(1, 2)
+  left.bar(np.arange(len(balance)), balance, color="#34699a")
+  left.axhline(0.5, color="black", linewidth=0.8)
+  left.set(xlabel="bit", ylabel="share of +1", ylim=(0, 1))
+  image = right.imshow(np.abs(correlation), vmin=0, vmax=1, cmap="magma", interpolation="nearest")
+  right.set(xlabel="bit", ylabel="bit", title="|correlation|")
+  figure.colorbar(image, ax=right, shrink=0.8)
+  _save(figure, path)
+
+
+def _curves(title: str, caption: str):
+  figure = _figure(7.0, 5.0)
+  axis = figure.subplots()
+  axis.set_title(title, fontsize=11)
+  axis.grid(alpha=0.3)
+  figure.supxlabel(caption, fontsize=7)
+  return figure, axis
+
+
+def _line(position: int, name: str) -> dict[str, object]:
+  """The first method stands out; those on a fine-tuned teacher are dashed."""
+  return {
+    "linewidth": 2.4 if position == 0 else 1.3,
+    "linestyle": "--" if "fine-tuned" in name else "-",
+  }
 
 
 def precision_recall(
@@ -88,21 +202,9 @@ def precision_recall(
     title: Stands above.
     caption: Stands below: the protocol.
   """
-  figure = _figure(7.0, 5.0)
-  axis = figure.subplots()
+  figure, axis = _curves(title, caption)
   for position, (name, (precision, recall)) in enumerate(curves.items()):
-    axis.plot(
-      recall,
-      precision,
-      marker="o",
-      markersize=3,
-      linewidth=2.4 if position == 0 else 1.3,
-      linestyle="--" if "fine-tuned" in name else "-",
-      label=name,
-    )
+    axis.plot(recall, precision, marker="o", markersize=3, label=name, **_line(position, name))
   axis.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="recall", ylabel="precision")
-  axis.set_title(title, fontsize=11)
-  axis.grid(alpha=0.3)
   axis.legend(fontsize=8)
-  figure.supxlabel(caption, fontsize=7)
   _save(figure, path)

@@ -58,6 +58,9 @@ class RetrievalScores(NamedTuple):
     irrelevant_queries: Queries without a relevant item in the whole database, which count 0 in, or
       are dropped from, ``precision``, ``recall`` and ``ndcg``.
     num_queries: All queries.
+    average_precision: Of each query. float64 array of shape ``[q, cuts]``.
+    items_at: Pairs at each distance. int64 array of shape ``[radii]``.
+    relevant_at: Relevant ones among them.
     description: The options, in words.
   """
 
@@ -73,6 +76,9 @@ class RetrievalScores(NamedTuple):
   empty_balls: int
   irrelevant_queries: int
   num_queries: int
+  average_precision: np.ndarray
+  items_at: np.ndarray
+  relevant_at: np.ndarray
   description: str
 
 
@@ -159,6 +165,9 @@ def retrieval_scores(
     empty_balls=int((within == 0).sum()),
     irrelevant_queries=int((relevant == 0).sum()),
     num_queries=num_queries,
+    average_precision=precisions,
+    items_at=found.items.sum(axis=0),
+    relevant_at=found.relevant.sum(axis=0),
     description=f"{_DENOMINATORS[denominator]}, {_TIES[ties]}, {_EMPTY[empty]}",
   )
 

@@ -9,12 +9,19 @@ from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.network import describe, new_network, preprocess
 from udh_jax.stages.training import train
 
 PUBLISHED_FIELDS = ("teacher",)
 CONTRASTIVE_FIELDS = ("teacher", "pretrain", "seed", "dtype")
+
+
+def stage(config) -> Stage:
+  """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for."""
+  if config.teacher.weights:
+    return Stage("teacher", published_teacher, PUBLISHED_FIELDS)
+  return Stage("teacher", contrastive_teacher, CONTRASTIVE_FIELDS)
 
 
 def published_teacher(context: Context, config, inputs) -> Work:

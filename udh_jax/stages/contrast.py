@@ -1,0 +1,73 @@
+"""A teacher in, a hash network out that tells images apart by two views of each: CIBHash."""
+
+import jax
+
+from udh_jax.data.augmentation import augment
+from udh_jax.losses.contrastive import bernoulli_divergence, nt_xent, straight_through_sign
+from udh_jax.models.heads import HashNetwork
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.network import (
+  backbone_of,
+  backbone_variables,
+  facts,
+  new_network,
+  preprocess,
+)
+from udh_jax.stages.training import train
+
+FIELDS = ("contrast", "student.image_size", "bits", "seed", "dtype")
+
+
+def contrast(context: Context, config, inputs) -> Work:
+  """Trains codes of two views of an image to agree, and of different images to differ.
+
+  L = NT-Xent of the codes b = sign(u), straight-through, + lambda (KL(p || q) + KL(q || p)) / 2 of
+  the chances (1 + u) / 2 of both views.
+
+  Outputs: a network whose ``variables`` are those of `HashNetwork` without a classifier.
+
+  References:
+    Qiu et al., CIBHash, IJCAI 2021. Our own: the backbone is trained too, starting at the teacher,
+    and the hash function is one layer.
+  """
+  settings, size = config.contrast, config.student.image_size
+  teacher = inputs["teacher"]
+  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, 0)
+  network = new_network(context, module, facts(teacher), seed=config.seed, size=size)
+  for kind, tree in backbone_variables(teacher).items():
+    network["variables"].setdefault(kind, {})["backbone"] = tree
+  fixed = {k: v for k, v in network["variables"].items() if k != "params"}
+  prepare = preprocess(network)
+
+  def loss(parameters, constants, batch, key):
+    first, second = (
+      module.apply(
+        {"params": parameters, **constants},
+        prepare(augment(k, batch["image"], batch["index"], size=size, **settings.augment)),
+      )[0]
+      for k in jax.random.split(key)
+    )
+    weights = batch["weight"]
+    contrastive = nt_xent(
+      straight_through_sign(first),
+      straight_through_sign(second),
+      temperature=settings.temperature,
+      weights=weights,
+    )
+    divergence = bernoulli_divergence((1 + first) / 2, (1 + second) / 2, weights=weights)
+    value = contrastive + settings.divergence_weight * divergence
+    return value, {"contrastive": contrastive, "divergence": divergence}
+
+  return train(
+    context,
+    loss,
+    network["variables"]["params"],
+    fixed,
+    rows=context.dataset.splits.train,
+    settings=settings,
+    seed=config.seed,
+    finish=lambda parameters: {
+      "variables": {"params": parameters, **fixed},
+      "about": network["about"],
+    },
+  )
