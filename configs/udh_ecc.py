@@ -57,7 +57,7 @@ def flickr25k():
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
   config = defaults.udh_ecc("folder")
-  config.cluster.num_clusters = 20
+  config.cluster.update(num_clusters=20, num_clusterings=5, num_restarts=1)
   config.score.at = 0
   return config
 

@@ -93,23 +93,17 @@ def _eurosat(config: Any, progress: Any) -> Source:
 def _flickr25k(config: Any, progress: Any) -> Source:
   from udh_jax.data.flickr25k import read_flickr25k
 
-  return read_flickr25k(
-    config.path,
-    image_size=config.image_size,
-    on_unreadable=config.on_unreadable,
-    progress=progress,
-  )
+  return read_flickr25k(config.path, **_file_options(config), progress=progress)
 
 
 def _folder(config: Any, progress: Any) -> Source:
   from udh_jax.data.folder import read_folder
 
-  return read_folder(
-    config.path,
-    image_size=config.image_size,
-    on_unreadable=config.on_unreadable,
-    progress=progress,
-  )
+  return read_folder(config.path, **_file_options(config), progress=progress)
+
+
+def _file_options(config: Any) -> dict[str, Any]:
+  return {"image_size": config.image_size, "on_unreadable": config.on_unreadable}
 
 
 # What each data set reads from the config, with its usual values: the one place where fields are

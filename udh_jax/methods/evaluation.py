@@ -91,7 +91,7 @@ def evaluate(
   """Scores the codes of a run, prints the table and writes what a run leaves for people.
 
   Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
-  ``metrics_{bits}bits.md``, pictures, ``report_{bits}bits.html`` with all of it, and the hash
+  ``metrics_{bits}bits.md``, pictures, ``report.html`` with all of it, and the hash
   network, ``encoder_{bits}bits``.
 
   Args:
@@ -242,9 +242,7 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
       Section("Worst queries", [], picture=picture("worst")),
       sections[1],
     ]
-  write_page(
-    workdir / f"report_{bits}bits.html", title=heading, subtitle=dataset.protocol, sections=sections
-  )
+  write_page(workdir / "report.html", title=heading, subtitle=dataset.protocol, sections=sections)
   return scores
 
 

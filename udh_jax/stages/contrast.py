@@ -6,14 +6,8 @@ from udh_jax.data.augmentation import augment
 from udh_jax.losses.contrastive import bernoulli_divergence, nt_xent, straight_through_sign
 from udh_jax.models.heads import HashNetwork
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import (
-  backbone_of,
-  backbone_variables,
-  facts,
-  new_network,
-  preprocess,
-)
-from udh_jax.stages.training import train
+from udh_jax.stages.network import backbone_of, facts, new_network, preprocess, start_at
+from udh_jax.stages.training import train_network
 
 FIELDS = ("contrast", "student.image_size", "bits", "seed", "dtype")
 
@@ -34,15 +28,13 @@ def contrast(context: Context, config, inputs) -> Work:
   teacher = inputs["teacher"]
   module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, 0)
   network = new_network(context, module, facts(teacher), seed=config.seed, size=size)
-  for kind, tree in backbone_variables(teacher).items():
-    network["variables"].setdefault(kind, {})["backbone"] = tree
-  fixed = {k: v for k, v in network["variables"].items() if k != "params"}
+  start_at(network, teacher)
   prepare = preprocess(network)
 
   def loss(parameters, constants, batch, key):
     first, second = (
       module.apply(
-        {"params": parameters, **constants},
+        {"params": parameters, **constants["fixed"]},
         prepare(augment(k, batch["image"], batch["index"], size=size, **settings.augment)),
       )[0]
       for k in jax.random.split(key)
@@ -58,16 +50,4 @@ def contrast(context: Context, config, inputs) -> Work:
     value = contrastive + settings.divergence_weight * divergence
     return value, {"contrastive": contrastive, "divergence": divergence}
 
-  return train(
-    context,
-    loss,
-    network["variables"]["params"],
-    fixed,
-    rows=context.dataset.splits.train,
-    settings=settings,
-    seed=config.seed,
-    finish=lambda parameters: {
-      "variables": {"params": parameters, **fixed},
-      "about": network["about"],
-    },
-  )
+  return train_network(context, loss, network, {}, settings=settings, seed=config.seed)

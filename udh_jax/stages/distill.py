@@ -15,13 +15,13 @@ from udh_jax.stages import clusterings
 from udh_jax.stages.floors import centred_features, fit
 from udh_jax.stages.network import (
   backbone_of,
-  backbone_variables,
   facts,
   new_network,
   preprocess,
+  start_at,
 )
 from udh_jax.stages.rows import train_weights
-from udh_jax.stages.training import train
+from udh_jax.stages.training import train_network
 
 FIELDS = (
   "distill",
@@ -88,8 +88,7 @@ def student_start(context: Context, config, teacher, labels):
   module = HashNetwork(backbone, config.bits, clusterings.num_logits(config))
   network = new_network(context, module, about, seed=config.seed, size=student.image_size)
   if student.start == "teacher":
-    for kind, tree in backbone_variables(teacher).items():
-      network["variables"].setdefault(kind, {})["backbone"] = tree
+    start_at(network, teacher)
     parameters = network["variables"]["params"]
     parameters["head"] = jax.tree.map(jnp.zeros_like, parameters["head"])
     parameters["hash"] = mesh_lib.replicate(context.mesh, itq_layer(context, config, labels))
@@ -111,7 +110,6 @@ def distill(context: Context, config, inputs) -> Work:
   settings, size = config.distill, config.student.image_size
   labels = inputs["soft_labels"]
   module, network = student_start(context, config, inputs["teacher"], labels)
-  fixed = {k: v for k, v in network["variables"].items() if k != "params"}
   prepare = preprocess(network)
 
   def loss(parameters, constants, batch, key):
@@ -133,20 +131,7 @@ def distill(context: Context, config, inputs) -> Work:
     return value, {"divergence": divergence, "quantisation": quantisation, "balance": balance}
 
   constants = {
-    "fixed": fixed,
     "probabilities": labels["probabilities"],
     "confidence": labels["confidence"],
   }
-  return train(
-    context,
-    loss,
-    network["variables"]["params"],
-    constants,
-    rows=context.dataset.splits.train,
-    settings=settings,
-    seed=config.seed,
-    finish=lambda parameters: {
-      "variables": {"params": parameters, **fixed},
-      "about": network["about"],
-    },
-  )
+  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)

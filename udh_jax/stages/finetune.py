@@ -7,14 +7,8 @@ from udh_jax.losses.classification import smoothed_cross_entropy
 from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages import clusterings
-from udh_jax.stages.network import (
-  backbone_of,
-  backbone_variables,
-  facts,
-  new_network,
-  preprocess,
-)
-from udh_jax.stages.training import train
+from udh_jax.stages.network import backbone_of, facts, new_network, preprocess, start_at
+from udh_jax.stages.training import train_network
 
 FIELDS = ("finetune", "teacher.image_size", *clusterings.FIELDS, "seed", "dtype")
 
@@ -32,8 +26,7 @@ def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
   size, seed = config.teacher.image_size, config.seed + seed_offset
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   network = new_network(context, module, facts(teacher), seed=seed, size=size)
-  network["variables"]["params"]["backbone"] = backbone_variables(teacher)["params"]
-  fixed = {"batch_stats": {"backbone": backbone_variables(teacher).get("batch_stats", {})}}
+  start_at(network, teacher)
   prepare = preprocess(teacher)
 
   def loss(parameters, constants, batch, key):
@@ -48,16 +41,5 @@ def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
     right = (logits.argmax(axis=1) == labels) * weights
     return value, {"agreement": right.sum() / jnp.maximum(weights.sum(), 1.0)}
 
-  return train(
-    context,
-    loss,
-    network["variables"]["params"],
-    {"fixed": fixed, "labels": inputs["clustering"]["labels"]},
-    rows=context.dataset.splits.train,
-    settings=settings,
-    seed=seed,
-    finish=lambda parameters: {
-      "variables": {"params": parameters, **fixed},
-      "about": network["about"],
-    },
-  )
+  constants = {"labels": inputs["clustering"]["labels"]}
+  return train_network(context, loss, network, constants, settings=settings, seed=seed)

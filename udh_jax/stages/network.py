@@ -78,3 +78,9 @@ def new_network(
     "variables": mesh_lib.replicate(context.mesh, variables),
     "about": mesh_lib.replicate(context.mesh, describe(about)),
   }
+
+
+def start_at(network: Network, teacher: Network) -> None:
+  """Gives a new network's backbone the variables of the teacher's."""
+  for kind, tree in backbone_variables(teacher).items():
+    network["variables"].setdefault(kind, {})["backbone"] = tree

@@ -129,3 +129,35 @@ def train(
     finish=lambda state: finish(state["parameters"]),
     images_per_step=settings.batch_size,
   )
+
+
+def train_network(
+  context: Context, loss: Loss, network: Any, constants: Any, *, settings: ConfigDict, seed: int
+) -> Work:
+  """Work that trains the parameters of a network on the training images.
+
+  Args:
+    context: Devices and images.
+    loss: See `Loss`; what of the network's variables is not trained is in ``constants["fixed"]``.
+    network: ``variables`` and ``about``, see `udh_jax.stages.network`.
+    constants: What else ``loss`` reads, on all devices.
+    settings: See `train`.
+    seed: See `train`.
+
+  Returns:
+    The work; its outputs are the trained network.
+  """
+  fixed = {kind: tree for kind, tree in network["variables"].items() if kind != "params"}
+  return train(
+    context,
+    loss,
+    network["variables"]["params"],
+    {"fixed": fixed, **constants},
+    rows=context.dataset.splits.train,
+    settings=settings,
+    seed=seed,
+    finish=lambda parameters: {
+      "variables": {"params": parameters, **fixed},
+      "about": network["about"],
+    },
+  )

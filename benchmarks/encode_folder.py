@@ -1,0 +1,62 @@
+"""Images a second from a folder of pictures to codes, and what of it is decoding.
+
+python benchmarks/encode_folder.py --encoder runs/mine/encoder_32bits --images PICTURES
+"""
+
+import argparse
+import os
+import pathlib
+import platform
+import time
+
+import jax
+import numpy as np
+
+from udh_jax import load_encoder
+from udh_jax.commands.encode import decoded
+from udh_jax.data.pictures import list_pictures
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--encoder", required=True)
+  parser.add_argument("--images", required=True)
+  parser.add_argument("--batch-size", type=int, default=64)
+  parser.add_argument("--picture-size", type=int, help="side to decode to; the encoder's own")
+  options = parser.parse_args()
+  encoder = load_encoder(options.encoder)
+  folder, batch_size = pathlib.Path(options.images), options.batch_size
+  files = list_pictures(folder)
+  files = files[: len(files) // batch_size * batch_size]
+  size = options.picture_size or encoder.about["picture_size"]
+  pictures = np.zeros((batch_size, size, size, 3), np.uint8)
+  encoder(pictures)  # compiled from here on
+
+  def rate(run):
+    start = time.perf_counter()
+    run()
+    return len(files) / (time.perf_counter() - start)
+
+  def decode():
+    for _ in decoded(folder, files, size, batch_size):
+      pass
+
+  def network():
+    for _ in range(len(files) // batch_size):
+      encoder(pictures)
+
+  def both():
+    for _, batch, _ in decoded(folder, files, size, batch_size):
+      encoder(np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0))))
+
+  decode()  # the files are in memory from here on
+  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}, {jax.devices()[0]}")
+  print(f"{len(files)} pictures decoded to {size} x {size}, batches of {batch_size}\n")
+  print("| | images/s |")
+  print("| --- | ---: |")
+  for name, run in (("decoding alone", decode), ("network alone", network), ("both", both)):
+    print(f"| {name} | {rate(run):.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+  main()
