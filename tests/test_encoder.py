@@ -65,7 +65,7 @@ def pictures(tmp_path, rng):
 
 def test_codes_are_signs_of_the_hash_layer(encoder, images):
   module = create_backbone("small_convnet", padding="symmetric")
-  view = jax.image.resize(images / np.float32(255), (9, 16, 16, 3), "bilinear")
+  view = jax.image.resize(images / np.float32(255), (9, 16, 16, 3), "bicubic").clip(0, 1)
   features = module.apply(encoder.variables["backbone"], (view - 0.5) / 0.25)
   outputs = np.asarray(features) @ np.asarray(encoder.variables["hash"]["kernel"])
   signs = np.asarray(unpack_codes(encoder(images), 12))
