@@ -13,9 +13,12 @@ from udh_jax.methods import defaults
 def cifar10():
   """CIFAR-10 on two CPU cores; docs/method.md says what the clusterings were chosen by."""
   config = defaults.udh_ecc("cifar10")
+  config.rounds = 1
+  config.teacher.image_size = config.student.image_size = 128
+  config.features.image_sizes = (160,)
   config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1, max_iterations=30)
   config.finetune.update(steps=400, learning_rate=4e-4)
-  config.distill.update(steps=400, learning_rate=3e-4)
+  config.distill.update(steps=300, learning_rate=3e-4)
   return config
 
 

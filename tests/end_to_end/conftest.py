@@ -19,8 +19,16 @@ addEventListener("load", () => {
     page_width: document.documentElement.scrollWidth,
     text: document.body.innerText,
   });
+  parent.postMessage(document.body.dataset.seen, "*");
 });
 </script>
+"""
+# A window is never narrower than 500 pixels; a frame in it may be.
+_FRAME = """<!doctype html><link rel="icon" href="data:,">
+<script>
+addEventListener("message", (event) => { document.body.dataset.seen = event.data; });
+</script>
+<iframe src="page.html" style="border: 0; width: %dpx; height: 900px"></iframe>
 """
 
 
@@ -31,7 +39,7 @@ class Seen(NamedTuple):
     errors: Lines that its console shows.
     num_images: Images on the page.
     num_loaded: Those that are there.
-    page_width: In CSS pixels; wider than the window means scrolling sideways.
+    page_width: In CSS pixels; wider than asked for means scrolling sideways.
     text: All text that can be read.
   """
 
@@ -44,7 +52,7 @@ class Seen(NamedTuple):
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory):
-  """A function from an HTML file and the width of the window to what is `Seen`."""
+  """A function from an HTML file and a width to what is `Seen`."""
   program = shutil.which("chromium") or shutil.which("google-chrome")
   if program is None:
     pytest.skip("chromium is not installed (apt-get install chromium)")
@@ -53,6 +61,8 @@ def browser(tmp_path_factory):
   def see(path, width):
     page = folder / "page.html"
     page.write_text(path.read_text().replace("</body>", _PROBE + "</body>"))
+    frame = folder / "frame.html"
+    frame.write_text(_FRAME % width)
     done = subprocess.run(
       [
         program,
@@ -62,10 +72,10 @@ def browser(tmp_path_factory):
         "--disable-dev-shm-usage",
         "--enable-logging=stderr",
         f"--user-data-dir={folder / 'profile'}",
-        f"--window-size={width},1000",
+        "--window-size=1600,1000",
         "--virtual-time-budget=5000",
         "--dump-dom",
-        page.as_uri(),
+        frame.as_uri(),
       ],
       capture_output=True,
       text=True,
