@@ -16,7 +16,7 @@ def get_config():
     crop_scale=(0.6, 1.0), crop_ratio=(0.8, 1.25), padding=0.1, flip=False, color=0.2
   )
   config.teacher.update(backbone="small_convnet", weights="", image_size=size)
-  config.pretrain.update(steps=150, augment=digits)
+  config.pretrain.update(steps=200, augment=digits)
   config.features.update(image_sizes=(size,), batch_size=256)
   config.finetune.update(
     steps=150, batch_size=128, learning_rate=1e-3, head_learning_rate=1e-3, augment=digits

@@ -11,7 +11,7 @@ from udh_jax.methods import defaults
 
 
 def cifar10():
-  """CIFAR-10 on two CPU cores; docs/method.md says what the clusterings were chosen by."""
+  """CIFAR-10 on two CPU cores; docs/method.md says what sizes and clusterings were chosen by."""
   config = defaults.udh_ecc("cifar10")
   config.rounds = 1
   config.teacher.image_size = config.student.image_size = 128
@@ -38,7 +38,10 @@ def accelerated(data: str, **data_fields):
 
 def cifar10_full():
   """CIFAR-10 with all 10,000 test images as queries."""
-  return accelerated("cifar10", num_queries=10_000)
+  config = accelerated("cifar10", num_queries=10_000)
+  config.teacher.image_size = config.student.image_size = 160
+  config.features.image_sizes = (160,)
+  return config
 
 
 def eurosat():

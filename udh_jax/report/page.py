@@ -21,8 +21,9 @@ section { background: #fff; border: 1px solid #dde3e9; border-radius: 8px; paddi
 p { margin: 4px 0 10px; max-width: 75ch; }
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 4px 14px 4px 0; text-align: right; white-space: nowrap;
+th, td { padding: 4px 0 4px 14px; text-align: right; vertical-align: bottom;
   border-bottom: 1px solid #e8edf1; }
+th:first-child, td:first-child { padding-left: 0; }
 th:first-child, td:first-child { text-align: left; }
 tbody tr:first-child td { font-weight: 600; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
