@@ -339,11 +339,11 @@ class HammingIndex:
     if not len(queries):
       return Neighbours(*np.zeros((2, 0, k), np.int32))
     distances, indices = self._flat.search(queries, k)
-    order = np.lexsort((indices, distances))
-    return Neighbours(
-      np.take_along_axis(distances, order, axis=1),
-      np.take_along_axis(indices, order, axis=1).astype(np.int32),
-    )
+    steps = np.diff(distances, axis=1)
+    if not ((steps > 0) | ((steps == 0) & (np.diff(indices, axis=1) > 0))).all():
+      order = np.lexsort((indices, distances))
+      distances, indices = (np.take_along_axis(a, order, axis=1) for a in (distances, indices))
+    return Neighbours(distances, indices.astype(np.int32))
 
 
 # Options of each kind with their usual values; 0 cells follow the number of items, 0 bits of a key

@@ -228,18 +228,20 @@ def _rank(keys, items, relevant, *, cuts, gain_bits):
   for start in range(0, len(keys), _BLOCK):
     block = keys[start : start + _BLOCK]
     if largest < len(keys):
-      block = block[block < limit]
+      block = block[np.flatnonzero(block < limit)]  # quicker than by the mask itself
     distances = block >> gain_bits
     order = np.argsort(distances, kind="stable")  # a radix sort, for narrow integers
     gains = (block & ((1 << gain_bits) - 1))[order]
-    hits = np.flatnonzero(gains)  # places of relevant items in this block's order
-    distance = distances[order[hits]]
-    counts = np.bincount(distances, minlength=len(items))
-    hit_counts = np.bincount(distance, minlength=len(items))
-    ranks = hits + (place - (counts.cumsum() - counts))[distance] + 1
-    among = np.arange(1, len(hits) + 1) + (found - (hit_counts.cumsum() - hit_counts))[distance]
+    hits = np.flatnonzero(gains > 0)  # places of relevant items in this block's order
+    ranks, among = hits + 1, np.arange(1, len(hits) + 1)
+    if len(keys) > _BLOCK:  # other blocks' items stand between these
+      distance = distances[order[hits]]
+      counts = np.bincount(distances, minlength=len(items))
+      hit_counts = np.bincount(distance, minlength=len(items))
+      ranks += (place - (counts.cumsum() - counts))[distance]
+      among += (found - (hit_counts.cumsum() - hit_counts))[distance]
+      place, found = place + counts, found + hit_counts
     values = np.stack([among / ranks, np.ones(len(hits)), gains[hits] * discounts(ranks)])
     sums = np.concatenate([np.zeros((3, 1)), values.cumsum(axis=1)], axis=1)
     totals += sums[:, np.searchsorted(ranks, cuts, side="right")]
-    place, found = place + counts, found + hit_counts
   return totals
