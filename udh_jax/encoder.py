@@ -1,5 +1,6 @@
 """A trained hash network on its own: pictures in, packed codes out."""
 
+import functools
 import hashlib
 import json
 import os
@@ -82,7 +83,7 @@ class Encoder:
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
     return np.asarray(self._encode(self.variables, images))
 
-  @property
+  @functools.cached_property
   def digest(self) -> str:
     """SHA-256 of all that decides the codes."""
     made_of = {key: self.about[key] for key in (*_READ_BY_CODES_OF, "picture_size")}

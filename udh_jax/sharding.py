@@ -1,10 +1,15 @@
-"""Reductions over a mapped axis that may be absent, so that kernels are written once."""
+"""Rows over devices, and reductions over a mapped axis that may be absent.
+
+So kernels are written once, for one device and for many.
+"""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def psum(tree: Any, axis_name: str | None) -> Any:
@@ -42,3 +47,23 @@ def varying(tree: Any, axis_name: str | None) -> Any:
     return tree
   always = lax.axis_index(axis_name) >= 0
   return jax.tree.map(lambda leaf: jnp.where(always, leaf, leaf), tree)
+
+
+def split_rows(mesh: Mesh, array: np.ndarray, *, fill: Any = 0) -> jax.Array:
+  """Lays host rows ``[n, ...]``, which every process holds, out over the devices.
+
+  Args:
+    mesh: Devices with one axis.
+    array: Array of shape ``[n, ...]``.
+    fill: What stands in the rows after the last, which make the blocks of all devices equal.
+
+  Returns:
+    Array of shape ``[padded rows, ...]``; at least one row a device.
+  """
+  array = np.asarray(array)
+  (axis,) = mesh.axis_names
+  rows = mesh.size * max(1, -(-len(array) // mesh.size))
+  padded = np.full((rows, *array.shape[1:]), fill, array.dtype)
+  padded[: len(array)] = array
+  sharding = NamedSharding(mesh, PartitionSpec(axis))
+  return jax.make_array_from_callback(padded.shape, sharding, lambda index: padded[index])

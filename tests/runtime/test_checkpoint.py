@@ -8,6 +8,7 @@ import pytest
 
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.sharding import split_rows
 
 
 def one_device_mesh():
@@ -17,7 +18,7 @@ def one_device_mesh():
 
 def tree_on(mesh, rows):
   return {
-    "features": mesh_lib.shard_rows(mesh, rows),
+    "features": split_rows(mesh, rows),
     "variables": mesh_lib.replicate(mesh, {"layer": {"kernel": np.arange(6.0).reshape(2, 3)}}),
   }
 
@@ -86,10 +87,10 @@ def test_nothing_saved_gives_the_first_state(tmp_path, mesh):
 
 
 def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rng):
-  rows = {"rows": {"features": mesh_lib.shard_rows(mesh, rng.normal(size=(13, 2)))}}
+  rows = {"rows": {"features": split_rows(mesh, rng.normal(size=(13, 2)))}}
   checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh).save(1, rows, row_keys=("rows",))
   single = one_device_mesh()
-  start = {"rows": {"features": mesh_lib.shard_rows(single, np.zeros((13, 2)))}}
+  start = {"rows": {"features": split_rows(single, np.zeros((13, 2)))}}
   step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=single).restore(start)
   assert step == 0
   assert state is start

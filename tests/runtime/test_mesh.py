@@ -4,6 +4,7 @@ import pytest
 
 from udh_jax.errors import InputError
 from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.sharding import split_rows
 
 
 @pytest.mark.parametrize("num_rows", [1, 7, 8, 9, 225, 1797])
@@ -25,7 +26,7 @@ def test_batches_cover_every_row_at_the_place_where_it_is_written(
 
 def test_rows_come_back_from_the_devices_as_they_went(mesh, rng):
   array = rng.normal(size=(13, 3)).astype(np.float32)
-  sharded = mesh_lib.shard_rows(mesh, array, fill=-1)
+  sharded = split_rows(mesh, array, fill=-1)
   assert sharded.shape == (16, 3)
   assert {s.data.shape for s in sharded.addressable_shards} == {(2, 3)}
   np.testing.assert_array_equal(mesh_lib.to_host(sharded, 13), array)

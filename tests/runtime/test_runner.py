@@ -13,6 +13,7 @@ from udh_jax.errors import InputError, TrainingError
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import Runner, prepare_workdir, select
 from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.sharding import split_rows
 
 STEPS = 10
 
@@ -167,7 +168,7 @@ def test_a_workdir_that_cannot_be_written_is_refused(tmp_path):
 
 def test_rows_of_outputs_stay_on_their_devices(context, config, tmp_path):
   def build(context, config, inputs):
-    rows = mesh_lib.shard_rows(context.mesh, np.arange(13))
+    rows = split_rows(context.mesh, np.arange(13))
     return Work(finish=lambda state: {"rows": rows}, row_outputs=("rows",))
 
   stages = [Stage("rows", build, ())]

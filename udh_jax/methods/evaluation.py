@@ -15,7 +15,7 @@ from udh_jax.files import read_json, write_json, write_text
 from udh_jax.report import plots
 from udh_jax.report.page import Section, Table, write_page
 from udh_jax.report.table import markdown_table
-from udh_jax.retrieval.index import HammingIndex
+from udh_jax.retrieval.hamming import search
 from udh_jax.retrieval.metrics import (
   RetrievalScores,
   average_precision_description,
@@ -158,11 +158,9 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
 
   def gallery(name, rows, words):
     """Draws queries with their nearest items."""
-    index = HammingIndex(codes[title][database], [""] * len(database), num_bits=bits)
-    found = index.search(codes[title][rows], min(GALLERY_NEIGHBOURS, len(database)))
-    plots.neighbours(
-      picture(name), dataset, rows, database[found.indices], found.distances, title=words
-    )
+    packed, k = codes[title], min(GALLERY_NEIGHBOURS, len(database))
+    distances, indices = map(np.asarray, search(packed[rows], packed[database], k))
+    plots.neighbours(picture(name), dataset, rows, database[indices], distances, title=words)
 
   spread = queries[np.linspace(0, len(queries) - 1, GALLERY_QUERIES).astype(int)]
   gallery("neighbours", spread, f"{config.data.name}: queries, and nearest by {title}, {bits} bits")

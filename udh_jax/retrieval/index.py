@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 
 from udh_jax.coding.binary import require_packed
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_atomically
-from udh_jax.retrieval.hamming import Neighbours, search
+from udh_jax.retrieval.hamming import Neighbours, hamming_distance, search
+from udh_jax.sharding import split_rows
 
 MAGIC = b"UDHINDEX"
 VERSION = 1
@@ -159,12 +160,12 @@ class HammingIndex:
     """
     queries = self._same_width(queries)
     require(radius >= 0, f"HammingIndex.radius_search: radius is {radius}, expected 0 or more.")
-    found = []
+    codes, found = jax.device_put(self.codes), []
     for query in queries:
-      distances = _distances(query, self.codes)
+      distances = np.asarray(hamming_distance(query[None], codes)[0])
       indices = np.flatnonzero(distances <= radius)
       order = np.argsort(distances[indices], kind="stable")
-      found.append(Hits(distances[indices][order].astype(np.int32), indices[order]))
+      found.append(Hits(distances[indices][order], indices[order]))
     return found
 
   def save(self, path: str | os.PathLike) -> None:
@@ -256,7 +257,7 @@ class HammingIndex:
   def to_faiss(self, kind: str = "flat", **options: int) -> Any:
     """The same codes as a FAISS binary index, to use or to write with faiss.write_index_binary.
 
-    Only "flat" is exact, and even that orders ties its own way. Codes whose length is not a
+    Only "flat" is exact. Codes whose length is not a
     multiple of 8 keep their padding bits, which never count.
 
     Args:
@@ -364,26 +365,15 @@ def _faiss() -> Any:
   return faiss
 
 
-def _distances(query: np.ndarray, codes: np.ndarray) -> np.ndarray:
-  """Distances of one code to all, ``[n]``."""
-  return np.bitwise_count(codes ^ query).sum(axis=1, dtype=np.int32)
-
-
 def _sharded_search(queries: np.ndarray, codes: np.ndarray, k: int, mesh: Mesh) -> Neighbours:
-  (axis,) = mesh.axis_names
-  padding = -len(codes) % mesh.size
-  rows = NamedSharding(mesh, PartitionSpec(axis))
-  padded = np.pad(codes, ((0, padding), (0, 0)))
-  valid = np.arange(len(padded)) < len(codes)
-  placed = [
-    jax.make_array_from_callback(array.shape, rows, lambda index, array=array: array[index])
-    for array in (padded, valid)
-  ]
-  return Neighbours(*map(np.asarray, _mapped_search(mesh, axis, k)(queries, *placed)))
+  placed = (split_rows(mesh, array) for array in (codes, np.ones(len(codes), bool)))
+  return Neighbours(*map(np.asarray, _mapped_search(mesh, k)(queries, *placed)))
 
 
 @functools.lru_cache(maxsize=16)
-def _mapped_search(mesh: Mesh, axis: str, k: int):
+def _mapped_search(mesh: Mesh, k: int):
+  (axis,) = mesh.axis_names
+
   def run(queries, codes, valid):
     return search(queries, codes, k, valid=valid, axis_name=axis)
 

@@ -31,42 +31,36 @@ def profile_on_devices(
   Returns:
     The profile, in every process.
   """
-  (axis,) = mesh.axis_names
-  num_items = len(pairs.database)
-  padding = -num_items % mesh.size
-  rows = jax.NamedSharding(mesh, PartitionSpec(axis))
-
-  def split(array):
-    padded = np.pad(np.asarray(array), [(0, padding)] + [(0, 0)] * (array.ndim - 1))
-    return jax.make_array_from_callback(padded.shape, rows, lambda index: padded[index])
-
-  kernel = functools.partial(
-    count_and_rank,
-    cuts=cuts,
-    num_distances=pairs.num_distances,
-    max_gain=pairs.max_gain,
-    by_index=by_index,
-    axis_name=axis,
-  )
-  mapped = jax.jit(
-    jax.shard_map(
-      kernel,
-      mesh=mesh,
-      in_specs=(PartitionSpec(), PartitionSpec(), *[PartitionSpec(axis)] * 3),
-      out_specs=PartitionSpec(),
-    )
-  )
+  items = pairs.database, pairs.database_marks, np.ones(len(pairs.database), bool)
+  mapped = _mapped(mesh, cuts, pairs.num_distances, pairs.max_gain, by_index, _CHUNK, _ITEMS)
   found = mapped(
     *(np.asarray(array) for array in (pairs.queries, pairs.query_marks)),
-    split(pairs.database),
-    split(pairs.database_marks),
-    split(np.ones(num_items, bool)),
+    *(sharding.split_rows(mesh, array) for array in items),
   )
   items, relevant, gains, levels, *sums = (np.asarray(array) for array in found)
   if not by_index:
     sums = [np.zeros((len(items), 0))] * 3
   counts = (array.astype(np.int64) for array in (items, relevant, gains, levels))
   return Profile(*counts, *(array.astype(np.float64) for array in sums))
+
+
+@functools.lru_cache(maxsize=16)
+def _mapped(mesh, cuts, num_distances, max_gain, by_index, *sizes):
+  """`count_and_rank` over the devices, compiled once for all codes of one kind."""
+  del sizes  # of chunks, which decide what is compiled
+  (axis,) = mesh.axis_names
+  kernel = functools.partial(
+    count_and_rank,
+    cuts=cuts,
+    num_distances=num_distances,
+    max_gain=max_gain,
+    by_index=by_index,
+    axis_name=axis,
+  )
+  rows, whole = PartitionSpec(axis), PartitionSpec()
+  return jax.jit(
+    jax.shard_map(kernel, mesh=mesh, in_specs=(whole, whole, rows, rows, rows), out_specs=whole)
+  )
 
 
 def count_and_rank(
@@ -109,21 +103,8 @@ def count_and_rank(
   num_queries, num_items = queries.shape[0], database.shape[0]
   gain_bits = max_gain.bit_length()
   block = min(_ITEMS, num_items)
-  num_blocks = -(-num_items // block)
-  pad = num_blocks * block - num_items
-
-  def blocks(array):
-    padded = jnp.pad(array, [(0, pad)] + [(0, 0)] * (array.ndim - 1))
-    return padded.reshape(num_blocks, block, *array.shape[1:])
-
-  database = blocks(database), blocks(database_marks), blocks(valid)
   chunk = max(1, min(num_queries, _CHUNK // block))
-  num_chunks = -(-num_queries // chunk)
-  pad_queries = num_chunks * chunk - num_queries
-
-  def chunks(array):
-    padded = jnp.pad(array, [(0, pad_queries)] + [(0, 0)] * (array.ndim - 1))
-    return padded.reshape(num_chunks, chunk, *array.shape[1:])
+  database = tuple(_grouped(array, block) for array in (database, database_marks, valid))
 
   def ordered(query, items):
     """Distances and gains of a block in order, where each distance begins, and relevant before."""
@@ -201,8 +182,14 @@ def count_and_rank(
     sums = rank(query, totals[:2], offsets)
     return (*totals, *sharding.psum(sums, axis_name))
 
-  found = lax.map(run, (chunks(queries), chunks(query_marks)))
+  found = lax.map(run, (_grouped(queries, chunk), _grouped(query_marks, chunk)))
   return tuple(a.reshape(-1, *a.shape[2:])[:num_queries] for a in found)
+
+
+def _grouped(array: jax.Array, size: int) -> jax.Array:
+  """Rows ``[n, ...]`` in groups ``[g, size, ...]``, the last one filled up with zeros."""
+  padded = jnp.pad(array, [(0, -len(array) % size)] + [(0, 0)] * (array.ndim - 1))
+  return padded.reshape(-1, size, *array.shape[1:])
 
 
 def _earlier(array: jax.Array, axis_name: str | None) -> jax.Array:

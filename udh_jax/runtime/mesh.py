@@ -157,14 +157,6 @@ def shard_local(mesh: Mesh, local: np.ndarray) -> jax.Array:
   )
 
 
-def shard_rows(mesh: Mesh, array: np.ndarray, *, fill: Any = 0) -> jax.Array:
-  """Lays host rows ``[n, ...]``, which every process holds, out over the devices, padded."""
-  layout = RowLayout(len(array), mesh.size)
-  padded = np.full((layout.padded_rows, *array.shape[1:]), fill, array.dtype)
-  padded[: len(array)] = array
-  return jax.make_array_from_callback(padded.shape, row_sharding(mesh), lambda i: padded[i])
-
-
 def to_host(array: jax.Array, rows: int | Sequence[int] | None = None) -> np.ndarray:
   """The whole array in every process's memory; of a padded one, the first ``rows`` rows."""
   if not array.is_fully_addressable and not array.is_fully_replicated:

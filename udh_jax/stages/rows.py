@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from udh_jax.data.loader import read_batches
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.sharding import split_rows
 
 
 def map_rows(
@@ -93,4 +94,4 @@ def train_weights(context: Context) -> jax.Array:
   """1 for rows of the training split and 0 for others and for padding; float32, by rows."""
   mask = np.zeros(len(context.dataset.images), np.float32)
   mask[context.dataset.splits.train] = 1.0
-  return mesh_lib.shard_rows(context.mesh, mask)
+  return split_rows(context.mesh, mask)
