@@ -9,9 +9,12 @@ from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.errors import InputError
 
 
+def made(images, shape, *, dtype=np.uint8, texts=None):
+  return types.SimpleNamespace(images=images, image_shape=shape, image_dtype=dtype, texts=texts)
+
+
 def memory_dataset(rng, count=20, shape=(4, 5, 3)):
-  images = rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-  return types.SimpleNamespace(images=images, image_shape=shape)
+  return made(rng.integers(0, 256, (count, *shape), dtype=np.uint8), shape)
 
 
 def reader_threads():
@@ -67,7 +70,7 @@ def test_order_holds_when_early_pictures_are_slow():
       time.sleep(0.02 if row < 4 else 0)
       return np.full((1, 1, 3), row, np.uint8)
 
-  dataset = types.SimpleNamespace(images=Slow(), image_shape=(1, 1, 3))
+  dataset = made(Slow(), (1, 1, 3))
   read = read_batches(dataset, np.arange(12).reshape(12, 1), num_threads=4)
   assert [int(batch["image"][0, 0, 0, 0]) for batch in read] == list(range(12))
 
@@ -93,7 +96,7 @@ def test_reading_runs_ahead_but_not_without_bound():
       asked.append(row)
       return np.zeros((1, 1, 3), np.uint8)
 
-  dataset = types.SimpleNamespace(images=Counting(), image_shape=(1, 1, 3))
+  dataset = made(Counting(), (1, 1, 3))
   reader = read_batches(dataset, ShuffledBatches(np.arange(9), 1, seed=0), num_threads=3)
   next(reader)
   time.sleep(0.1)
@@ -108,7 +111,7 @@ def test_an_error_reaches_the_caller_and_ends_the_threads():
         raise InputError("/pictures/im7.jpg cannot be read (cut short).")
       return np.zeros((1, 1, 3), np.uint8)
 
-  dataset = types.SimpleNamespace(images=Broken(), image_shape=(1, 1, 3))
+  dataset = made(Broken(), (1, 1, 3))
   reader = read_batches(dataset, np.arange(20).reshape(20, 1), num_threads=4)
   for _ in range(7):
     next(reader)
@@ -136,3 +139,13 @@ def test_reading_from_memory_keeps_up(rng):
   for _ in read_batches(dataset, batches, stop=300):
     pass
   assert 300 * 64 / (time.perf_counter() - started) > 5000  # measured: 500,000 and more
+
+
+def test_features_and_texts_come_with_the_rows_they_belong_to(rng):
+  images = rng.normal(size=(6, 4)).astype(np.float32)
+  texts = rng.random((6, 3)) < 0.5
+  dataset = made(images, (4,), dtype=np.float32, texts=texts)
+  (batch,) = read_batches(dataset, [np.array([5, -1, 2])])
+  assert batch["image"].dtype == np.float32 and batch["text"].dtype == bool
+  np.testing.assert_array_equal(batch["image"], images[[5, 0, 2]] * [[1], [0], [1]])
+  np.testing.assert_array_equal(batch["text"], texts[[5, 0, 2]] & [[True], [False], [True]])

@@ -12,63 +12,85 @@ from udh_jax.errors import require
 
 
 class Images(Protocol):
-  """Random access to pictures of one shape, also from threads; a NumPy array is one."""
+  """Random access to images of one shape, also from threads; a NumPy array is one.
+
+  An image is a picture ``[h, w, 3]``, uint8, or features of one that were made elsewhere, ``[d]``,
+  float32.
+  """
 
   def __len__(self) -> int:
-    """Number of pictures."""
+    """Number of images."""
 
   def __getitem__(self, row: int) -> np.ndarray:
-    """Picture of shape ``[h, w, 3]``, uint8."""
+    """One image."""
 
 
 class Source(NamedTuple):
   """What a reader of one kind of data hands over; row i is the same item in every field.
 
   Attributes:
-    images: Random access to n pictures.
-    image_shape: Shape of every picture, ``(h, w, 3)``.
+    images: Random access to n images.
+    image_shape: Shape of every image, ``(h, w, 3)`` or ``(d,)``.
     names: Name of each item, n strings.
     labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
     class_names: Name of each class, empty without labels.
     first_test_row: Where an official test part begins, or None.
     fewer_queries: Whether a config may ask for more queries than there can be: of a set whose size
       is not known beforehand.
+    texts: None, or the text of each item: tags that it has (bool), counts of words, or features.
+      Array of shape ``[n, t]``, bool, uint8 or float32.
+    words: What each column of ``texts`` stands for, t strings, or empty.
+    labels_used: Of images that are features: the labels that were used to make them, in words.
   """
 
   images: Images
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   names: Sequence[str]
   labels: np.ndarray | None
   class_names: Sequence[str]
   first_test_row: int | None = None
   fewer_queries: bool = False
+  texts: np.ndarray | None = None
+  words: Sequence[str] = ()
+  labels_used: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageDataset:
-  """Pictures, what is known of them, and who is query, database and train.
+class Dataset:
+  """Images, what is known of them, and who is query, database and train.
 
   Attributes:
     name: Name of the data set.
-    images: ``images[i]`` is a picture of shape ``image_shape``, uint8; has a length n.
-    image_shape: ``(h, w, 3)``.
+    images: ``images[i]`` is an image of shape ``image_shape``; has a length n.
+    image_shape: ``(h, w, 3)`` of pictures, which are uint8; ``(d,)`` of features, float32.
     labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
     names: Name of each item, n strings.
     class_names: Name of each class, empty without labels.
     splits: Rows of the train, database and query parts.
     protocol: One line: counts, seed, digest.
     digest: SHA-256 over names and splits. Hosts of one run have to agree on it.
+    texts: None, or the text of each item, see `Source`.
+    words: What each column of ``texts`` stands for, or empty.
+    labels_used: Behind images that are features, in words.
   """
 
   name: str
   images: Images
-  image_shape: tuple[int, int, int]
+  image_shape: tuple[int, ...]
   labels: np.ndarray | None
   names: Sequence[str]
   class_names: Sequence[str]
   splits: Splits
   protocol: str
   digest: str
+  texts: np.ndarray | None = None
+  words: Sequence[str] = ()
+  labels_used: str = ""
+
+  @property
+  def image_dtype(self) -> np.dtype:
+    """uint8 of pictures, float32 of features."""
+    return np.dtype(np.uint8 if len(self.image_shape) == 3 else np.float32)
 
 
 def _digits(config: Any, progress: Any) -> Source:
@@ -169,7 +191,7 @@ def _with_defaults(config: Any, defaults: dict[str, Any]) -> types.SimpleNamespa
 
 def load_dataset(
   config: Any, *, progress: Callable[[int, int], None] | None = None
-) -> ImageDataset:
+) -> Dataset:
   """Loads a data set and splits it by its protocol.
 
   Args:
@@ -198,7 +220,7 @@ def load_dataset(
     f"queries, {len(splits.database)} database, {len(splits.train)} train, seed {config.seed}, "
     f"split {digest[:12]}"
   )
-  return ImageDataset(
+  return Dataset(
     name=config.name,
     images=source.images,
     image_shape=source.image_shape,
@@ -208,4 +230,7 @@ def load_dataset(
     splits=splits,
     protocol=protocol,
     digest=digest,
+    texts=source.texts,
+    words=source.words,
+    labels_used=source.labels_used,
   )

@@ -73,7 +73,7 @@ def read_batches(
   releases Python's lock. Closing the iterator waits for the tasks at work and drops the others.
 
   Args:
-    dataset: An `ImageDataset`.
+    dataset: A `Dataset`.
     index_batches: ``index_batches[i]`` are the rows that this process reads at step i, -1 for
       padding.
     start: First step.
@@ -81,8 +81,9 @@ def read_batches(
     num_threads: Threads that read; None is one for each processor, at most 8.
 
   Yields:
-    For each step a dictionary: ``index``, int32 array of shape ``[b]``, and ``image``, uint8 array
-    of shape ``[b, h, w, 3]``, zero where the index is -1.
+    For each step a dictionary: ``index``, int32 array of shape ``[b]``; ``image``, array of shape
+    ``[b, h, w, 3]`` or ``[b, d]``; and ``text`` ``[b, t]`` where there are texts. Zero where the
+    index is -1.
 
   Raises:
     InputError: If a picture cannot be read; the message names it.
@@ -105,8 +106,15 @@ def read_batches(
 
 
 def _read(dataset, rows):
-  image = np.zeros((len(rows), *dataset.image_shape), np.uint8)
-  for position, row in enumerate(rows):
-    if row >= 0:
-      image[position] = dataset.images[row]
-  return {"index": rows.astype(np.int32), "image": image}
+  there = np.flatnonzero(rows >= 0)
+  image = np.zeros((len(rows), *dataset.image_shape), dataset.image_dtype)
+  if isinstance(dataset.images, np.ndarray):
+    image[there] = dataset.images[rows[there]]
+  else:
+    for position in there:
+      image[position] = dataset.images[rows[position]]
+  batch = {"index": rows.astype(np.int32), "image": image}
+  if dataset.texts is not None:
+    batch["text"] = np.zeros((len(rows), dataset.texts.shape[1]), dataset.texts.dtype)
+    batch["text"][there] = dataset.texts[rows[there]]
+  return batch

@@ -191,7 +191,7 @@ def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
   """Writes who is query, database and train as JSON, whole or not at all.
 
   Args:
-    dataset: An `ImageDataset`.
+    dataset: A `Dataset`.
     path: File to write; its folder has to exist.
   """
   manifest = {

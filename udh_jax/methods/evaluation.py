@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import unpack_codes
-from udh_jax.data.dataset import ImageDataset
+from udh_jax.data.dataset import Dataset
 from udh_jax.encoder import Encoder
 from udh_jax.files import read_json, write_json, write_text
 from udh_jax.report import plots
@@ -71,7 +71,7 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
   return float(counts.max(axis=2).sum() / clusters.size)
 
 
-def definition(config: ConfigDict, dataset: ImageDataset, labels_used: str) -> str:
+def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
   """What a score of this run means, in one line: metric, split, labels behind the teacher."""
   score = config.score
   metric = average_precision_description(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from udh_jax.data.dataset import ImageDataset
+from udh_jax.data.dataset import Dataset
 from udh_jax.files import write_atomically
 
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
@@ -25,7 +25,7 @@ def _save(figure, path: str | os.PathLike) -> None:
   write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
-def _relevant(dataset: ImageDataset, query: int, item: int) -> bool:
+def _relevant(dataset: Dataset, query: int, item: int) -> bool:
   labels = dataset.labels
   if labels.ndim == 1:
     return labels[query] == labels[item]
@@ -34,7 +34,7 @@ def _relevant(dataset: ImageDataset, query: int, item: int) -> bool:
 
 def neighbours(
   path: str | os.PathLike,
-  dataset: ImageDataset,
+  dataset: Dataset,
   queries: np.ndarray,
   items: np.ndarray,
   distances: np.ndarray,

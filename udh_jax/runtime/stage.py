@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import ImageDataset
+from udh_jax.data.dataset import Dataset
 
 Tree = Any
 
@@ -20,7 +20,7 @@ class Context(NamedTuple):
   """
 
   mesh: Mesh
-  dataset: ImageDataset
+  dataset: Dataset
 
 
 class Work(NamedTuple):
