@@ -189,9 +189,7 @@ def _with_defaults(config: Any, defaults: dict[str, Any]) -> types.SimpleNamespa
   return types.SimpleNamespace(name=config.name, **fields)
 
 
-def load_dataset(
-  config: Any, *, progress: Callable[[int, int], None] | None = None
-) -> Dataset:
+def load_dataset(config: Any, *, progress: Callable[[int, int], None] | None = None) -> Dataset:
   """Loads a data set and splits it by its protocol.
 
   Args:
