@@ -16,7 +16,7 @@ def config_of(name, **fields):
 
 
 def test_importing_the_room_loads_no_heavy_library():
-  heavy = ["tensorflow", "tensorflow_datasets", "grain", "sklearn", "PIL"]
+  heavy = ["tensorflow", "tensorflow_datasets", "grain", "sklearn", "PIL", "h5py"]
   rooms = "from udh_jax.data import augmentation, dataset, loader, protocol"
   code = f"{rooms}; import sys; assert not set({heavy}) & set(sys.modules)"
   subprocess.run([sys.executable, "-c", code], check=True)

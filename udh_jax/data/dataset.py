@@ -1,6 +1,7 @@
 """One type for every data set, and one function that loads any of them."""
 
 import dataclasses
+import functools
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -124,6 +125,48 @@ def _folder(config: Any, progress: Any) -> Source:
   return read_folder(config.path, **_file_options(config), progress=progress)
 
 
+def _mirflickr25k(config: Any, progress: Any) -> Source:
+  from udh_jax.data.flickr25k import list_mirflickr25k
+
+  settings = {"min_tag_count": config.min_tag_count, "on_unpaired": config.on_unpaired}
+  return _read_pairs("mirflickr25k", config, progress, list_mirflickr25k, settings)
+
+
+def _nus_wide(config: Any, progress: Any) -> Source:
+  from udh_jax.data.nus_wide import list_nus_wide
+
+  settings = {"selection": config.selection, "on_unpaired": config.on_unpaired}
+  return _read_pairs(f"nus_wide/{config.selection}", config, progress, list_nus_wide, settings)
+
+
+def _read_pairs(
+  name: str,
+  config: Any,
+  progress: Any,
+  list_files: Callable[..., Any],
+  settings: dict[str, Any],
+) -> Source:
+  """Pairs that TFDS prepared, where data.path holds such, or else the official files."""
+  from udh_jax.data.listing import open_listing
+  from udh_jax.data.tfds import is_prepared, read_tfds_pairs
+
+  if is_prepared(name, config.path):
+    return read_tfds_pairs(
+      name, config.path, image_size=config.image_size, settings=settings, progress=progress
+    )
+  return open_listing(
+    list_files(config.path, **settings), **_file_options(config), progress=progress
+  )
+
+
+def _features(config: Any, progress: Any, *, default_file: str = "") -> Source:
+  from udh_jax.data.features import read_features
+
+  del progress  # one file, read at once
+  fields = {field: getattr(config, field) for field in _ARRAYS}
+  return read_features(config.path, **fields, default_file=default_file)
+
+
 def _file_options(config: Any) -> dict[str, Any]:
   return {"image_size": config.image_size, "on_unreadable": config.on_unreadable}
 
@@ -133,14 +176,43 @@ def _file_options(config: Any) -> dict[str, Any]:
 _COUNTS = {"evaluate_on": "query", "num_queries": 1000, "num_validation": 1000, "num_train": 0}
 _SEEDED = {**_COUNTS, "seed": 0}
 _FILES = {"path": "", "image_size": 256, "on_unreadable": "skip"}
+_FLICKR = {**_SEEDED, **_FILES, "num_queries": 2000, "num_train": 5000}
+_ARRAYS = {
+  "image": "image",
+  "text": "text",
+  "label": "label",
+  "image_test": "",
+  "text_test": "",
+  "label_test": "",
+  "labels_used": "unknown (features given)",
+}
+_WIKIPEDIA_ARRAYS = {
+  **{field: f"{field}_train" for field in ("image", "text", "label")},
+  **{f"{field}_test": f"{field}_test" for field in ("image", "text", "label")},
+  "labels_used": "none (SIFT histograms)",
+}
 _DATASETS: dict[str, tuple[Callable[[Any, Any], Source], dict[str, Any]]] = {
   "digits": (_digits, {**_SEEDED, "num_queries": 300, "num_validation": 200}),
   "cifar10": (_cifar10, {**_SEEDED, "path": ""}),
   "eurosat": (_eurosat, {**_SEEDED, "path": ""}),
-  "flickr25k": (_flickr25k, {**_SEEDED, **_FILES, "num_queries": 2000, "num_train": 5000}),
+  "flickr25k": (_flickr25k, _FLICKR),
   "folder": (_folder, {**_SEEDED, **_FILES}),
+  "mirflickr25k": (_mirflickr25k, {**_FLICKR, "min_tag_count": 20, "on_unpaired": "skip"}),
+  "nus_wide": (_nus_wide, {**_FLICKR, "selection": "tc10", "on_unpaired": "keep"}),
+  "features": (_features, {**_SEEDED, "path": "", **_ARRAYS}),
+  "wikipedia": (
+    functools.partial(_features, default_file="wikipedia.npz"),
+    {**_SEEDED, "num_queries": 693, "num_validation": 217, "path": "", **_WIKIPEDIA_ARRAYS},
+  ),
 }
-_CHOICES = {"evaluate_on": ("query", "validation"), "on_unreadable": ("skip", "refuse")}
+# How many of the most frequent concepts each selection of NUS-WIDE takes.
+NUS_WIDE_SELECTIONS = {"tc10": 10, "tc21": 21}
+_CHOICES = {
+  "evaluate_on": ("query", "validation"),
+  "on_unreadable": ("skip", "refuse"),
+  "on_unpaired": ("keep", "skip", "refuse"),
+  "selection": tuple(NUS_WIDE_SELECTIONS),
+}
 
 
 def data_config(name: str) -> Any:
@@ -150,6 +222,15 @@ def data_config(name: str) -> Any:
   database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
   is all of the database); seed; path where there are files to find; image_size (side of the square
   the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
+
+  Image-text pairs have on_unpaired: whether to "keep", "skip" or "refuse" pictures without a tag
+  and, in mirflickr25k, without a label. mirflickr25k has min_tag_count (on how many pictures a tag
+  has to be), nus_wide selection ("tc10" or "tc21": the concepts that are taken). Their path is a
+  folder in the official layout, or the TFDS directory that `udh_jax.data.builders` prepared.
+
+  features and wikipedia read one .npz or .mat file at path. image, text, label, image_test,
+  text_test and label_test name its arrays; "" is none, and no label, text or test part is needed.
+  labels_used says what labels the image features were made with.
 
   Args:
     name: A known data set.
@@ -179,10 +260,10 @@ def _with_defaults(config: Any, defaults: dict[str, Any]) -> types.SimpleNamespa
     given = f"data field {key} is {value!r}"
     if key in _CHOICES:
       require(value in _CHOICES[key], f"{given}; choose one of {', '.join(_CHOICES[key])}.")
-    elif key == "path":
-      require(isinstance(value, str), f"{given}; give a folder as a string.")
+    elif isinstance(defaults[key], str):
+      require(isinstance(value, str), f"{given}; give a string.")
     else:
-      least = 1 if key == "image_size" else 0
+      least = 1 if key in ("image_size", "min_tag_count") else 0
       require(
         isinstance(value, int) and value >= least, f"{given}; give a whole number from {least} on."
       )

@@ -1,5 +1,7 @@
-"""MIRFLICKR-25K in its official layout."""
+"""MIRFLICKR-25K in its official layout: pictures and labels, and the tags beside them."""
 
+import collections
+import logging
 import pathlib
 import re
 from collections.abc import Callable
@@ -7,11 +9,17 @@ from collections.abc import Callable
 import numpy as np
 
 from udh_jax.data.dataset import Source
-from udh_jax.data.pictures import open_pictures
+from udh_jax.data.listing import Listing, open_listing, select_pairs
 from udh_jax.errors import InputError, require
 
 _IMAGE_FOLDERS = (".", "images", "mirflickr")
 _LABEL_FOLDERS = ("annotations_v080", "mirflickr25k_annotations_v080")
+_TAG_FOLDERS = ("meta/tags", "tags")
+
+_NEEDED = (
+  "unpack mirflickr25k.zip there, and mirflickr25k_annotations_v080.zip into its subfolder "
+  "annotations_v080 (both from press.liacs.nl/mirflickr)"
+)
 
 
 def read_flickr25k(
@@ -39,52 +47,124 @@ def read_flickr25k(
   References:
     Huiskes and Lew, The MIR Flickr Retrieval Evaluation, ACM MIR 2008.
   """
-  needed = (
-    "unpack mirflickr25k.zip there, and mirflickr25k_annotations_v080.zip into its subfolder "
-    "annotations_v080 (both from press.liacs.nl/mirflickr)"
+  root, folder, numbers = _find_pictures("flickr25k", path)
+  annotations = _read_annotations(root)
+  require(len(annotations) > 0, f"{root} holds no annotations_v080/*.txt; {_NEEDED}.")
+  listing = Listing(
+    folder, list(numbers), _labels(annotations, numbers.values()), list(annotations)
+  )
+  return open_listing(
+    listing, image_size=image_size, on_unreadable=on_unreadable, progress=progress
+  )
+
+
+def list_mirflickr25k(path: str, *, min_tag_count: int, on_unpaired: str) -> Listing:
+  """Lists the pictures with their tags and labels, without opening any.
+
+  The vocabulary is every tag on at least ``min_tag_count`` pictures, the most frequent first, equal
+  ones by name. A pair has at least one tag of the vocabulary and at least one label. With 20
+  pictures a tag and what is no pair left out, the real set has 1,386 tags and 20,015 pairs by the
+  papers that use it.
+
+  Args:
+    path: Folder as for `read_flickr25k`, with the tags in files tags1.txt, tags2.txt, ... in
+      meta/tags or tags, of the folder itself or of that of the pictures. Without a folder of
+      annotations there are no labels, and a pair needs tags alone.
+    min_tag_count: On how many pictures a tag has to be.
+    on_unpaired: What is done with pictures that are no pair: "skip" leaves them out, with one
+      warning; "refuse" makes them an error; "keep" keeps them. Tag files without a picture are
+      counted there too.
+
+  Returns:
+    The listing, ordered by the pictures' numbers.
+
+  Raises:
+    InputError: If pictures or tags are not there, an annotation is no number, no tag is frequent
+      enough, or by ``on_unpaired``.
+
+  References:
+    Jiang and Li, Deep Cross-Modal Hashing, CVPR 2017, section 4.1 (the subset);
+    Huiskes and Lew, The MIR Flickr Retrieval Evaluation, ACM MIR 2008 (the data).
+  """
+  root, folder, numbers = _find_pictures("mirflickr25k", path)
+  annotations = _read_annotations(root)
+  tags, spare = _read_tags(root, folder, set(numbers.values()))
+  tags = [tags.get(number, set()) for number in numbers.values()]
+  counts = collections.Counter(tag for found in tags for tag in found)
+  words = sorted(
+    (tag for tag, count in counts.items() if count >= min_tag_count),
+    key=lambda tag: (-counts[tag], tag),
   )
   require(
-    path != "", f"The data set 'flickr25k' needs a folder: set data.path to it, and {needed}."
+    len(words) > 0,
+    f"No tag in {root} is on {min_tag_count} pictures (the most frequent one is on "
+    f"{max(counts.values(), default=0)}); lower min_tag_count.",
   )
-  root = pathlib.Path(path).expanduser()
-  require(root.is_dir(), f"{root} is not a folder; make it, and {needed}.")
-  for name in _IMAGE_FOLDERS:
-    matches = [re.fullmatch(r"im(\d+)\.jpg", file.name) for file in (root / name).glob("im*.jpg")]
-    number_of = {match.string: int(match[1]) for match in matches if match}
-    if number_of:
-      folder = root / name
-      break
-  else:
-    raise InputError(f"{root} holds no pictures im1.jpg, im2.jpg, ..., nor do its images/ and "
-                     f"mirflickr/; {needed}.")  # fmt: skip
-  annotations = _read_annotations(root, needed)
-  pictures = open_pictures(
+  column = {word: position for position, word in enumerate(words)}
+  texts = np.zeros((len(tags), len(words)), bool)
+  for row, found in enumerate(tags):
+    texts[row, [column[tag] for tag in found if tag in column]] = True
+  labels = _labels(annotations, numbers.values()) if annotations else None
+  listing = Listing(
     folder,
-    sorted(number_of, key=number_of.get),
-    size=image_size,
-    on_unreadable=on_unreadable,
-    progress=progress,
+    list(numbers),
+    labels,
+    list(annotations),
+    texts,
+    words,
+    {"min_tag_count": min_tag_count, "on_unpaired": on_unpaired},
   )
-  numbers = np.array([number_of[name] for name in pictures.names])
-  labels = np.stack([np.isin(numbers, members) for members in annotations.values()], axis=1)
-  return Source(
-    images=pictures.images,
-    image_shape=(image_size, image_size, 3),
-    names=pictures.names,
-    labels=labels,
-    class_names=list(annotations),
+  untagged = np.array([not found for found in tags])
+  problems = {
+    "have no tag": untagged,
+    f"have none of the {len(words)} tags that {min_tag_count} pictures have": ~texts.any(axis=1)
+    & ~untagged,
+  }
+  if labels is not None:
+    problems["have no label"] = ~labels.any(axis=1)
+  else:
+    logging.getLogger(__name__).warning(
+      "%s holds no folder %s: there are no labels, so nothing can be scored.",
+      root,
+      _LABEL_FOLDERS[0],
+    )
+  strays = f"{spare} tag files have no picture" if spare else ""
+  return select_pairs(listing, problems, on_unpaired, strays=strays)
+
+
+def _find_pictures(name, path):
+  """Root, folder of the pictures, and number of each picture by file, in the order of numbers."""
+  require(path != "", f"The data set {name!r} needs a folder: set data.path to it, and {_NEEDED}.")
+  root = pathlib.Path(path).expanduser()
+  require(root.is_dir(), f"{root} is not a folder; make it, and {_NEEDED}.")
+  for place in _IMAGE_FOLDERS:
+    numbers = _numbered(root / place, "im", ".jpg")
+    if numbers:
+      return root, root / place, numbers
+  raise InputError(
+    f"{root} holds no pictures im1.jpg, im2.jpg, ..., nor do its images/ and mirflickr/; {_NEEDED}."
   )
 
 
-def _read_annotations(root, needed):
-  """Numbers of the pictures that have each label, by label."""
+def _numbered(folder, start, end):
+  """Number of each file such as im1.jpg by its name, in the order of numbers."""
+  pattern = re.compile(re.escape(start) + r"(\d+)" + re.escape(end))
+  matches = [pattern.fullmatch(file.name) for file in folder.glob(f"{start}*{end}")]
+  numbers = {match.string: int(match[1]) for match in matches if match}
+  return dict(sorted(numbers.items(), key=lambda item: item[1]))
+
+
+def _read_annotations(root):
+  """Numbers of the pictures that have each label, by label; empty if there is no folder of them."""
+  folders = [root / folder for folder in _LABEL_FOLDERS if (root / folder).is_dir()]
   files = [
     file
-    for folder in _LABEL_FOLDERS
-    for file in sorted((root / folder).glob("*.txt"))
+    for folder in folders
+    for file in sorted(folder.glob("*.txt"))
     if not file.stem.endswith("_r1") and file.stem.lower() != "readme"
   ]
-  require(len(files) > 0, f"{root} holds no annotations_v080/*.txt; {needed}.")
+  if folders:
+    require(len(files) > 0, f"{root} holds no annotations_v080/*.txt; {_NEEDED}.")
   annotations = {}
   for file in files:
     try:
@@ -92,3 +172,33 @@ def _read_annotations(root, needed):
     except ValueError as error:
       raise InputError(f"{file} has to hold one image number a line ({error}).") from error
   return annotations
+
+
+def _labels(annotations, numbers):
+  numbers = np.fromiter(numbers, np.int64)
+  return np.stack([np.isin(numbers, members) for members in annotations.values()], axis=1)
+
+
+def _read_tags(root, folder, numbers):
+  """Tags of each picture by its number, and how many tag files have no picture."""
+  places = [parent / name for name in _TAG_FOLDERS for parent in (root, folder)]
+  for place in places:
+    files = _numbered(place, "tags", ".txt")
+    if files:
+      break
+  else:
+    raise InputError(
+      f"{root} holds no tags: looked for tags1.txt, tags2.txt, ... in "
+      f"{', '.join(map(str, dict.fromkeys(places)))}; {_NEEDED}."
+    )
+  # Owners typed the tags: bytes that are no UTF-8 still tell one tag from another.
+  tags = {
+    number: {
+      line.strip()
+      for line in (place / file).read_text("utf-8", "surrogateescape").split("\n")
+      if line.strip()
+    }
+    for file, number in files.items()
+    if number in numbers
+  }
+  return tags, len(files) - len(tags)

@@ -17,7 +17,7 @@ from udh_jax.errors import require
 from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
-_QUERIES, _VALIDATION, _TRAIN, EPOCH = 1, 2, 3, 4
+_QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE = 1, 2, 3, 4, 5
 
 
 class Splits(NamedTuple):
@@ -117,8 +117,8 @@ def make_splits(
     seed: Seed of every draw.
     first_test_row: Where an official test part begins: rows from here on are not in the database,
       and the first ``num_queries`` of them are the queries.
-    fewer_queries: Draw as many as there may be, instead of an error, where more queries are asked
-      for than half of the rows.
+    fewer_queries: Take as many as there may be, instead of an error, where more queries are asked
+      for than half of the rows, or than the test part has.
 
   Returns:
     The three index arrays.
@@ -133,7 +133,7 @@ def make_splits(
   else:
     available = num_rows - first_test_row
     require(
-      num_queries <= available,
+      fewer_queries or num_queries <= available,
       f"num_queries is {num_queries}, but the test part has {available} images; lower num_queries.",
     )
     query, database = rows[first_test_row:][:num_queries], rows[:first_test_row]
