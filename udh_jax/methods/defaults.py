@@ -34,8 +34,8 @@ def _training(**changes: Any) -> dict[str, Any]:
   } | changes
 
 
-def _shared(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
-  """Fields that every method on images has."""
+def _common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+  """Fields that every method has."""
   config = ConfigDict(
     {
       "method": method,
@@ -43,24 +43,6 @@ def _shared(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDic
       "bits": 32,
       "dtype": "float32",  # of the networks' arithmetic; bfloat16 is for accelerators
       "checkpoint_every": 100,  # steps between two saves of an unfinished stage
-      # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
-      "teacher": {
-        "backbone": "mobilenetv2_100",
-        "weights": "hf-hub:timm/mobilenetv2_100.ra_in1k",
-        "image_size": 96,
-      },
-      # Only where the teacher has no weights: contrast between two views of an image.
-      "pretrain": _training(
-        batch_size=256,
-        learning_rate=1e-3,
-        head_learning_rate=1e-3,
-        temperature=0.3,
-        projection=64,
-      ),
-      # Side of the images in each round; the last one serves all rounds that follow.
-      "features": {"image_sizes": (224, 96), "batch_size": 64},
-      # `start`: "teacher" begins at the (fine-tuned) teacher's weights, "random" from nothing.
-      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
       "encode": {"batch_size": 64},
       # at = 0 ranks the whole database. The words are defined in `mean_average_precision`.
       # `curve`: cut-offs at which precision, recall and NDCG are noted besides.
@@ -78,6 +60,35 @@ def _shared(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDic
   return config
 
 
+def _on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+  """Fields that every method on images alone has."""
+  config = _common(method, data, data_fields)
+  config.update(
+    {
+      # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
+      "teacher": {
+        "backbone": "mobilenetv2_100",
+        "weights": "hf-hub:timm/mobilenetv2_100.ra_in1k",
+        "image_size": 96,
+      },
+      # Only where the teacher has no weights: contrast between two views of an image.
+      "pretrain": _training(
+        batch_size=256,
+        learning_rate=1e-3,
+        head_learning_rate=1e-3,
+        temperature=0.3,
+        projection=64,
+      ),
+      # Side of the images that features are read from in each round; the last one serves all that
+      # follows: later rounds, soft labels, codes. Networks are trained at a side of their own.
+      "features": {"image_sizes": (224, 96), "batch_size": 64},
+      # `start`: "teacher" begins at the (fine-tuned) teacher's weights, "random" from nothing.
+      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
+    }
+  )
+  return config
+
+
 def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
   """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
 
@@ -85,7 +96,7 @@ def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
     data: Name of the data set.
     **data_fields: Fields of `data_config` to set.
   """
-  config = _shared("udh_ecc", data, data_fields)
+  config = _on_images("udh_ecc", data, data_fields)
   config.update(
     {
       # features -> cluster -> finetune, so many times, each from the teacher of the one before.
@@ -118,8 +129,74 @@ def cibhash(data: str, **data_fields: Any) -> ConfigDict:
     data: Name of the data set.
     **data_fields: Fields of `data_config` to set.
   """
-  config = _shared("cibhash", data, data_fields)
+  config = _on_images("cibhash", data, data_fields)
   config.contrast = _training(temperature=0.3, divergence_weight=0.001)
+  return config
+
+
+def _pair_training(**changes: Any) -> dict[str, Any]:
+  """Fields that `udh_jax.stages.pairs` reads, with ``changes``."""
+  return {
+    "hidden": 4096,
+    "dropout": 0.0,
+    "image_size": 96,  # of pictures
+    "augment": augmentation(),  # of pictures
+    "batch_size": 32,
+    "image_learning_rate": 0.01,
+    "text_learning_rate": 0.01,
+    "momentum": 0.9,
+    "weight_decay": 5e-4,
+    "decay": "none",
+  } | changes
+
+
+def _on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+  """Fields that every method on image-text pairs has."""
+  config = _common(method, data, data_fields)
+  config.update(
+    {
+      # Of the image networks on pictures; no weights where images are features.
+      "teacher": {"backbone": "mobilenetv2_100", "weights": ""},
+      "features": {"image_sizes": (160,), "batch_size": 64},
+    }
+  )
+  config.checkpoint_every = 2000  # small networks: a step takes milliseconds
+  config.encode.batch_size = 1024
+  config.score.at = 50
+  return config
+
+
+def djsrh(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of DJSRH with the authors' values (methods.md section 2).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_pairs("djsrh", data, data_fields)
+  config.djsrh = _djsrh()
+  return config
+
+
+def _djsrh() -> dict[str, Any]:
+  # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
+  return _pair_training(bits=0, epochs=80, beta=0.6, eta=0.4, mu=1.5, within_weight=0.1)
+
+
+def dudch(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of DUDCH with their usual values (methods.md section 8: ours).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_pairs("dudch", data, data_fields)
+  config.djsrh = _djsrh()
+  config.similarity = {"image_share": 0.5, "cross_share": 0.5}
+  # In each of `rounds`: draw `sampled_pairs`, pass over them `epochs` times, then `sweeps` of DCC.
+  config.student = _pair_training(
+    rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, gamma=200.0, discrete="dcc"
+  )
   return config
 
 

@@ -73,3 +73,81 @@ class HashNetwork(nn.Module):
       return relaxed, None
     logits = nn.Dense(self.num_classes, use_bias=False, dtype=jnp.float32, name="head")(relaxed)
     return relaxed, logits
+
+
+class PairNetwork(nn.Module):
+  """An image network and a text network into one space of bits.
+
+  ``image`` and ``text`` give real-valued outputs h; the relaxed code is tanh(alpha h), the code
+  sign(h). Inputs that are features are scaled to mean 0 and variance 1, column by column, by the
+  variables ``scaling``.
+
+  Attributes:
+    bits: Length of the codes.
+    hidden: Width of the hidden layer of the text network, and of the image network on features.
+    backbone: Of the image network on pictures, see `create_backbone`; None where images are
+      features.
+    dropout: Share of the inputs and hidden units of these layers that is left out in training.
+
+  References:
+    Su et al., DJSRH, ICCV 2019: Linear - ReLU - Linear for texts, a convolutional network and a
+    linear layer for pictures. Scaling and dropout are our own.
+  """
+
+  bits: int
+  hidden: int = 4096
+  backbone: nn.Module | None = None
+  dropout: float = 0.0
+
+  def __post_init__(self):
+    require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
+    require(self.hidden >= 1, f"hidden is {self.hidden}; at least 1 is needed.")
+    require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it has to be in [0, 1).")
+    super().__post_init__()
+
+  def setup(self):
+    self.text_layers = Perceptron(self.bits, self.hidden, self.dropout)
+    if self.backbone is None:
+      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
+    else:
+      self.image_layers = nn.Dense(self.bits, dtype=jnp.float32)
+
+  def image(self, images, *, train: bool = False):
+    """Maps normalised pictures ``[b, h, w, 3]`` or features ``[b, d]`` to outputs ``[b, bits]``."""
+    if self.backbone is None:
+      return self.image_layers(images, train)
+    return self.image_layers(self.backbone(images))
+
+  def text(self, texts, *, train: bool = False):
+    """Maps tags, counts or features ``[b, t]`` to outputs ``[b, bits]``."""
+    return self.text_layers(texts, train)
+
+  def __call__(self, images, texts, *, train: bool = False):
+    """Outputs of both networks: ``[b, bits]`` each."""
+    return self.image(images, train=train), self.text(texts, train=train)
+
+
+class Perceptron(nn.Module):
+  """One hidden layer on scaled inputs.
+
+  Attributes:
+    outputs: Width of the last layer.
+    hidden: Width of the hidden layer.
+    dropout: Share of inputs and hidden units that is left out in training.
+  """
+
+  outputs: int
+  hidden: int
+  dropout: float
+
+  @nn.compact
+  def __call__(self, inputs, train: bool = False):
+    """Maps ``[b, d]`` to ``[b, outputs]``, float32."""
+    width = inputs.shape[-1]
+    mean = self.variable("scaling", "mean", jnp.zeros, (width,))
+    scale = self.variable("scaling", "scale", jnp.ones, (width,))
+    rows = (inputs.astype(jnp.float32) - mean.value) * scale.value
+    rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
+    rows = nn.relu(nn.Dense(self.hidden, name="hidden")(rows))
+    rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
+    return nn.Dense(self.outputs, name="output")(rows)

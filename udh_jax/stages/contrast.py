@@ -27,7 +27,7 @@ def contrast(context: Context, config, inputs) -> Work:
   settings, size = config.contrast, config.student.image_size
   teacher = inputs["teacher"]
   module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, 0)
-  network = new_network(context, module, facts(teacher), seed=config.seed, size=size)
+  network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=config.seed)
   start_at(network, teacher)
   prepare = preprocess(network)
 

@@ -86,7 +86,9 @@ def student_start(context: Context, config, teacher, labels):
       "sha256": "",
     }
   module = HashNetwork(backbone, config.bits, clusterings.num_logits(config))
-  network = new_network(context, module, about, seed=config.seed, size=student.image_size)
+  network = new_network(
+    context, module, about, (1, student.image_size, student.image_size, 3), seed=config.seed
+  )
   if student.start == "teacher":
     start_at(network, teacher)
     parameters = network["variables"]["params"]

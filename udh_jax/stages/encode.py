@@ -2,10 +2,11 @@
 
 from udh_jax.encoder import codes_of
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.features import reading_size
 from udh_jax.stages.network import backbone_variables, facts
 from udh_jax.stages.rows import map_rows
 
-FIELDS = ("encode", "student.image_size", "bits", "dtype")
+FIELDS = ("encode", "features.image_sizes", "bits", "dtype")
 
 
 def description(student, config) -> dict:
@@ -14,7 +15,7 @@ def description(student, config) -> dict:
   return {
     **{name: about[name] for name in ("backbone", "padding", "mean", "std")},
     "dtype": config.dtype,
-    "image_size": config.student.image_size,
+    "image_size": reading_size(config),
     "bits": config.bits,
   }
 
@@ -33,7 +34,7 @@ def encode(context: Context, config, inputs) -> Work:
   about = description(student, config)
   return map_rows(
     context,
-    lambda variables, images, index: {"codes": codes_of(variables, images, about)},
+    lambda variables, batch: {"codes": codes_of(variables, batch["image"], about)},
     hash_variables(student),
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,

@@ -15,6 +15,18 @@ from udh_jax.stages.rows import map_rows, train_weights
 FIELDS = ("features", "dtype")
 
 
+def reading_size(config) -> int:
+  """Side at which networks read images once they are trained, which may be another than in training.
+
+  Random crops make objects look larger than they are in whole images, so that a network is often
+  better at a larger side than it was trained at.
+
+  References:
+    Touvron et al., Fixing the train-test resolution discrepancy, NeurIPS 2019.
+  """
+  return config.features.image_sizes[-1]
+
+
 def centre_and_normalise(features, weights, *, axis_name=None):
   """Subtracts the mean of the weighted rows and scales each row to unit length.
 
@@ -51,8 +63,8 @@ def centred_rows(context: Context, features: jax.Array):
 def features(context: Context, config, inputs, *, image_size: int) -> Work:
   """Features of every image at ``image_size`` pixels.
 
-  Outputs: ``features`` ``[rows, d]``, see `centre_and_normalise`, and their ``length`` ``[rows]``
-  before they were scaled.
+  Outputs: ``features`` ``[rows, d]``, see `centre_and_normalise`, with the ``length`` ``[rows]``
+  and the ``centre`` ``[d]`` they had before.
 
   References:
     UDH-ECC, stage 1: "a pre-trained teacher network to extract deep image features".
@@ -61,12 +73,12 @@ def features(context: Context, config, inputs, *, image_size: int) -> Work:
   module, view = backbone_of(network, config.dtype), plain_view(network, image_size)
 
   def finish(rows):
-    scaled, lengths, _ = centred_rows(context, rows["features"])
-    return {"features": scaled, "length": lengths}
+    scaled, lengths, centre = centred_rows(context, rows["features"])
+    return {"features": scaled, "length": lengths, "centre": centre}
 
   return map_rows(
     context,
-    lambda variables, images, index: {"features": module.apply(variables, view(images))},
+    lambda variables, batch: {"features": module.apply(variables, view(batch["image"]))},
     backbone_variables(network),
     batch_size=config.features.batch_size,
     finish=finish,

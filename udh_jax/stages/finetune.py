@@ -25,7 +25,7 @@ def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
   teacher, settings = inputs["teacher"], config.finetune
   size, seed = config.teacher.image_size, config.seed + seed_offset
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
-  network = new_network(context, module, facts(teacher), seed=seed, size=size)
+  network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
   start_at(network, teacher)
   prepare = preprocess(teacher)
 

@@ -60,20 +60,20 @@ def plain_view(network: Network, size: int) -> Callable[[jax.Array], jax.Array]:
 
 
 def new_network(
-  context, module: nn.Module, about: Mapping[str, Any], *, seed: int, size: int
+  context, module: nn.Module, about: Mapping[str, Any], *shapes: tuple[int, ...], seed: int
 ) -> dict[str, Any]:
   """Random variables for ``module``, on all devices.
 
   Args:
     context: Devices.
-    module: Called with images ``[1, size, size, 3]``.
+    module: Called with one float32 array of each shape.
     about: See `describe`.
+    *shapes: Of the arrays, with a leading 1 for the batch.
     seed: Decides the variables.
-    size: Side of the images.
   """
-  image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+  examples = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   # Lazily: without the network's computation, which would take long to compile.
-  variables = jax.jit(lambda key: module.lazy_init(key, image))(jax.random.key(seed))
+  variables = jax.jit(lambda key: module.lazy_init(key, *examples))(jax.random.key(seed))
   return {
     "variables": mesh_lib.replicate(context.mesh, variables),
     "about": mesh_lib.replicate(context.mesh, describe(about)),

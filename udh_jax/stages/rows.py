@@ -17,7 +17,7 @@ from udh_jax.sharding import split_rows
 
 def map_rows(
   context: Context,
-  function: Callable[[Any, jax.Array, jax.Array], dict[str, jax.Array]],
+  function: Callable[[Any, dict[str, jax.Array]], dict[str, jax.Array]],
   constants: Any,
   *,
   batch_size: int,
@@ -28,8 +28,8 @@ def map_rows(
 
   Args:
     context: Devices and images.
-    function: ``(constants, images, index) -> values``: uint8 ``[b, h, w, 3]`` and row numbers
-      ``[b]`` (-1 for padding) to a dict of arrays ``[b, ...]``.
+    function: ``(constants, batch) -> values``: a batch as `read_batches` makes it (row numbers
+      ``index`` are -1 for padding) to a dict of arrays ``[b, ...]``.
     constants: What ``function`` needs besides: arrays on all devices.
     batch_size: Images a device takes at a time.
     finish: From the dict of arrays ``[padded rows, ...]`` to the stage's outputs.
@@ -43,9 +43,9 @@ def map_rows(
   batch_size = min(batch_size, layout.rows_per_device)
   num_steps = layout.num_batches(batch_size)
   sharded = mesh_lib.row_sharding(mesh)
-  image = jax.ShapeDtypeStruct((1, *context.dataset.image_shape), jnp.uint8)
-  index = jax.ShapeDtypeStruct((1,), jnp.int32)
-  shapes = jax.eval_shape(function, constants, image, index)
+  dataset = context.dataset
+  (example,) = read_batches(dataset, [np.array([-1])])
+  shapes = jax.eval_shape(function, constants, example)
 
   spec = PartitionSpec(mesh_lib.DATA_AXIS)
 
@@ -58,13 +58,13 @@ def map_rows(
 
   @functools.partial(jax.jit, donate_argnums=0)
   def step(state, constants, batch, offset):
-    values = function(constants, batch["image"], batch["index"])
+    values = function(constants, batch)
     values = jax.lax.with_sharding_constraint(values, sharded)
     return {"rows": write(state["rows"], values, offset)}
 
   def batches(first: int) -> Iterator[Any]:
     rows = [mesh_lib.local_rows(mesh, layout.batch(i, batch_size)) for i in range(num_steps)]
-    read = read_batches(context.dataset, rows, start=first)
+    read = read_batches(dataset, rows, start=first)
     try:
       for i, batch in zip(range(first, num_steps), read, strict=True):
         placed = {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}

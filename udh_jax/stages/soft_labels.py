@@ -7,13 +7,14 @@ from udh_jax.data.augmentation import augment
 from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages import clusterings
-from udh_jax.stages.features import centred_rows
+from udh_jax.stages.features import centred_rows, reading_size
 from udh_jax.stages.network import backbone_of, plain_view, preprocess
 from udh_jax.stages.rows import map_rows
 
 FIELDS = (
   "soft_labels",
   "finetune.augment",
+  "features.image_sizes",
   "teacher.image_size",
   *clusterings.FIELDS,
   "seed",
@@ -52,11 +53,12 @@ def soft_labels(context: Context, config, inputs) -> Work:
   """
   teacher, settings, size = inputs["teacher"], config.soft_labels, config.teacher.image_size
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
-  plain, prepare = plain_view(teacher, size), preprocess(teacher)
+  plain, prepare = plain_view(teacher, reading_size(config)), preprocess(teacher)
   key = jax.random.key(config.seed)
 
-  def function(variables, images, index):
-    view = augment(key, images, index, size=size, **config.finetune.augment)
+  def function(variables, batch):
+    images = batch["image"]
+    view = augment(key, images, batch["index"], size=size, **config.finetune.augment)
     logits, features = module.apply(variables, plain(images))
     other, _ = module.apply(variables, prepare(view))
     logits, other = (clusterings.heads(z, config) for z in (logits, other))

@@ -65,7 +65,7 @@ def contrastive_teacher(context: Context, config, inputs) -> Work:
     "source": "contrastive pre-training on these images",
     "sha256": "",
   }
-  network = new_network(context, module, about, seed=config.seed, size=size)
+  network = new_network(context, module, about, (1, size, size, 3), seed=config.seed)
   prepare = preprocess(network)
   parameters = network["variables"]["params"]
   constants = {k: v for k, v in network["variables"].items() if k != "params"}

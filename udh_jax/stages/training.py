@@ -16,7 +16,8 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 
 # (trained parameters, constants, batch, key) -> (loss, metrics). A batch holds index [b],
-# image [b, h, w, 3] and weight [b], which is 0 where the batch was filled up.
+# image [b, h, w, 3] (or features [b, d]), text [b, t] where there are texts, weight [b], which is 0
+# where the batch was filled up, and the number of the step.
 Loss = Callable[[Any, Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
@@ -53,6 +54,8 @@ def train(
   settings: ConfigDict,
   seed: int,
   finish: Callable[[Any], dict[str, Any]],
+  optimizer: optax.GradientTransformation | None = None,
+  num_steps: int | None = None,
 ) -> Work:
   """Work that minimises ``loss`` over random batches of images.
 
@@ -65,17 +68,21 @@ def train(
     parameters: Start values of what is trained, on all devices.
     constants: What else ``loss`` reads, on all devices.
     rows: The images to draw from. int array of shape ``[n]``.
-    settings: ``steps``, ``batch_size``, and those of `make_optimizer`.
+    settings: ``batch_size``, and ``steps`` and those of `make_optimizer` unless the next two are
+      given.
     seed: Decides the order of the images and the random key.
     finish: From the trained parameters to the stage's outputs.
+    optimizer: None is `make_optimizer`.
+    num_steps: None is ``settings.steps``.
 
   Returns:
     The work; its state holds parameters, optimiser, random key and step.
   """
   require(settings.batch_size >= 1, f"batch_size is {settings.batch_size}; it has to be 1 or more.")
-  require(settings.steps >= 1, f"steps is {settings.steps}; it has to be 1 or more.")
+  num_steps = settings.steps if num_steps is None else num_steps
+  require(num_steps >= 1, f"steps is {num_steps}; it has to be 1 or more.")
   mesh, dataset = context.mesh, context.dataset
-  optimizer = make_optimizer(settings)
+  optimizer = make_optimizer(settings) if optimizer is None else optimizer
   order = ShuffledBatches(rows, settings.batch_size, seed=seed)
   padded = mesh_lib.RowLayout(settings.batch_size, mesh.size).padded_rows
   filler = np.full(padded - settings.batch_size, -1)
@@ -92,6 +99,7 @@ def train(
   def step(state, constants, batch):
     key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
     batch["weight"] = (batch["index"] >= 0).astype(jnp.float32)
+    batch["step"] = state["step"]
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
       state["parameters"], constants, batch, key
     )
@@ -108,7 +116,7 @@ def train(
     """What this process reads of each batch."""
 
     def __len__(self):
-      return settings.steps
+      return num_steps
 
     def __getitem__(self, i):
       return mesh_lib.local_rows(mesh, np.concatenate([order[i], filler]))
@@ -124,7 +132,7 @@ def train(
   return Work(
     state=jax.jit(initial_state, out_shardings=mesh_lib.replicated(mesh))(parameters),
     step=lambda state, batch: step(state, constants, batch),
-    num_steps=settings.steps,
+    num_steps=num_steps,
     batches=batches,
     finish=lambda state: finish(state["parameters"]),
     images_per_step=settings.batch_size,
@@ -132,7 +140,7 @@ def train(
 
 
 def train_network(
-  context: Context, loss: Loss, network: Any, constants: Any, *, settings: ConfigDict, seed: int
+  context: Context, loss: Loss, network: Any, constants: Any, **options: Any
 ) -> Work:
   """Work that trains the parameters of a network on the training images.
 
@@ -141,8 +149,7 @@ def train_network(
     loss: See `Loss`; what of the network's variables is not trained is in ``constants["fixed"]``.
     network: ``variables`` and ``about``, see `udh_jax.stages.network`.
     constants: What else ``loss`` reads, on all devices.
-    settings: See `train`.
-    seed: See `train`.
+    **options: ``settings``, ``seed``, and others of `train`.
 
   Returns:
     The work; its outputs are the trained network.
@@ -154,10 +161,9 @@ def train_network(
     network["variables"]["params"],
     {"fixed": fixed, **constants},
     rows=context.dataset.splits.train,
-    settings=settings,
-    seed=seed,
     finish=lambda parameters: {
       "variables": {"params": parameters, **fixed},
       "about": network["about"],
     },
+    **options,
   )

@@ -1,0 +1,102 @@
+"""What image-text hashing without labels is trained to rebuild."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.errors import require
+from udh_jax.losses.reduction import at_least_float32
+
+
+def unit_rows(rows: jax.Array) -> jax.Array:
+  """Rows scaled to length 1; a row of zeros stays one, with a finite gradient.
+
+  Args:
+    rows: Array of shape ``[m, d]``.
+
+  Returns:
+    float32 array of shape ``[m, d]`` (float64 stays).
+  """
+  rows = at_least_float32(rows)
+  return rows * lax.rsqrt(jnp.maximum(jnp.sum(rows**2, axis=1, keepdims=True), 1e-12))
+
+
+def _cosines(first, second):
+  return jnp.matmul(unit_rows(first), unit_rows(second).T, precision=lax.Precision.HIGHEST)
+
+
+def joint_semantics(
+  image_features: jax.Array,
+  text_features: jax.Array,
+  *,
+  beta: float,
+  eta: float,
+  mu: float,
+  weights: jax.Array | None = None,
+) -> jax.Array:
+  """The joint-semantics affinity of a batch of pairs.
+
+  S_x = 2 cos(F_x, F_x) - 1, S~ = beta S_I + (1 - beta) S_T,
+  S = mu [(1 - eta) S~ + eta S~ S~^T / m].
+
+  Args:
+    image_features: Of a frozen network, or given. Array of shape ``[m, d]``.
+    text_features: Tags, counts or features of the same pairs. Array of shape ``[m, t]``.
+    beta: Share of the images, in [0, 1].
+    eta: Share of the second-order term, in [0, 1].
+    mu: Scale of the whole, > 0; the authors take 1.5.
+    weights: 0 leaves a pair out of the second-order term. Array of shape ``[m]``; None keeps all.
+
+  Returns:
+    float32 array of shape ``[m, m]``, symmetric.
+
+  Raises:
+    InputError: If the numbers of rows differ or ``beta`` or ``eta`` is outside [0, 1].
+
+  References:
+    Su et al., Deep joint-semantics reconstructing hashing, ICCV 2019, equations 4 to 7.
+  """
+  require(
+    image_features.ndim == text_features.ndim == 2 and len(image_features) == len(text_features),
+    f"joint_semantics: features have shapes {image_features.shape} and {text_features.shape}, "
+    "expected [m, d] and [m, t].",
+  )
+  for name, value in (("beta", beta), ("eta", eta)):
+    require(0 <= value <= 1, f"joint_semantics: {name} is {value}, expected 0 to 1.")
+  weights = jnp.ones(len(image_features)) if weights is None else weights
+  images = 2 * _cosines(image_features, image_features) - 1
+  texts = 2 * _cosines(text_features, text_features) - 1
+  first = beta * images + (1 - beta) * texts  # [m, m]
+  second = jnp.matmul(first * weights, first.T, precision=lax.Precision.HIGHEST)
+  return mu * ((1 - eta) * first + eta * second / jnp.maximum(weights.sum(), 1))
+
+
+def reconstruction_loss(
+  first: jax.Array, second: jax.Array, target: jax.Array, *, weights: jax.Array | None = None
+) -> jax.Array:
+  """Mean squared difference between the cosines of two sets of outputs and their target.
+
+  Args:
+    first: Array of shape ``[m, c]``.
+    second: Array of shape ``[m, c]``.
+    target: What cos(first_i, second_j) has to be. Array of shape ``[m, m]``.
+    weights: Weight of each row; a pair of rows weighs the product. Array of shape ``[m]``; None
+      weighs all alike.
+
+  Returns:
+    float32 scalar; 0 if all weights are 0.
+
+  Raises:
+    InputError: If the shapes disagree.
+
+  References:
+    Su et al., ICCV 2019, equation 9.
+  """
+  require(
+    first.ndim == 2 and first.shape == second.shape and target.shape == (len(first),) * 2,
+    f"reconstruction_loss: outputs have shapes {first.shape} and {second.shape} and the target "
+    f"{target.shape}, expected both [m, c] and [m, m].",
+  )
+  weights = jnp.ones(len(first)) if weights is None else weights
+  squares = (_cosines(first, second) - target) ** 2
+  return weights @ squares @ weights / jnp.maximum(weights.sum() ** 2, 1e-12)

@@ -1,0 +1,89 @@
+"""Pairs in, an image and a text network out that rebuild the pairs' joint semantics: DJSRH."""
+
+import jax
+import jax.numpy as jnp
+
+from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.pairs import image_view, new_pair_network, pair_optimizer, require_texts
+from udh_jax.stages.training import train_network
+
+FIELDS = ("djsrh", "seed", "dtype")
+
+
+def num_steps(context: Context, settings) -> int:
+  """Steps that make ``settings.epochs`` passes over the training pairs."""
+  return -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
+
+
+def last_alpha(epochs: int) -> float:
+  """Sharpness of tanh(alpha h) in the last epoch: alpha = sqrt(epoch + 1), epochs from 0."""
+  return epochs**0.5
+
+
+def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
+  """Trains both networks so that cosines of relaxed codes are the joint semantics of the batch.
+
+  L = MSE(cos(B_I, B_T), S) + l [MSE(cos(B_I, B_I), S) + MSE(cos(B_T, B_T), S)],
+  B = tanh(alpha h) with alpha = sqrt(epoch + 1); S is `joint_semantics` of frozen features.
+
+  Inputs: none where images are features; else ``backbone``, a network, and ``features`` of its.
+
+  Outputs: a network whose ``variables`` are those of `PairNetwork`.
+
+  References:
+    Su et al., Deep joint-semantics reconstructing hashing, ICCV 2019. Our own: features that are
+    given are scaled (see `PairNetwork`); the affinity reads them as they are.
+  """
+  settings = config.djsrh
+  require_texts(context)
+  module, network = new_pair_network(
+    context, config, settings, inputs.get("backbone"), bits=bits
+  )
+  view = image_view(network, settings.image_size, settings.augment)
+  num_train = len(context.dataset.splits.train)
+  frozen = inputs.get("features", {})
+
+  def loss(parameters, constants, batch, key):
+    images_key, dropout_key = jax.random.split(key)
+    outputs = module.apply(
+      {"params": parameters, **constants["fixed"]},
+      view(batch, images_key),
+      batch["text"],
+      train=True,
+      rngs={"dropout": dropout_key},
+    )
+    epoch = batch["step"] * settings.batch_size // num_train
+    images, texts = (jnp.tanh(jnp.sqrt(epoch + 1.0) * h) for h in outputs)
+    weights = batch["weight"]
+    target = joint_semantics(
+      _frozen_features(constants["frozen"], batch),
+      batch["text"],
+      beta=settings.beta,
+      eta=settings.eta,
+      mu=settings.mu,
+      weights=weights,
+    )
+    between = reconstruction_loss(images, texts, target, weights=weights)
+    within = sum(reconstruction_loss(x, x, target, weights=weights) for x in (images, texts))
+    return between + settings.within_weight * within, {"between": between, "within": within}
+
+  steps = num_steps(context, settings)
+  return train_network(
+    context,
+    loss,
+    network,
+    {"frozen": dict(frozen)},
+    settings=settings,
+    seed=config.seed,
+    optimizer=pair_optimizer(settings, steps),
+    num_steps=steps,
+  )
+
+
+def _frozen_features(frozen, batch):
+  """What the image affinity is made from: features as the backbone made them, or as given."""
+  if not frozen:
+    return batch["image"]
+  rows = batch["index"]
+  return frozen["features"][rows] * frozen["length"][rows, None] + frozen["centre"]

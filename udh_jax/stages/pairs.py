@@ -1,0 +1,174 @@
+"""The image and the text network of a cross-modal method, and how a batch reaches them."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+from udh_jax.data.augmentation import augment
+from udh_jax.errors import require
+from udh_jax.models.heads import PairNetwork
+from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context
+from udh_jax.stages.network import (
+  Network,
+  facts,
+  new_network,
+  plain_view,
+  preprocess,
+  start_at,
+)
+
+_BLOCK = 4096  # rows whose moments are computed at once
+# What is known of images that come as features: no network of ours has seen a picture.
+_GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given", "sha256": ""}
+
+
+def has_pictures(context: Context) -> bool:
+  """Whether images are pictures, and not features of them."""
+  return len(context.dataset.image_shape) == 3
+
+
+def require_texts(context: Context) -> None:
+  """Refuses a data set without texts.
+
+  Raises:
+    InputError: If there are none.
+  """
+  require(
+    context.dataset.texts is not None,
+    f"The data set {context.dataset.name} has no texts, which this method learns from; choose one "
+    "that has, such as wikipedia, mirflickr25k or nus_wide.",
+  )
+
+
+def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
+  """The module that a pair network's variables belong to.
+
+  Args:
+    about: Of the network, see `new_pair_network`.
+    dtype: Of the backbone's arithmetic.
+  """
+  backbone = None
+  if about["backbone"]:
+    backbone = create_backbone(
+      about["backbone"], dtype=jax.numpy.dtype(dtype), padding=about["padding"]
+    )
+  return PairNetwork(about["bits"], about["hidden"], backbone, about["dropout"])
+
+
+def new_pair_network(
+  context: Context, config: ConfigDict, settings: ConfigDict, backbone: Network | None, *, bits: int
+) -> tuple[PairNetwork, dict[str, Any]]:
+  """A network with random layers, on a published backbone where images are pictures.
+
+  Args:
+    context: Devices and pairs.
+    config: ``seed`` and ``dtype`` are read.
+    settings: ``hidden``, ``dropout`` and ``image_size``.
+    backbone: For pictures; None where images are features.
+    bits: Length of the codes.
+
+  Returns:
+    The module and the network, whose ``about`` holds ``bits``, ``hidden`` and ``dropout`` besides.
+  """
+  dataset = context.dataset
+  known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
+  about = known | {"bits": bits, "hidden": settings.hidden, "dropout": settings.dropout}
+  module = pair_module(about, config.dtype)
+  side = settings.image_size
+  image_shape = (side, side, 3) if has_pictures(context) else dataset.image_shape
+  network = new_network(
+    context, module, about, (1, *image_shape), (1, dataset.texts.shape[1]), seed=config.seed
+  )
+  if backbone:
+    start_at(network, backbone)
+  columns = {"text_layers": dataset.texts}
+  if not backbone:
+    columns["image_layers"] = dataset.images
+  for name, rows in columns.items():
+    if rows.dtype == np.float32:  # tags and counts stay as they are
+      scaling = column_scaling(rows, dataset.splits.train)
+      network["variables"]["scaling"][name] = mesh_lib.replicate(context.mesh, scaling)
+  return module, network
+
+
+def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+  """What brings each column to mean 0 and variance 1.
+
+  Args:
+    array: Array of shape ``[n, d]``, float32.
+    rows: The rows that count. Integer array.
+
+  Returns:
+    ``mean`` and ``scale`` (1 / standard deviation, 0 for a constant column), float32 ``[d]``.
+  """
+  blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
+  mean = sum(array[block].sum(axis=0, dtype=np.float64) for block in blocks) / len(rows)
+  variance = sum(((array[block] - mean) ** 2).sum(axis=0) for block in blocks) / len(rows)
+  spread = np.sqrt(variance)
+  scale = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-30), 1, 0) / np.maximum(
+    spread, 1e-30
+  )
+  return {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
+
+
+def image_view(
+  network: Network, size: int, augmentation: Mapping[str, Any] | None = None
+) -> Callable[[dict[str, jax.Array], jax.Array | None], jax.Array]:
+  """The function from a batch (and a random key) to what the image network takes.
+
+  Args:
+    network: A pair network.
+    size: Side that pictures are brought to.
+    augmentation: Options of `augment`, for training; None shows whole pictures.
+  """
+  if not facts(network)["backbone"]:
+    return lambda batch, key=None: batch["image"]
+  if augmentation is None:
+    plain = plain_view(network, size)
+    return lambda batch, key=None: plain(batch["image"])
+  prepare, change = preprocess(network), functools.partial(augment, size=size, **augmentation)
+  return lambda batch, key: prepare(change(key, batch["image"], batch["index"]))
+
+
+def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
+  """Gradient descent with momentum, with a rate for the text network and one for all else.
+
+  Args:
+    settings: ``image_learning_rate``, ``text_learning_rate``, ``momentum``, ``weight_decay``, and
+      ``decay``: "none" keeps the rates, "cosine" lowers them to 0.
+    num_steps: How many steps there will be.
+
+  Raises:
+    InputError: If ``decay`` is neither.
+
+  References:
+    Su et al., DJSRH, ICCV 2019: momentum 0.9, weight decay 5e-4, constant rates.
+  """
+  require(
+    settings.decay in ("none", "cosine"),
+    f"decay is {settings.decay!r}; choose 'none' or 'cosine'.",
+  )
+
+  def descent(rate):
+    if settings.decay == "cosine":
+      rate = optax.cosine_decay_schedule(rate, num_steps)
+    return optax.chain(
+      optax.add_decayed_weights(settings.weight_decay),
+      optax.sgd(rate, momentum=settings.momentum),
+    )
+
+  def parts(parameters):
+    return {name: "text" if name == "text_layers" else "image" for name in parameters}
+
+  rates = {
+    "text": descent(settings.text_learning_rate),
+    "image": descent(settings.image_learning_rate),
+  }
+  return optax.partition(rates, parts)

@@ -1,0 +1,42 @@
+"""A teacher's pair networks in, the factors of the symmetric similarity of all pairs out."""
+
+import jax.numpy as jnp
+
+from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.djsrh import last_alpha
+from udh_jax.stages.network import facts
+from udh_jax.stages.pairs import image_view, pair_module
+from udh_jax.stages.rows import map_rows
+
+FIELDS = ("djsrh.epochs", "djsrh.image_size", "encode", "dtype")
+
+
+def similarity(context: Context, config, inputs) -> Work:
+  """The teacher's relaxed codes tanh(alpha h) of every pair, alpha of its last epoch.
+
+  Outputs: ``images`` and ``texts``, rows of unit length, ``[rows, bits]``: what
+  `udh_jax.coding.similarity` makes the symmetric similarity of. It is never held as n x n.
+
+  References:
+    DUDCH: "latent associations of the pre-trained unsupervised teacher" rebuild a symmetric
+    similarity matrix; the formula is our own.
+  """
+  teacher = inputs["teacher"]
+  module = pair_module(facts(teacher), config.dtype)
+  view = image_view(teacher, config.djsrh.image_size)
+  alpha = last_alpha(config.djsrh.epochs)
+
+  def function(variables, batch):
+    outputs = module.apply(variables, view(batch), batch["text"])
+    images, texts = (unit_rows(jnp.tanh(alpha * h)) for h in outputs)
+    return {"images": images, "texts": texts}
+
+  return map_rows(
+    context,
+    function,
+    teacher["variables"],
+    batch_size=config.encode.batch_size,
+    finish=lambda rows: rows,
+    row_outputs=("images", "texts"),
+  )
