@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from udh_jax import pair_encoder
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.errors import InputError, require
@@ -154,8 +155,8 @@ class Encoder:
 _READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
 
 
-def load_encoder(source: str | os.PathLike) -> Encoder:
-  """Reads an encoder that `Encoder.save` wrote.
+def load_encoder(source: str | os.PathLike) -> Encoder | pair_encoder.PairEncoder:
+  """Reads an encoder that `Encoder.save` or `udh_jax.pair_encoder.PairEncoder.save` wrote.
 
   Args:
     source: Its folder, such as ``encoder_32bits`` in a work directory, or ``hf-hub:owner/name``.
@@ -166,31 +167,38 @@ def load_encoder(source: str | os.PathLike) -> Encoder:
   Raises:
     InputError: If it is not there, not whole, or of another version.
   """
-  if str(source).startswith(HUB):
-    files = {name: download(str(source), name) for name in (CONFIG, BACKBONE, HASH_LAYER)}
-  else:
-    files = {name: pathlib.Path(source) / name for name in (CONFIG, BACKBONE, HASH_LAYER)}
-  for name, file in files.items():
-    require(
-      file.is_file(),
-      f"{source} is no encoder: it has no {name}; give a folder that train.py wrote, such as "
-      "encoder_32bits in the work directory.",
-    )
-  about = read_json(files[CONFIG])
+  about = read_json(_part(source, CONFIG))
+  known = {FORMAT: VERSION, pair_encoder.FORMAT: pair_encoder.VERSION}
+  found = about.pop("format", None), about.pop("version", None)
   require(
-    about.get("format") == FORMAT and about.get("version") == VERSION,
-    f"{source} has format {about.get('format')!r}, version {about.get('version')}; expected "
-    f"{FORMAT!r}, version {VERSION}.",
+    found in known.items(),
+    f"{source} has format {found[0]!r}, version {found[1]}; expected one of "
+    f"{', '.join(f'{name!r}, version {version}' for name, version in known.items())}.",
   )
+  if found[0] == pair_encoder.FORMAT:
+    return pair_encoder.read_pair_encoder(_part(source, pair_encoder.NETWORKS), about)
   digest = about.pop("digest")
-  del about["format"], about["version"]
-  backbone = load_weights(about["backbone"], files[BACKBONE]).variables
-  encoder = Encoder({"backbone": backbone, "hash": _hash_layer(files[HASH_LAYER])}, about)
+  backbone = load_weights(about["backbone"], _part(source, BACKBONE)).variables
+  hash_layer = _hash_layer(_part(source, HASH_LAYER))
+  encoder = Encoder({"backbone": backbone, "hash": hash_layer}, about)
   require(
     encoder.digest == digest,
     f"{source} is damaged: its tensors do not match the checksum in {CONFIG}; fetch it again.",
   )
   return encoder
+
+
+def _part(source: str | os.PathLike, name: str) -> pathlib.Path:
+  """A file of a published encoder, fetched where it is on the hub."""
+  if str(source).startswith(HUB):
+    return pathlib.Path(download(str(source), name))
+  file = pathlib.Path(source) / name
+  require(
+    file.is_file(),
+    f"{source} is no encoder: it has no {name}; give a folder that train.py wrote, such as "
+    "encoder_32bits in the work directory.",
+  )
+  return file
 
 
 def _hash_layer(file: pathlib.Path) -> dict[str, np.ndarray]:

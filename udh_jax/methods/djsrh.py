@@ -38,10 +38,9 @@ def teacher_stages(config: ConfigDict) -> tuple[list[Stage], str]:
   return [*before, stage], name
 
 
-def encoding(name: str, networks: str, image_size: int) -> Stage:
+def encoding(name: str, networks: str) -> Stage:
   """The stage ``name``: codes by the networks of another stage."""
-  build = functools.partial(encode_pairs.encode_pairs, image_size=image_size)
-  return Stage(name, build, encode_pairs.FIELDS, {"networks": networks})
+  return Stage(name, encode_pairs.encode_pairs, encode_pairs.FIELDS, {"networks": networks})
 
 
 def stages(config: ConfigDict) -> list[Stage]:
@@ -51,7 +50,4 @@ def stages(config: ConfigDict) -> list[Stage]:
     config: See ``configs/djsrh.py``.
   """
   before, networks = teacher_stages(config)
-  return [
-    *before,
-    encoding(f"encode_{config.bits}bits", networks, config.djsrh.image_size),
-  ]
+  return [*before, encoding(f"encode_{config.bits}bits", networks)]

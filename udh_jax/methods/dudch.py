@@ -24,8 +24,8 @@ def stages(config: ConfigDict) -> list[Stage]:
     inputs["backbone"] = "teacher"
   return [
     *before,
-    encoding(f"teacher_codes_{longer}", teacher, config.djsrh.image_size),
+    encoding(f"teacher_codes_{longer}", teacher),
     Stage(f"similarity_{longer}", similarity.similarity, similarity.FIELDS, {"teacher": teacher}),
     Stage(f"student_{bits}", discrete.discrete, discrete.FIELDS, inputs),
-    encoding(f"encode_{bits}", f"student_{bits}", config.student.image_size),
+    encoding(f"encode_{bits}", f"student_{bits}"),
   ]

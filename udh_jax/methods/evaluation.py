@@ -80,6 +80,48 @@ def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
   return f"{metric}; {dataset.protocol}; labels behind the teacher: {labels_used}"
 
 
+def score_codes(
+  config: ConfigDict,
+  queries: np.ndarray,
+  database: np.ndarray,
+  query_labels: np.ndarray,
+  database_labels: np.ndarray,
+) -> RetrievalScores:
+  """All scores of packed codes by ``config.score``, at its cut-off, its curve's and the last item.
+
+  Args:
+    config: ``score`` is read.
+    queries: uint8 array of shape ``[q, bytes]``.
+    database: uint8 array of shape ``[n, bytes]``.
+    query_labels: ``[q]`` or ``[q, L]``.
+    database_labels: ``[n]`` or ``[n, L]``.
+  """
+  score = config.score
+  cuts = {n for n in (*score.curve, score.at) if 0 < n <= len(database)} | {len(database)}
+  return retrieval_scores(
+    queries,
+    database,
+    query_labels,
+    database_labels,
+    at=sorted(cuts),
+    denominator=score.denominator,
+    ties=score.ties,
+    empty=score.empty,
+  )
+
+
+def position_of(config: ConfigDict, found: RetrievalScores) -> int:
+  """Where among the cut-offs ``config.score.at`` stands; the last one is the whole database."""
+  if config.score.at in found.cutoffs:
+    return found.cutoffs.index(config.score.at)
+  return len(found.cutoffs) - 1
+
+
+def at_words(config: ConfigDict) -> str:
+  """The cut-off of the scores, as it stands behind their names."""
+  return f"@{config.score.at}" if config.score.at else "@ALL"
+
+
 def evaluate(
   context: Context,
   config: ConfigDict,
@@ -88,7 +130,7 @@ def evaluate(
   outputs: Mapping[str, Any],
   workdir: pathlib.Path,
 ) -> dict[str, float]:
-  """Scores the codes of a run, prints the table and writes what a run leaves for people.
+  """Scores the codes of a run on images, prints the table and writes what a run leaves for people.
 
   Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
   ``metrics_{bits}bits.md``, pictures, ``report.html`` with all of it, and the hash
@@ -98,7 +140,8 @@ def evaluate(
     context: Devices and images.
     config: The run's configuration.
     title: Name of the method.
-    stages: That have run.
+    stages: That have run; one is called ``teacher``, and ``encode_{bits}bits`` has the hash network
+      for its ``student``.
     outputs: Theirs.
     workdir: Where to write.
 
@@ -186,7 +229,7 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
   scores: dict[str, float] = {}
   if scored:
     found = _scores(config, dataset, codes)
-    at = found[title].cutoffs.index(min(config.score.at or len(database), len(database)))
+    at = position_of(config, found[title])
     scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
     purities = _purities(dataset, clusters)
     _write_metrics(config, meaning, teacher, found, scores, purities, workdir)
@@ -245,20 +288,9 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
 
 
 def _scores(config, dataset, codes) -> dict[str, RetrievalScores]:
-  queries, database = dataset.splits.query, dataset.splits.database
-  score, labels = config.score, dataset.labels
-  cuts = {n for n in score.get("curve", ()) if n <= len(database)} | {score.at or len(database)}
+  queries, database, labels = dataset.splits.query, dataset.splits.database, dataset.labels
   return {
-    name: retrieval_scores(
-      packed[queries],
-      packed[database],
-      labels[queries],
-      labels[database],
-      at=sorted(cuts),
-      denominator=score.denominator,
-      ties=score.ties,
-      empty=score.empty,
-    )
+    name: score_codes(config, packed[queries], packed[database], labels[queries], labels[database])
     for name, packed in codes.items()
   }
 
@@ -273,7 +305,7 @@ def _purities(dataset, clusters) -> list[float]:
 def _table(config, found, at) -> Table:
   """One row a method; every column's cut-off stands in its head."""
   first = next(iter(found.values()))
-  cut = f"@{config.score.at}" if config.score.at else "@ALL"
+  cut = at_words(config)
   header = [
     "method",
     f"mAP{cut}, {config.bits} bits",
@@ -308,29 +340,36 @@ def _notes(own: RetrievalScores, purities) -> list[str]:
 
 
 def _write_metrics(config, meaning, teacher, found, scores, purities, workdir) -> None:
-  """Adds the entry of this code length to ``metrics.json``."""
   entry = {
     "bits": config.bits,
     "definition": meaning,
     "teacher": teacher,
     "mean_average_precision": scores,
     "purity": purities,
-    "curves": {
-      name: {
-        "cutoffs": list(value.cutoffs),
-        "options": value.description,
-        **{
-          field: getattr(value, field).tolist()
-          for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
-        },
-        "radius": value.radius,
-        "radius_precision": value.radius_precision,
-        "empty_balls": value.empty_balls,
-        "irrelevant_queries": value.irrelevant_queries,
-      }
-      for name, value in found.items()
-    },
+    "curves": {name: curves(value) for name, value in found.items()},
   }
+  add_metrics(workdir, entry)
+
+
+def curves(found: RetrievalScores) -> dict[str, Any]:
+  """What ``metrics.json`` says of one set of codes."""
+  return {
+    "cutoffs": list(found.cutoffs),
+    "options": found.description,
+    **{
+      field: getattr(found, field).tolist()
+      for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
+    },
+    "radius": found.radius,
+    "radius_precision": found.radius_precision,
+    "empty_balls": found.empty_balls,
+    "irrelevant_queries": found.irrelevant_queries,
+  }
+
+
+def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
+  """Adds the entry of a code length to ``metrics.json``, in place of an older one of it."""
   path = workdir / "metrics.json"
-  entries = [e for e in (read_json(path) if path.exists() else []) if e["bits"] != config.bits]
-  write_json(path, sorted([*entries, entry], key=lambda e: e["bits"]))
+  entries = read_json(path) if path.exists() else []
+  entries = [*(e for e in entries if e["bits"] != entry["bits"]), entry]
+  write_json(path, sorted(entries, key=lambda e: e["bits"]))

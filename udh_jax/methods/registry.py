@@ -6,7 +6,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.methods import cibhash, udh_ecc
+from udh_jax.methods import cibhash, cross_evaluation, djsrh, dudch, evaluation, udh_ecc
 from udh_jax.runtime.stage import Stage
 
 
@@ -15,24 +15,28 @@ class Method(NamedTuple):
 
   Attributes:
     title: Its name in tables.
-    stages: From a configuration to its stages, in order. One is called ``teacher``, and one
-      ``encode_{bits}bits``, with the hash network for its ``student``.
+    stages: From a configuration to its stages, in order. The one that makes the codes is called
+      ``encode_{bits}bits``.
+    evaluate: Scores the codes and writes what a run leaves, see `udh_jax.methods.evaluation`.
   """
 
   title: str
   stages: Callable[[ConfigDict], list[Stage]]
+  evaluate: Callable[..., dict[str, float]] = evaluation.evaluate
 
 
 METHODS = {
   "udh_ecc": Method("UDH-ECC", udh_ecc.stages),
   "cibhash": Method("CIBHash", cibhash.stages),
+  "djsrh": Method("DJSRH", djsrh.stages, cross_evaluation.evaluate),
+  "dudch": Method("DUDCH", dudch.stages, cross_evaluation.evaluate),
 }
 
 _COUNTS = ("bits", "rounds", "cluster.num_clusters", "cluster.num_clusterings")
 
 
-def method(config: ConfigDict) -> tuple[str, list[Stage]]:
-  """Title and stages of ``config.method``.
+def method(config: ConfigDict) -> tuple[Method, list[Stage]]:
+  """The method ``config.method`` and its stages.
 
   Raises:
     InputError: If there is no such method, or a field has no sense for any method.
@@ -47,4 +51,4 @@ def method(config: ConfigDict) -> tuple[str, list[Stage]]:
     if last in fields:
       require(fields[last] >= 1, f"{field} is {fields[last]}; it has to be 1 or more.")
   found = METHODS[config.method]
-  return found.title, found.stages(config)
+  return found, found.stages(config)

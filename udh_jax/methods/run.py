@@ -11,7 +11,6 @@ from udh_jax.data.dataset import load_dataset
 from udh_jax.data.protocol import write_manifest
 from udh_jax.errors import InputError, require
 from udh_jax.files import read_json, write_json
-from udh_jax.methods.evaluation import evaluate
 from udh_jax.methods.registry import method
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
@@ -50,7 +49,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  title, stages = method(config)
+  chosen, stages = method(config)
   prepare_workdir(workdir)
   context = _context(config)
   if "cluster" in config:
@@ -65,7 +64,7 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
   if mesh_lib.is_main():
     write_json(workdir / "config.json", config.to_dict())
     write_manifest(context.dataset, workdir / "splits.json")
-  scores = evaluate(context, config, title, stages, outputs, workdir)
+  scores = chosen.evaluate(context, config, chosen.title, stages, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
 
@@ -96,6 +95,6 @@ def score(workdir: str | pathlib.Path, overrides: dict[str, Any] | None = None) 
     except (KeyError, AttributeError):
       raise InputError(f"The stored configuration of {workdir} has no field {field}.") from None
   context = _context(config)
-  title, stages = method(config)
+  chosen, stages = method(config)
   outputs = Runner(context, config, workdir).run(stages, restore_only=True)
-  return evaluate(context, config, title, stages, outputs, workdir)
+  return chosen.evaluate(context, config, chosen.title, stages, outputs, workdir)

@@ -106,6 +106,7 @@ class PairNetwork(nn.Module):
     super().__post_init__()
 
   def setup(self):
+    """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, self.dropout)
     if self.backbone is None:
       self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)

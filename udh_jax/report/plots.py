@@ -40,16 +40,19 @@ def neighbours(
   distances: np.ndarray,
   *,
   title: str,
+  sides: tuple[str, str] = ("image", "image"),
 ) -> None:
   """Draws each query with its nearest items, framed green where right and red where wrong.
 
   Args:
     path: PNG to write.
-    dataset: Where the pictures and labels are; without labels the frames are grey.
+    dataset: Where the pictures, texts and labels are; without labels the frames are grey.
     queries: Rows of the queries. Array of shape ``[q]``.
     items: Rows of their neighbours, nearest first. Array of shape ``[q, k]``.
     distances: Hamming distances. Array of shape ``[q, k]``.
     title: Stands above.
+    sides: What is shown of queries and of items, "image" or "text"; where there is no picture, or
+      a text has no words, the item's name and classes stand instead.
   """
   count, k = items.shape
   figure = _figure(1.0 * (k + 1) + 0.3, 1.18 * count + 0.9)
@@ -57,19 +60,56 @@ def neighbours(
   figure.suptitle(title + legend, fontsize=10)
   axes = figure.subplots(count, k + 1, squeeze=False)
   for row, query in enumerate(queries):
-    cells = [(query, "query", NEUTRAL)]
+    cells = [(query, "query", NEUTRAL, sides[0])]
     for item, distance in zip(items[row], distances[row], strict=True):
       color = NEUTRAL
       if dataset.labels is not None:
         color = RIGHT if _relevant(dataset, query, item) else WRONG
-      cells.append((item, f"d = {distance}", color))
-    for axis, (item, text, color) in zip(axes[row], cells, strict=True):
-      _picture(axis, dataset.images[int(item)], text, color)
+      cells.append((item, f"d = {distance}", color, sides[1]))
+    for axis, (item, text, color, side) in zip(axes[row], cells, strict=True):
+      if side == "image" and len(dataset.image_shape) == 3:
+        _picture(axis, dataset.images[int(item)], text, color)
+      else:
+        _words(axis, describe_item(dataset, int(item), side), text, color)
   _save(figure, path)
+
+
+def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
+  """A few words for an item that is not shown as a picture.
+
+  Args:
+    dataset: Where it is.
+    row: Which one.
+    side: "image", or "text" for the words of its text.
+
+  Returns:
+    Up to six words; the name and the classes where the text has no words.
+  """
+  if side == "text" and dataset.texts is not None and len(dataset.words):
+    present = np.flatnonzero(dataset.texts[row])
+    if len(present):
+      return [dataset.words[column] for column in present[:6]]
+  classes = []
+  if dataset.labels is not None:
+    label = dataset.labels[row]
+    columns = np.flatnonzero(label) if np.ndim(label) else [label]
+    classes = [dataset.class_names[column] for column in columns]
+  return [dataset.names[row].rsplit("/", 1)[-1], *classes[:5]]
+
+
+def _words(axis, words: Sequence[str], text: str, color: str) -> None:
+  shown = "\n".join(word if len(word) <= 13 else word[:12] + "…" for word in words)
+  axis.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6.5, transform=axis.transAxes)
+  axis.set_box_aspect(1)
+  _frame(axis, text, color)
 
 
 def _picture(axis, image: np.ndarray, text: str, color: str) -> None:
   axis.imshow(image, interpolation="nearest")
+  _frame(axis, text, color)
+
+
+def _frame(axis, text: str, color: str) -> None:
   axis.set_title(text, fontsize=8, pad=2)
   axis.set_xticks([])
   axis.set_yticks([])

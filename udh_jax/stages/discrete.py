@@ -23,11 +23,12 @@ from udh_jax.data.protocol import SAMPLE, permutation
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.features import reading_size
 from udh_jax.stages.floors import fit
 from udh_jax.stages.pairs import image_view, new_pair_network, pair_optimizer, require_texts
 from udh_jax.stages.rows import train_weights
 
-FIELDS = ("student", "similarity", "bits", "seed", "dtype")
+FIELDS = ("student", "similarity", "features.image_sizes", "bits", "seed", "dtype")
 _TRAIN, _EMBED, _CODES = "train", "embed", "codes"
 
 
@@ -43,7 +44,8 @@ class Rounds:
 
     Args:
       rows: The training pairs. Integer array of shape ``[n]``.
-      settings: ``rounds``, ``sampled_pairs``, ``epochs`` (over them, in each round), ``batch_size``.
+      settings: ``rounds``, ``sampled_pairs``, ``epochs`` (over them, in each round) and
+        ``batch_size``.
       seed: Decides every draw.
       num_devices: Batches are filled up with -1 to a multiple of it.
     """
@@ -176,8 +178,8 @@ def discrete(context: Context, config, inputs) -> Work:
 
   References:
     DUDCH: asymmetric student and discrete cyclic coordinate descent are the paper's; the objective
-    is our own (methods.md section 2). ``student.discrete = "sign"`` takes V_s = sign(U + G) instead:
-    the ablation.
+    is our own (methods.md section 2). ``student.discrete = "sign"`` takes V_s = sign(U + G): the
+    ablation.
   """
   settings, bits = config.student, config.bits
   require(
@@ -187,12 +189,10 @@ def discrete(context: Context, config, inputs) -> Work:
   require_texts(context)
   mesh, dataset, factors = context.mesh, context.dataset, inputs["similarity"]
   shares = dict(config.similarity)
-  module, network = new_pair_network(
-    context, config, settings, inputs.get("backbone"), bits=bits
-  )
+  module, network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
   fixed = {kind: tree for kind, tree in network["variables"].items() if kind != "params"}
   training_view = image_view(network, settings.image_size, settings.augment)
-  whole_view = image_view(network, settings.image_size)
+  whole_view = image_view(network, reading_size(config))
   rounds = Rounds(dataset.splits.train, settings, seed=config.seed, num_devices=mesh.size)
   optimizer = pair_optimizer(settings, settings.rounds * rounds.train_steps)
   num_train = len(dataset.splits.train)
@@ -221,9 +221,7 @@ def discrete(context: Context, config, inputs) -> Work:
       "optimizer": optimizer.init(parameters),
       "key": jax.random.key_data(jax.random.key(config.seed)),
       "step": jnp.int32(0),
-      "outputs": {
-        side: jnp.zeros((rounds.num_sampled, bits)) for side in ("images", "texts")
-      },
+      "outputs": {side: jnp.zeros((rounds.num_sampled, bits)) for side in ("images", "texts")},
     }
 
   def loss(parameters, state, constants, batch, key):

@@ -37,9 +37,7 @@ def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
   """
   settings = config.djsrh
   require_texts(context)
-  module, network = new_pair_network(
-    context, config, settings, inputs.get("backbone"), bits=bits
-  )
+  module, network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
   view = image_view(network, settings.image_size, settings.augment)
   num_train = len(context.dataset.splits.train)
   frozen = inputs.get("features", {})

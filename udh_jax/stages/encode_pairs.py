@@ -1,30 +1,35 @@
 """Pairs in, packed codes of both sides out."""
 
-from udh_jax.coding.binary import pack_codes, sign
+from udh_jax.pair_encoder import image_codes_of, text_codes_of
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.network import facts
-from udh_jax.stages.pairs import image_view, pair_module
 from udh_jax.stages.rows import map_rows
 
-FIELDS = ("encode", "dtype")
+FIELDS = ("encode", "features.image_sizes", "dtype")
 
 
-def encode_pairs(context: Context, config, inputs, *, image_size: int) -> Work:
-  """Codes of every pair by the image and by the text network: sign(h), packed.
+def description(network, config) -> dict:
+  """What `udh_jax.pair_encoder` has to know of a pair network."""
+  return {
+    **facts(network),
+    "dtype": config.dtype,
+    "image_size": config.features.image_sizes[-1],
+  }
 
-  Outputs: ``image_codes`` and ``text_codes``, uint8 ``[rows, ceil(bits / 8)]``.
+
+def encode_pairs(context: Context, config, inputs) -> Work:
+  """Codes of every pair by the image and by the text network.
+
+  Outputs: ``image_codes`` and ``text_codes``: sign(h), packed, uint8 ``[rows, ceil(bits / 8)]``.
   """
   network = inputs["networks"]
-  module = pair_module(facts(network), config.dtype)
-  view = image_view(network, image_size)
-
-  def function(variables, batch):
-    images, texts = module.apply(variables, view(batch), batch["text"])
-    return {"image_codes": pack_codes(sign(images)), "text_codes": pack_codes(sign(texts))}
-
+  about = description(network, config)
   return map_rows(
     context,
-    function,
+    lambda variables, batch: {
+      "image_codes": image_codes_of(variables, batch["image"], about),
+      "text_codes": text_codes_of(variables, batch["text"], about),
+    },
     network["variables"],
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,

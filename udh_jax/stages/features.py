@@ -16,7 +16,7 @@ FIELDS = ("features", "dtype")
 
 
 def reading_size(config) -> int:
-  """Side at which networks read images once they are trained, which may be another than in training.
+  """Side at which trained networks read images; they may have been trained at another.
 
   Random crops make objects look larger than they are in whole images, so that a network is often
   better at a larger side than it was trained at.

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
 from udh_jax.models.heads import PairNetwork
-from udh_jax.models.registry import create_backbone
+from udh_jax.pair_encoder import pair_module
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
 from udh_jax.stages.network import (
@@ -45,21 +45,6 @@ def require_texts(context: Context) -> None:
     f"The data set {context.dataset.name} has no texts, which this method learns from; choose one "
     "that has, such as wikipedia, mirflickr25k or nus_wide.",
   )
-
-
-def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
-  """The module that a pair network's variables belong to.
-
-  Args:
-    about: Of the network, see `new_pair_network`.
-    dtype: Of the backbone's arithmetic.
-  """
-  backbone = None
-  if about["backbone"]:
-    backbone = create_backbone(
-      about["backbone"], dtype=jax.numpy.dtype(dtype), padding=about["padding"]
-    )
-  return PairNetwork(about["bits"], about["hidden"], backbone, about["dropout"])
 
 
 def new_pair_network(

@@ -3,13 +3,15 @@
 import jax.numpy as jnp
 
 from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.pair_encoder import pair_module
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.djsrh import last_alpha
+from udh_jax.stages.features import reading_size
 from udh_jax.stages.network import facts
-from udh_jax.stages.pairs import image_view, pair_module
+from udh_jax.stages.pairs import image_view
 from udh_jax.stages.rows import map_rows
 
-FIELDS = ("djsrh.epochs", "djsrh.image_size", "encode", "dtype")
+FIELDS = ("djsrh.epochs", "features.image_sizes", "encode", "dtype")
 
 
 def similarity(context: Context, config, inputs) -> Work:
@@ -24,7 +26,7 @@ def similarity(context: Context, config, inputs) -> Work:
   """
   teacher = inputs["teacher"]
   module = pair_module(facts(teacher), config.dtype)
-  view = image_view(teacher, config.djsrh.image_size)
+  view = image_view(teacher, reading_size(config))
   alpha = last_alpha(config.djsrh.epochs)
 
   def function(variables, batch):
