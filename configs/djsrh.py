@@ -9,35 +9,24 @@ official layouts; give --config.teacher.weights).
 
 from udh_jax.methods import defaults
 
-# methods.md section 2: the authors' settings.
-WIKIPEDIA = {"beta": 0.3, "within_weight": 0.3, "epochs": 60}
-MIRFLICKR = {"beta": 0.9, "within_weight": 0.1, "epochs": 80, "image_learning_rate": 0.001}
-NUS_WIDE = {"beta": 0.6, "within_weight": 0.1, "epochs": 80, "image_learning_rate": 0.001}
-
-
-def on_pictures(config):
-  """Pictures at 160 pixels, on ImageNet weights."""
-  config.teacher.weights = "hf-hub:timm/mobilenetv2_100.ra_in1k"
-  config.encode.batch_size = 64
-  config.checkpoint_every = 200
-  return config
-
 
 def wikipedia():
   config = defaults.djsrh("wikipedia")
-  config.djsrh.update(WIKIPEDIA)
+  config.djsrh.update(beta=0.3, within_weight=0.3, epochs=60)
   return config
 
 
 def mirflickr25k():
-  config = on_pictures(defaults.djsrh("mirflickr25k"))
-  config.djsrh.update(MIRFLICKR)
+  """The authors' settings."""
+  config = defaults.on_picture_pairs(defaults.djsrh("mirflickr25k"))
+  config.djsrh.update(beta=0.9, within_weight=0.1, epochs=80)
   return config
 
 
 def nus_wide():
-  config = on_pictures(defaults.djsrh("nus_wide"))
-  config.djsrh.update(NUS_WIDE)
+  """The authors' settings."""
+  config = defaults.on_picture_pairs(defaults.djsrh("nus_wide"))
+  config.djsrh.update(beta=0.6, within_weight=0.1, epochs=80)
   return config
 
 

@@ -23,21 +23,23 @@ from udh_jax.models.registry import create_backbone
 
 FORMAT, VERSION = "udh_jax pair encoder", 1
 CONFIG, NETWORKS = "config.json", "networks.safetensors"
-_READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", "hidden")
+# Of `PairNetwork`, besides the backbone and the length of the codes.
+LAYER_FIELDS = ("hidden", "image_layer", "image_root", "dropout")
+_READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
 
 
 def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
   """The module that a pair network's variables belong to.
 
   Args:
-    about: ``bits``, ``hidden``, ``dropout``, ``backbone`` ("" where images are features) and
-      ``padding``.
+    about: ``bits``, `LAYER_FIELDS`, ``backbone`` ("" where images are features) and ``padding``.
     dtype: Of the backbone's arithmetic.
   """
   backbone = None
   if about["backbone"]:
     backbone = create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
-  return PairNetwork(about["bits"], about["hidden"], backbone, about["dropout"])
+  layers = {name: about[name] for name in LAYER_FIELDS}
+  return PairNetwork(about["bits"], backbone=backbone, **layers)
 
 
 def image_codes_of(
@@ -80,7 +82,7 @@ class PairEncoder:
   """Trained networks of images and texts into one space of codes.
 
   Attributes:
-    about: ``bits``, ``hidden``, ``dropout``, ``backbone`` with ``padding``, ``mean``, ``std``,
+    about: ``bits``, `LAYER_FIELDS`, ``backbone`` with ``padding``, ``mean``, ``std``,
       ``dtype`` and ``image_size``; ``picture_size`` (side of decoded picture files, 0 where images
       are features), ``image_width`` (of features, else 0), ``text_width``, ``words`` (the
       vocabulary, may be empty), ``labels_used``, ``method`` and ``scores``.

@@ -5,15 +5,16 @@ import jax.numpy as jnp
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.pairs import image_view, new_pair_network, pair_optimizer, require_texts
+from udh_jax.stages.pairs import (
+  image_view,
+  new_pair_network,
+  num_steps,
+  pair_optimizer,
+  require_texts,
+)
 from udh_jax.stages.training import train_network
 
 FIELDS = ("djsrh", "seed", "dtype")
-
-
-def num_steps(context: Context, settings) -> int:
-  """Steps that make ``settings.epochs`` passes over the training pairs."""
-  return -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
 
 
 def last_alpha(epochs: int) -> float:

@@ -10,9 +10,10 @@ import optax
 from ml_collections import ConfigDict
 
 from udh_jax.data.augmentation import augment
+from udh_jax.data.protocol import SAMPLE, permutation
 from udh_jax.errors import require
-from udh_jax.models.heads import PairNetwork
-from udh_jax.pair_encoder import pair_module
+from udh_jax.models.heads import PairNetwork, root
+from udh_jax.pair_encoder import LAYER_FIELDS, pair_module
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
 from udh_jax.stages.network import (
@@ -55,16 +56,16 @@ def new_pair_network(
   Args:
     context: Devices and pairs.
     config: ``seed`` and ``dtype`` are read.
-    settings: ``hidden``, ``dropout`` and ``image_size``.
+    settings: `LAYER_FIELDS` and ``image_size``.
     backbone: For pictures; None where images are features.
     bits: Length of the codes.
 
   Returns:
-    The module and the network, whose ``about`` holds ``bits``, ``hidden`` and ``dropout`` besides.
+    The module and the network, whose ``about`` holds ``bits`` and `LAYER_FIELDS` besides.
   """
   dataset = context.dataset
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
-  about = known | {"bits": bits, "hidden": settings.hidden, "dropout": settings.dropout}
+  about = known | {"bits": bits, **{name: settings[name] for name in LAYER_FIELDS}}
   module = pair_module(about, config.dtype)
   side = settings.image_size
   image_shape = (side, side, 3) if has_pictures(context) else dataset.image_shape
@@ -73,29 +74,45 @@ def new_pair_network(
   )
   if backbone:
     start_at(network, backbone)
-  columns = {"text_layers": dataset.texts}
+  train, scalings = dataset.splits.train, network["variables"]["scaling"]
+  if dataset.texts.dtype == np.float32:  # tags and counts stay as they are
+    scalings["text_layers"] = column_scaling(dataset.texts, train)
   if not backbone:
-    columns["image_layers"] = dataset.images
-  for name, rows in columns.items():
-    if rows.dtype == np.float32:  # tags and counts stay as they are
-      scaling = column_scaling(rows, dataset.splits.train)
-      network["variables"]["scaling"][name] = mesh_lib.replicate(context.mesh, scaling)
+    change = root if settings.image_root else lambda rows: rows
+    scaling = column_scaling(dataset.images, train, change)
+    if settings.image_layer == "rbf":
+      chosen = train[permutation(len(train), config.seed, SAMPLE)[: settings.hidden]]
+      require(
+        len(chosen) == settings.hidden,
+        f"hidden is {settings.hidden}, but there are {len(train)} training pairs to choose anchors "
+        "from; lower it or choose another image_layer.",
+      )
+      anchors = (change(dataset.images[chosen]) - scaling["mean"]) * scaling["scale"]
+      # The mean squared distance of two inputs is twice the number of columns that vary.
+      scaling |= {"anchors": anchors, "width": np.float32((scaling["scale"] > 0).sum())}
+    scalings["image_layers"] = scaling
+  network["variables"]["scaling"] = mesh_lib.replicate(context.mesh, scalings)
   return module, network
 
 
-def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
+def column_scaling(
+  array: np.ndarray,
+  rows: np.ndarray,
+  change: Callable[[np.ndarray], np.ndarray] = lambda values: values,
+) -> dict[str, np.ndarray]:
   """What brings each column to mean 0 and variance 1.
 
   Args:
     array: Array of shape ``[n, d]``, float32.
     rows: The rows that count. Integer array.
+    change: What is done to the values before.
 
   Returns:
     ``mean`` and ``scale`` (1 / standard deviation, 0 for a constant column), float32 ``[d]``.
   """
   blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
-  mean = sum(array[block].sum(axis=0, dtype=np.float64) for block in blocks) / len(rows)
-  variance = sum(((array[block] - mean) ** 2).sum(axis=0) for block in blocks) / len(rows)
+  mean = sum(change(array[b]).sum(axis=0, dtype=np.float64) for b in blocks) / len(rows)
+  variance = sum(((change(array[b]) - mean) ** 2).sum(axis=0) for b in blocks) / len(rows)
   spread = np.sqrt(variance)
   scale = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-30), 1, 0) / np.maximum(
     spread, 1e-30
@@ -120,6 +137,11 @@ def image_view(
     return lambda batch, key=None: plain(batch["image"])
   prepare, change = preprocess(network), functools.partial(augment, size=size, **augmentation)
   return lambda batch, key: prepare(change(key, batch["image"], batch["index"]))
+
+
+def num_steps(context: Context, settings: ConfigDict) -> int:
+  """Steps that make ``settings.epochs`` passes over the training pairs."""
+  return -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
 
 
 def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:

@@ -1,0 +1,111 @@
+"""Peak memory of the DUDCH student at NUS-WIDE's size, on made features.
+
+  python benchmarks/dudch_memory.py
+
+A subprocess does the work, so that the peak is its own; what Python, JAX and the data take before
+the student begins is printed apart.
+"""
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+
+
+def peak():
+  """Peak resident memory of this process in GiB."""
+  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def work(arguments):
+  """Runs the student's stage on made factors and prints what it took as JSON."""
+  import jax
+  import numpy as np
+
+  from udh_jax.data.dataset import Dataset
+  from udh_jax.data.protocol import Splits
+  from udh_jax.methods import defaults
+  from udh_jax.runtime import mesh as mesh_lib
+  from udh_jax.runtime.runner import select
+  from udh_jax.runtime.stage import Context
+  from udh_jax.sharding import split_rows
+  from udh_jax.stages import discrete
+
+  rng = np.random.default_rng(0)
+  rows, bits = arguments.rows, arguments.bits
+  everything = np.arange(rows)
+  dataset = Dataset(
+    name="made",
+    images=rng.standard_normal((rows, arguments.image_width), dtype=np.float32),
+    image_shape=(arguments.image_width,),
+    labels=None,
+    names=[""] * rows,
+    class_names=[],
+    splits=Splits(everything, everything, everything[:0]),
+    protocol="made",
+    digest="",
+    texts=rng.random((rows, arguments.text_width), dtype=np.float32) < 0.01,
+  )
+  mesh = mesh_lib.make_mesh()
+  factors = {}
+  for side in ("images", "texts"):
+    factor = rng.standard_normal((rows, bits), dtype=np.float32)
+    factor /= np.linalg.norm(factor, axis=1, keepdims=True)
+    factors[side] = split_rows(mesh, factor)
+  del factor
+  config = defaults.dudch("nus_wide")
+  config.bits = bits
+  config.student.rounds = arguments.rounds
+  before, start = peak(), time.perf_counter()
+  work = discrete.discrete(
+    Context(mesh, dataset), select(config, discrete.FIELDS), {"similarity": factors}
+  )
+  state = work.state
+  for batch in work.batches(0):
+    state, metrics = work.step(state, batch)
+  out = jax.block_until_ready(work.finish(state))
+  report = {
+    "seconds": time.perf_counter() - start,
+    "before": before,
+    "peak": peak(),
+    "objective": float(metrics["objective_of_codes"]),
+    "rows": len(out["learned_codes"]),
+    "jax": jax.__version__,
+  }
+  print(json.dumps(report))
+
+
+def main():
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--rows", type=int, default=186_577)
+  parser.add_argument("--bits", type=int, default=64)
+  parser.add_argument("--image_width", type=int, default=512)
+  parser.add_argument("--text_width", type=int, default=1000)
+  parser.add_argument("--rounds", type=int, default=2)
+  parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+  arguments = parser.parse_args()
+  if arguments.inside:
+    work(arguments)
+    return
+  command = [sys.executable, *sys.argv, "--inside"]
+  out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+  report = json.loads(out.splitlines()[-1])
+  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {report['jax']}")
+  print(
+    f"{arguments.rows:,} pairs, {arguments.bits} bits, images {arguments.image_width} wide, "
+    f"{arguments.text_width} tags, {arguments.rounds} rounds\n"
+  )
+  whole = arguments.rows**2 * 4 / 2**30
+  print("| peak, GiB | before the student, GiB | the similarity whole, GiB | s |")
+  print("|---|---|---|---|")
+  print(
+    f"| {report['peak']:.2f} | {report['before']:.2f} | {whole:.0f} | {report['seconds']:.0f} |"
+  )
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,73 @@
+"""DHIH, supervised and point-wise, and its rivals: one trainer, one loss each.
+
+python train.py --config configs/dhih.py:cifar10 --workdir runs/dhih \
+  --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
+
+Presets: digits (a minute), cifar10, svhn (two CPU cores), nus_wide (an accelerator). With the name
+of a method behind it, such as cifar10_orthohash, a preset is that method's: softmax, greedyhash,
+orthohash, csq, or a member of DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax,
+dhih_cosface, dhih_arcface.
+"""
+
+import functools
+
+from udh_jax.methods import defaults
+from udh_jax.methods.dhih import TITLES
+
+
+def digits(method):
+  """scikit-learn's digits: 500 labelled images, 50 a class."""
+  config = defaults.supervised("digits", method=method, num_train=500, train_draw="balanced")
+  defaults.on_digits(config, config.supervised)
+  return config
+
+
+def cifar10(method):
+  """1,000 queries and 5,000 labelled images, both balanced, drawn from all images of the set."""
+  config = defaults.supervised(
+    "cifar10", method=method, test_part="pooled", num_train=5000, train_draw="balanced"
+  )
+  config.features.image_sizes = (128,)
+  return config
+
+
+def svhn(method):
+  """The first 1,000 test images as queries; 5,000 labelled images of the 73,257 to train on."""
+  config = defaults.supervised("svhn", method=method, num_train=5000, train_draw="balanced")
+  config.features.image_sizes = (96,)
+  config.supervised.augment = defaults.augmentation(crop_scale=(0.6, 1.0), flip=False)
+  return config
+
+
+def nus_wide(method):
+  """The 21 most frequent concepts, several an image; 10,500 labelled images."""
+  config = defaults.supervised(
+    "nus_wide",
+    method=method,
+    selection="tc21",
+    num_queries=2100,
+    num_validation=2100,
+    num_train=10_500,
+  )
+  config.dtype = "bfloat16"
+  config.teacher.image_size = config.student.image_size = 224
+  config.features.update(image_sizes=(224,), batch_size=256)
+  config.supervised.update(steps=2000, batch_size=256)
+  config.encode.batch_size = 256
+  config.score.at = 5000
+  return config
+
+
+PRESETS = {
+  **{data.__name__: functools.partial(data, "dhih") for data in (digits, cifar10, svhn, nus_wide)},
+  **{
+    f"{data.__name__}_{method}": functools.partial(data, method)
+    for data in (digits, cifar10, svhn, nus_wide)
+    for method in TITLES
+    if method != "dhih"
+  },
+}
+
+
+def get_config(argument: str = ""):
+  return defaults.choose(argument, PRESETS, "configs/dhih.py")()

@@ -1,0 +1,18 @@
+"""Contrast between images and texts, the learned rival of DUDCH.
+
+python train.py --config configs/pair_contrast.py:wikipedia --workdir runs/pair_contrast \
+  --config.data.path=wikipedia.npz
+"""
+
+from udh_jax.methods import defaults
+
+
+def wikipedia():
+  return defaults.pair_contrast("wikipedia")
+
+
+PRESETS = {"wikipedia": wikipedia}
+
+
+def get_config(argument: str = ""):
+  return defaults.choose(argument, PRESETS, "configs/pair_contrast.py")()

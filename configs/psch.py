@@ -1,0 +1,60 @@
+"""PSCH: pseudo labels and soft multi-part similarity, on images without labels.
+
+python train.py --config configs/psch.py:cifar10 --workdir runs/psch \
+  --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
+
+Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an accelerator). Every
+run draws where the parts are: attention.png.
+"""
+
+from udh_jax.methods import defaults
+
+
+def digits():
+  """The quickstart's data and teacher."""
+  config = defaults.psch("digits")
+  defaults.on_digits(config, config.psch)
+  return config
+
+
+def cifar10():
+  """CIFAR-10 on two CPU cores."""
+  config = defaults.psch("cifar10")
+  defaults.on_two_cores(config)
+  return config
+
+
+def mirflickr25k():
+  """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
+  config = defaults.psch("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  defaults.on_two_cores(config)
+  config.cluster.num_clusters = 24
+  config.score.at = 5000
+  return config
+
+
+def nus_wide():
+  """The 21 most frequent concepts, several an image; 10,500 images to train on."""
+  config = defaults.psch(
+    "nus_wide", selection="tc21", num_queries=2100, num_validation=2100, num_train=10_500
+  )
+  config.dtype = "bfloat16"
+  config.teacher.image_size = config.student.image_size = 224
+  config.features.update(image_sizes=(224,), batch_size=256)
+  config.cluster.num_clusters = 21
+  config.psch.update(steps=2000, batch_size=256)
+  config.encode.batch_size = 256
+  config.score.at = 5000
+  return config
+
+
+PRESETS = {
+  "digits": digits,
+  "cifar10": cifar10,
+  "mirflickr25k": mirflickr25k,
+  "nus_wide": nus_wide,
+}
+
+
+def get_config(argument: str = ""):
+  return defaults.choose(argument, PRESETS, "configs/psch.py")()

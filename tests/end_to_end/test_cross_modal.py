@@ -1,0 +1,173 @@
+"""Image-text methods by the functions that train.py and eval.py call, on made and real pairs."""
+
+import json
+
+import numpy as np
+import pytest
+from test_configs import load
+
+import udh_jax
+from udh_jax.errors import InputError
+from udh_jax.methods.run import score, train
+from udh_jax.methods.sweep import sweep
+from udh_jax.models.weights import save_weights
+
+
+@pytest.fixture
+def made(tmp_path, rng):
+  """Features of 150 pairs of three classes; the texts tell the class, the images less surely."""
+  labels = np.arange(150) % 3
+  centres = rng.normal(size=(3, 6))
+  path = tmp_path / "made.npz"
+  np.savez(
+    path,
+    image=(centres[labels] + 0.8 * rng.normal(size=(150, 6))).astype(np.float32),
+    text=rng.random((150, 8)) < np.where(np.arange(8) % 3 == labels[:, None], 0.9, 0.1),
+    label=labels,
+  )
+  return path
+
+
+def shorten(config, path):
+  config.update(bits=12, checkpoint_every=50)
+  config.data.update(name="features", path=str(path))
+  with config.unlocked():
+    for field in ("image", "text", "label"):
+      config.data[field], config.data[f"{field}_test"] = field, ""
+  config.data.update(num_queries=30, num_validation=30)
+  for section in ("djsrh", "student", "contrast"):
+    if section in config:
+      config[section].update(hidden=32, batch_size=16, image_layer="relu", image_root=False)
+  if "djsrh" in config:
+    config.djsrh.update(epochs=6, bits=0)
+  if "student" in config:
+    config.student.update(rounds=2, sampled_pairs=50)
+  return config
+
+
+@pytest.mark.parametrize("method", ["djsrh", "dudch", "pair_contrast"])
+def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
+  config = shorten(load(method, "wikipedia"), made)
+  scores = train(config, tmp_path / "run")
+  title = {"djsrh": "DJSRH", "dudch": "DUDCH", "pair_contrast": "Pair contrast"}[method]
+  assert scores[f"{title}, text→text"] > 0.5  # chance is 1/3
+  assert score(tmp_path / "run") == scores
+  (entry,) = json.loads((tmp_path / "run" / "metrics.json").read_text())
+  assert "mAP@50" in entry["definition"] and "labels behind the teacher" in entry["definition"]
+  assert {p.name for p in (tmp_path / "run").glob("*.png")} >= {"image_to_text_12bits.png"}
+  encoder = udh_jax.load_encoder(tmp_path / "run" / "encoder_12bits")
+  arrays = np.load(made)
+  codes = encoder.images(arrays["image"]), encoder.texts(arrays["text"])
+  splits = json.loads((tmp_path / "run" / "splits.json").read_text())
+  query, database = splits["query"], splits["database"]
+  found = udh_jax.mean_average_precision(
+    codes[0][query],
+    codes[1][database],
+    arrays["label"][query],
+    arrays["label"][database],
+    at=50,
+  )
+  assert np.isclose(found, scores[f"{title}, image→text"])
+
+
+def test_learned_codes_and_teacher_have_rows_of_their_own(made, tmp_path):
+  config = shorten(load("dudch", "wikipedia"), made)
+  config.djsrh.bits = 16
+  scores = train(config, tmp_path / "run")
+  methods = {name.rsplit(", ", 1)[0] for name in scores}
+  assert methods == {
+    "DUDCH",
+    "DUDCH, learned codes in the database",
+    "DJSRH, its teacher, 16 bits",
+  }
+
+
+def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
+  config = shorten(load("pair_contrast", "wikipedia"), made)
+  config.contrast.epochs = 2
+  found = sweep(config, tmp_path, bits=(8, 12), seeds=(0, 1))
+  values = found["Pair contrast, image→text"]
+  assert set(values) == {8, 12} and all(len(v) == 2 for v in values.values())
+  row = next(
+    line for line in (tmp_path / "table.md").read_text().splitlines() if "image→text" in line
+  )
+  mean, spread = np.mean(values[8]), np.std(values[8], ddof=1)
+  assert f"{mean:.3f} ± {spread:.3f}" in row
+  assert "2 seeds" in (tmp_path / "table.md").read_text()
+  with pytest.raises(InputError, match="different numbers"):
+    sweep(config, tmp_path, bits=(8, 8), seeds=(0,))
+
+
+def test_pairs_without_labels_are_learned(made, tmp_path, capsys):
+  config = shorten(load("dudch", "wikipedia"), made)
+  config.data.label = ""
+  assert train(config, tmp_path / "run") == {}
+  assert "have no labels" in capsys.readouterr().out
+  assert (tmp_path / "run" / "text_to_image_12bits.png").exists()
+
+
+def test_a_data_set_without_texts_is_refused(made, tmp_path):
+  config = shorten(load("dudch", "wikipedia"), made)
+  config.data.text = ""
+  with pytest.raises(InputError, match="no texts"):
+    train(config, tmp_path / "run")
+
+
+def test_the_discrete_step_may_be_left_out(made, tmp_path):
+  config = shorten(load("dudch", "wikipedia"), made)
+  config.student.discrete = "sign"
+  assert train(config, tmp_path / "run")["DUDCH, text→text"] > 0.5
+
+
+def test_pictures_with_tags_are_learned(tmp_path, rng, monkeypatch):
+  from PIL import Image
+
+  from udh_jax.models.registry import create_backbone
+
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  root = tmp_path / "mirflickr"
+  (root / "meta" / "tags").mkdir(parents=True)
+  (root / "annotations_v080").mkdir()
+  members = {"sea": [], "city": []}
+  for number in range(1, 41):
+    label = "sea" if number % 2 else "city"
+    members[label].append(number)
+    color = (20, 60, 200) if number % 2 else (150, 140, 130)
+    noise = rng.integers(-20, 20, (24, 30, 3)) + np.array(color)
+    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(root / f"im{number}.jpg")
+    words = [label, f"{label}scape", "picture"]
+    (root / "meta" / "tags" / f"tags{number}.txt").write_text("\n".join(words))
+  for label, numbers in members.items():
+    text = "\n".join(map(str, numbers))
+    (root / "annotations_v080" / f"{label}.txt").write_text(text)
+  weights = tmp_path / "small.safetensors"
+  images = np.zeros((1, 16, 16, 3), np.float32)
+  import jax
+
+  save_weights(
+    "small_convnet", create_backbone("small_convnet").init(jax.random.key(0), images), weights
+  )
+
+  config = load("dudch", "mirflickr25k")
+  config.bits = 8
+  config.data.update(path=str(root), num_queries=8, num_train=0, image_size=16, min_tag_count=2)
+  config.teacher.update(backbone="small_convnet", weights=str(weights))
+  config.features.image_sizes = (16,)
+  config.djsrh.update(hidden=16, image_size=16, epochs=2, batch_size=8, bits=0)
+  config.student.update(hidden=16, image_size=16, rounds=1, sampled_pairs=16, batch_size=8)
+  config.score.at = 0
+  scores = train(config, tmp_path / "run")
+  assert scores["DUDCH, text→text"] > 0.8
+  encoder = udh_jax.load_encoder(tmp_path / "run" / "encoder_8bits")
+  assert sorted(encoder.about["words"]) == ["city", "cityscape", "picture", "sea", "seascape"]
+  assert encoder.texts(["sea seascape", "city"]).shape == (2, 1)
+
+
+def test_wikipedia_is_read_and_learned(shared, tmp_path):
+  config = load("dudch", "wikipedia")
+  config.bits = 16
+  config.data.path = str(shared / "data" / "wikipedia")
+  config.djsrh.update(hidden=64, epochs=3, bits=0)
+  config.student.update(hidden=64, rounds=2, sampled_pairs=300, image_layer="relu")
+  scores = train(config, tmp_path / "run")
+  assert 0.3 < scores["DUDCH, text→text"] < 0.8

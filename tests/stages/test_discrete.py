@@ -1,0 +1,121 @@
+import itertools
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from udh_jax.coding.binary import sign
+from udh_jax.coding.dcc import dcc
+from udh_jax.errors import InputError
+from udh_jax.stages.discrete import Rounds, code_problem, objective
+
+SHARES = {"image_share": 0.3, "cross_share": 0.6}
+
+
+def settings(**changes):
+  values = {"rounds": 3, "sampled_pairs": 7, "epochs": 2, "batch_size": 4} | changes
+  return ConfigDict(values)
+
+
+@pytest.fixture
+def made(rng):
+  """Factors and outputs for 11 training pairs of 13, 5 of them sampled, 6 bits."""
+  images, texts = rng.normal(size=(2, 13, 4))
+  images, texts = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (images, texts))
+  weights = np.ones(13)
+  weights[[2, 9]] = 0
+  sampled = np.array([12, 0, 5, 7, 3])
+  outputs = np.tanh(rng.normal(size=(2, 5, 6)))
+  codes = np.where(rng.normal(size=(13, 6)) >= 0, 1.0, -1.0) * weights[:, None]
+  return {"images": images, "texts": texts}, weights, sampled, outputs, codes
+
+
+def dense_objective(factors, weights, sampled, outputs, codes, gamma):
+  """The student's objective term by term, with the whole matrix."""
+  images, texts = factors["images"], factors["texts"]
+  across = images @ texts.T
+  own = 0.3 * images @ images.T + 0.7 * texts @ texts.T
+  matrix = 0.4 * own + 0.6 * (across + across.T) / 2
+  train = np.flatnonzero(weights)
+  bits = codes.shape[1]
+  total = 0.0
+  for output in outputs:
+    for row, pair in enumerate(sampled):
+      total += sum((output[row] @ codes[j] - bits * matrix[pair, j]) ** 2 for j in train)
+      total += gamma * ((codes[pair] - output[row]) ** 2).sum()
+  return total
+
+
+@pytest.mark.parametrize("gamma", [0.0, 3.0, 200.0])
+def test_objective_is_the_sum_of_its_terms(made, gamma):
+  factors, weights, sampled, (images, texts), codes = made
+  problem = code_problem(images, texts, sampled, factors, weights, gamma=gamma, shares=SHARES)
+  expected = dense_objective(*made[:3], (images, texts), codes, gamma)
+  assert np.isclose(objective(codes, problem), expected, rtol=1e-4)
+
+
+def test_no_dcc_sweep_raises_the_objective(made, rng):
+  factors, weights, sampled, (images, texts), codes = made
+  for trial in range(20):
+    start = np.where(rng.normal(size=codes.shape) >= 0, 1.0, -1.0)
+    problem = code_problem(images, texts, sampled, factors, weights, gamma=trial, shares=SHARES)
+    values = [
+      dense_objective(
+        factors,
+        weights,
+        sampled,
+        (images, texts),
+        np.asarray(dcc(start, problem.linear, problem.gram, num_sweeps=sweeps))
+        * weights[:, None],
+        trial,
+      )
+      for sweeps in range(4)
+    ]
+    assert all(after <= before + 1e-3 for before, after in itertools.pairwise(values))
+    assert values[-1] < values[0]
+
+
+def test_dcc_is_better_than_the_sign_of_the_outputs(made):
+  factors, weights, sampled, (images, texts), codes = made
+  problem = code_problem(images, texts, sampled, factors, weights, gamma=1.0, shares=SHARES)
+  signs = codes.copy()
+  signs[sampled] = np.asarray(sign(images + texts))
+  found = dcc(np.where(signs == 0, 1, signs), problem.linear, problem.gram, num_sweeps=3)
+  value = objective(np.asarray(found) * weights[:, None], problem)
+  assert value < objective(signs, problem)
+
+
+def test_each_round_draws_trains_embeds_and_codes():
+  rows = np.arange(100, 110)
+  rounds = Rounds(rows, settings(), seed=1, num_devices=3)
+  kinds = [rounds.kind(step) for step in range(len(rounds))]
+  assert kinds == (["train"] * 4 + ["embed"] * 2 + ["codes"]) * 3
+  draws = []
+  for start in (0, 7, 14):
+    sampled = rounds.sampled(start)
+    draws.append(tuple(sampled))
+    assert len(set(sampled)) == 7 and set(sampled) <= set(rows)
+    trained = np.concatenate([rounds[start + i] for i in range(4)])
+    trained = trained[trained >= 0]
+    counts = np.unique(trained, return_counts=True)[1]
+    assert len(trained) == 16 and set(trained) == set(sampled) and counts.min() >= 2
+    shown = np.full(8, -1)
+    for step in (start + 4, start + 5):
+      read, slots = rounds[step], rounds.slots(step)
+      assert len(read) == len(slots) == 6  # filled up to a multiple of the devices
+      shown[slots[read >= 0]] = read[read >= 0]
+      assert (slots[read < 0] == 7).all()
+    np.testing.assert_array_equal(shown[:7], sampled)
+    assert (rounds[start + 6] == -1).all()
+  assert len(set(draws)) == 3
+
+
+def test_more_sampled_pairs_than_there_are_take_them_all():
+  rounds = Rounds(np.arange(5), settings(sampled_pairs=2000), seed=0, num_devices=1)
+  assert sorted(rounds.sampled(0)) == list(range(5))
+
+
+@pytest.mark.parametrize("field", ["rounds", "sampled_pairs", "epochs", "batch_size"])
+def test_counts_below_one_are_refused(field):
+  with pytest.raises(InputError, match=f"student.{field} is 0"):
+    Rounds(np.arange(5), settings(**{field: 0}), seed=0, num_devices=1)

@@ -1,0 +1,80 @@
+"""One configuration at several code lengths and seeds, and the table of all of it."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from udh_jax.errors import require
+from udh_jax.files import read_json, write_json, write_text
+from udh_jax.methods.run import train
+from udh_jax.report.table import markdown_table
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.log import say
+
+
+def sweep(
+  config: ConfigDict, workdir: str | pathlib.Path, *, bits: Sequence[int], seeds: Sequence[int]
+) -> dict[str, dict[int, list[float]]]:
+  """Runs, or takes up, a configuration at every length with every seed.
+
+  A seed has a work directory of its own, ``seed_{seed}``, in which all lengths share the stages
+  that do not depend on them. The table goes to ``table.md`` and ``table.json``.
+
+  Args:
+    config: From a file in ``configs/``; ``bits`` and ``seed`` are replaced. ``data.seed``, which
+      draws the split, stays.
+    workdir: Holds the work directories of the seeds.
+    bits: Lengths of the codes.
+    seeds: Seeds of everything that is drawn but the split.
+
+  Returns:
+    mAP by method, length and position of the seed.
+
+  Raises:
+    InputError: If a length or seed is missing or given twice, and as `udh_jax.methods.run.train`.
+  """
+  for name, values in (("bits", bits), ("seeds", seeds)):
+    require(
+      len(values) > 0 and len(set(values)) == len(values),
+      f"--{name} is {','.join(map(str, values))!r}; give different numbers, apart by commas.",
+    )
+  workdir = pathlib.Path(workdir)
+  found: dict[str, dict[int, list[float]]] = {}
+  for seed in seeds:
+    for length in bits:
+      run = config.copy_and_resolve_references()
+      run.bits, run.seed = length, seed
+      for name, value in train(run, workdir / f"seed_{seed}").items():
+        found.setdefault(name, {}).setdefault(length, []).append(value)
+  if mesh_lib.is_main() and found:
+    meaning = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")[0]["definition"]
+    text = f"{table(found, bits)}\n\n{meaning}; {len(seeds)} seeds: mean ± standard deviation"
+    write_text(workdir / "table.md", f"{text}\n")
+    write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": found})
+    say(f"\n{text}\n")
+  return found
+
+
+def table(found: dict[str, dict[int, list[float]]], bits: Sequence[int]) -> str:
+  """A Markdown table: a row a method, a column a length, and the mean over all lengths.
+
+  The last column is the mean over lengths of each seed, so that its deviation is one over seeds.
+
+  Args:
+    found: Of `sweep`.
+    bits: The columns.
+  """
+
+  def cell(values):
+    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{spread}"
+
+  header = ["method", *(f"{length} bits" for length in bits), "mean"]
+  rows = []
+  for name, by_length in found.items():
+    if all(length in by_length for length in bits):  # a floor may not reach every length
+      values = [by_length[length] for length in bits]
+      rows.append([name, *map(cell, values), cell(np.mean(values, axis=0))])
+  return markdown_table(header, rows)
