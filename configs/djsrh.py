@@ -11,9 +11,7 @@ from udh_jax.methods import defaults
 
 
 def wikipedia():
-  config = defaults.djsrh("wikipedia")
-  config.djsrh.update(beta=0.3, within_weight=0.3, epochs=60)
-  return config
+  return defaults.on_wikipedia(defaults.djsrh("wikipedia"))
 
 
 def mirflickr25k():

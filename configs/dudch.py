@@ -3,17 +3,16 @@
 python train.py --config configs/dudch.py:wikipedia --workdir runs/dudch \
   --config.data.path=wikipedia.npz
 
-Presets: wikipedia (features, two CPU cores), mirflickr25k and nus_wide (pictures and tags in their
-official layouts; give --config.teacher.weights).
+Presets: wikipedia, and features for one's own (features of pairs, two CPU cores); mirflickr25k and
+nus_wide (pictures and tags in their official layouts; give --config.teacher.weights).
 """
 
 from udh_jax.methods import defaults
 
 
-def wikipedia():
-  """Chosen on validation pairs, as docs/results.md tells; the teacher is configs/djsrh.py's."""
-  config = defaults.dudch("wikipedia")
-  config.djsrh.update(beta=0.3, within_weight=0.3, epochs=60)
+def on_features(data: str):
+  """Chosen on validation pairs of Wikipedia, as docs/results.md tells."""
+  config = defaults.on_wikipedia(defaults.dudch(data))
   config.similarity.cross_share = 0.8
   config.student.update(
     hidden=1024,
@@ -30,6 +29,15 @@ def wikipedia():
   return config
 
 
+def wikipedia():
+  return on_features("wikipedia")
+
+
+def features():
+  """One's own features: --config.data.path, .image, .text and .label name the file and arrays."""
+  return on_features("features")
+
+
 def mirflickr25k():
   config = defaults.on_picture_pairs(defaults.dudch("mirflickr25k"))
   config.djsrh.update(beta=0.9, within_weight=0.1, epochs=80)
@@ -42,7 +50,12 @@ def nus_wide():
   return config
 
 
-PRESETS = {"wikipedia": wikipedia, "mirflickr25k": mirflickr25k, "nus_wide": nus_wide}
+PRESETS = {
+  "wikipedia": wikipedia,
+  "features": features,
+  "mirflickr25k": mirflickr25k,
+  "nus_wide": nus_wide,
+}
 
 
 def get_config(argument: str = ""):

@@ -44,7 +44,7 @@ def write_tfds(tmp_path, rng):
     features = {
       "image": tfds.features.Image(shape=(side, side, 3)),
       "label": tfds.features.ClassLabel(names=class_names),
-      field: tfds.features.Text(),
+      **({field: tfds.features.Text()} if field else {}),  # SVHN's records have no name
     }
     tfds.features.FeaturesDict(features).save_metadata(folder)
     tfds.features.FeaturesDict(features).save_config(folder)
@@ -57,7 +57,9 @@ def write_tfds(tmp_path, rng):
       for row, label in enumerate(labels):
         png = io.BytesIO()
         Image.fromarray(pictures[part][row]).save(png, "PNG")
-        text = {"image": png.getvalue(), field: f"{part}_{row}".encode()}
+        text = {"image": png.getvalue()}
+        if field:
+          text[field] = f"{part}_{row}".encode()
         record = {
           key: tf_feature_pb2.Feature(bytes_list=tf_feature_pb2.BytesList(value=[value]))
           for key, value in text.items()

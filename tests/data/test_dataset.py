@@ -97,6 +97,41 @@ def test_cifar10_is_train_then_test_with_lossless_pictures(small_cifar10):
     dataset.images[160]
 
 
+def test_the_supervised_protocol_draws_balanced_queries_and_labelled_images_from_all(
+  small_cifar10,
+):
+  path, _, _ = small_cifar10
+  fields = {"path": path, "num_queries": 30, "num_train": 45, "test_part": "pooled"}
+  dataset = load_dataset(config_of("cifar10", train_draw="balanced", **fields))
+  train, database, query = dataset.splits
+  assert np.bincount(dataset.labels[query]).tolist() == [10, 10, 10]
+  assert np.bincount(dataset.labels[train]).tolist() == [15, 15, 15]
+  assert sorted([*database, *query]) == list(range(160))
+  assert set(train) <= set(database)
+  assert (query >= 120).any() and (database >= 120).any()  # of both parts
+  uniform = load_dataset(config_of("cifar10", **fields))
+  np.testing.assert_array_equal(uniform.splits.query, query)
+  assert (uniform.splits.train != train).any()
+  with pytest.raises(InputError, match="choose one of official, pooled"):
+    load_dataset(config_of("cifar10", path=path, test_part="both"))
+
+
+def test_svhn_has_no_names_and_its_queries_come_from_the_test_part(write_tfds, rng):
+  labels = {"train": rng.integers(0, 10, 300), "test": rng.integers(0, 10, 50)}
+  path, pictures = write_tfds(
+    "svhn_cropped", labels, side=32, field=None, class_names=list("0123456789"), version="3.1.0"
+  )
+  fields = {"path": str(path), "num_queries": 20, "num_train": 100, "train_draw": "balanced"}
+  dataset = load_dataset(config_of("svhn", **fields))
+  assert dataset.names[299] == "train_299" and dataset.names[300] == "test_0"
+  assert len(set(dataset.names)) == 350
+  assert dataset.splits.query.tolist() == list(range(300, 320))
+  assert dataset.splits.database.tolist() == list(range(300))
+  assert np.bincount(dataset.labels[dataset.splits.train]).tolist() == [10] * 10
+  np.testing.assert_array_equal(dataset.images[305], pictures["test"][5])
+  np.testing.assert_array_equal(dataset.labels, np.r_[labels["train"], labels["test"]])
+
+
 def test_cifar10_is_read_without_tensorflow(small_cifar10):
   code = (
     "import sys; from udh_jax.data.dataset import data_config, load_dataset; "

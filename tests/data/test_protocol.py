@@ -52,6 +52,31 @@ def test_balanced_sample_takes_the_same_from_each_class(rng, count):
   assert max(sizes) - min(sizes) <= 1
 
 
+def test_training_images_may_be_drawn_evenly_from_the_classes(rng):
+  labels = rng.permutation(np.repeat([0, 1, 2], [100, 60, 40]))
+  options = {**PROTOCOL, "num_rows": 200, "num_train": 45}
+  splits = make_splits(labels, train_draw="balanced", **options)
+  assert np.bincount(labels[splits.train]).tolist() == [15, 15, 15]
+  assert set(splits.train) <= set(splits.database)
+  again, other = (
+    make_splits(labels, train_draw="balanced", **options | {"seed": seed}) for seed in (0, 1)
+  )
+  np.testing.assert_array_equal(again.train, splits.train)
+  assert set(other.train) != set(splits.train)
+  np.testing.assert_array_equal(make_splits(labels, **options).query, splits.query)
+  # A small class may give all it has.
+  splits = make_splits(labels, train_draw="balanced", **options | {"num_train": 120})
+  sizes = np.bincount(labels[splits.train])
+  assert sizes.sum() == 120 and sizes[2] == (labels[splits.database] == 2).sum()
+
+
+@pytest.mark.parametrize("labels", [None, np.ones((50, 3), bool)])
+def test_a_balanced_draw_needs_one_label_an_image(labels):
+  options = {**PROTOCOL, "num_rows": 50, "num_train": 10, "train_draw": "balanced"}
+  with pytest.raises(InputError, match="it needs one label an image: set it to 'uniform'"):
+    make_splits(labels, **options)
+
+
 def test_a_small_class_keeps_half_and_the_others_give_the_rest():
   labels = np.repeat([0, 1, 2], [3, 100, 100])
   sizes = np.bincount(labels[balanced_sample(labels, 41, 1)])

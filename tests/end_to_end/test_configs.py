@@ -61,6 +61,12 @@ def pictures(tmp_path, rng, monkeypatch):
 PRESETS = [
   *(("udh_ecc", name) for name in ("cifar10", "cifar10_full", "eurosat", "flickr25k", "folder")),
   *(("cibhash", name) for name in ("digits", "cifar10")),
+  *(("dudch", name) for name in ("wikipedia", "features", "mirflickr25k", "nus_wide")),
+  *(("djsrh", name) for name in ("wikipedia", "mirflickr25k", "nus_wide")),
+  ("pair_contrast", "wikipedia"),
+  *(("dhih", name) for name in ("digits", "cifar10", "svhn", "nus_wide", "cifar10_orthohash")),
+  *(("psch", name) for name in ("digits", "cifar10", "mirflickr25k", "nus_wide")),
+  *(("ssdh", name) for name in ("digits", "cifar10", "mirflickr25k")),
 ]
 
 

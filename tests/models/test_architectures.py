@@ -149,7 +149,7 @@ def bicubic_matrix(old, new):
   return matrix / matrix.sum(axis=1, keepdims=True)
 
 
-def vit(tensors, images, *_):
+def vit_tokens(tensors, images):
   batch, _, height, width = images.shape
   rows, columns = height // 16, width // 16
   kernel = tensors.get_or_make("patch_embed.proj.weight", (384, 3, 16, 16))
@@ -177,7 +177,11 @@ def vit(tensors, images, *_):
     hidden = linear(tensors, f"{prefix}mlp.fc1", hidden, 4 * 384)
     hidden = hidden * 0.5 * (1 + erf(hidden / np.sqrt(2)))
     tokens = tokens + linear(tensors, f"{prefix}mlp.fc2", hidden, 384)
-  return layer_norm(tensors, "norm", tokens)[:, 0]
+  return layer_norm(tensors, "norm", tokens)
+
+
+def vit(tensors, images, *_):
+  return vit_tokens(tensors, images)[:, 0]
 
 
 @pytest.mark.parametrize(
@@ -206,6 +210,36 @@ def test_published_tensors_give_the_features_of_a_plain_forward_pass(
   scale = np.abs(expected).max()
   np.testing.assert_allclose(features / scale, expected / scale, atol=2e-5)
   assert np.ptp(expected, axis=0).max() > 0.01 * scale  # the images told apart, not the biases
+
+
+@pytest.mark.parametrize(
+  ("name", "stride"), [("mobilenetv2_100", 32), ("resnet18", 32), ("small_convnet", 4)]
+)
+def test_features_are_the_mean_of_the_feature_map(rng, name, stride):
+  images = rng.standard_normal((2, 2 * stride, 3 * stride, 3)).astype(np.float32)
+  backbone = create_backbone(name)
+  variables = random_variables(backbone, rng)
+  features = jax.jit(backbone.apply)(variables, images)
+  feature_map = jax.jit(lambda v, x: backbone.apply(v, x, pooled=False))(variables, images)
+  assert feature_map.shape == (2, 2, 3, backbone.feature_dim)
+  np.testing.assert_allclose(np.mean(feature_map, axis=(1, 2)), features, rtol=1e-4, atol=1e-5)
+  coarse = create_backbone(name, dtype="bfloat16")
+  assert jax.eval_shape(lambda v, x: coarse.apply(v, x, pooled=False), variables, images).dtype == (
+    np.float32
+  )
+
+
+def test_the_feature_map_of_a_transformer_is_its_patch_tokens_in_their_places(rng, tmp_path):
+  images = rng.standard_normal((2, 48, 32, 3)).astype(np.float32)
+  tensors = Tensors(rng)
+  expected = vit_tokens(tensors, images.transpose(0, 3, 1, 2).astype(np.float64))
+  expected = expected[:, 1:].reshape(2, 3, 2, 384)
+  save_file(tensors, tmp_path / "model.safetensors", metadata={"padding": "symmetric"})
+  variables = load_weights("vit_small_patch16_224", tmp_path / "model.safetensors").variables
+  backbone = create_backbone("vit_small_patch16_224")
+  found = jax.jit(lambda v, x: backbone.apply(v, x, pooled=False))(variables, images)
+  scale = np.abs(expected).max()
+  np.testing.assert_allclose(found / scale, expected / scale, atol=2e-5)
 
 
 def random_variables(backbone, rng):

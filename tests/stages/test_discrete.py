@@ -65,8 +65,7 @@ def test_no_dcc_sweep_raises_the_objective(made, rng):
         weights,
         sampled,
         (images, texts),
-        np.asarray(dcc(start, problem.linear, problem.gram, num_sweeps=sweeps))
-        * weights[:, None],
+        np.asarray(dcc(start, problem.linear, problem.gram, num_sweeps=sweeps)) * weights[:, None],
         trial,
       )
       for sweeps in range(4)

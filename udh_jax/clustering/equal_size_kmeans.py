@@ -10,64 +10,30 @@ from jax import lax
 
 from udh_jax import errors, sharding
 from udh_jax.clustering import sinkhorn
-from udh_jax.clustering.potentials import FoldCosts, solve_potentials
-from udh_jax.clustering.rounding import own_column, round_to_sizes
-from udh_jax.clustering.rows import Rows, fold, held, standardise
+from udh_jax.clustering.members import (
+  Clustering,
+  best_run,
+  check_arguments,
+  fold_costs_of,
+  inertia_of,
+  means,
+  member_means,
+  sizes_of,
+)
+from udh_jax.clustering.potentials import solve_potentials
+from udh_jax.clustering.rounding import round_to_sizes
+from udh_jax.clustering.rows import Rows, held, standardise
 from udh_jax.clustering.seeding import k_means_plus_plus
 
 # Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
 # the first, which is relative to the mean squared norm of the rows and finds potentials from 0.
 FIRST_EPSILON = 0.2
 SMALLEST = 1e-6  # Least such distance, relative to the mean squared norm; float32 sees no less.
-SAME_INERTIA = 1e-5
 # The plan's means follow the potentials, which have to be the same on any number of shards up to
 # rounding; labels are rounded exactly from potentials that are nearly right.
 SOFT_TOLERANCE = 1e-4
 HARD_TOLERANCE = 1e-2
 MAX_PASSES = 40  # Over the rows for one assignment; two to five are usual.
-
-
-class Clustering(NamedTuple):
-  """Rows in clusters.
-
-  Attributes:
-    labels: Cluster of each local row, -1 where its weight is 0. int32 array of shape ``[n]``.
-    centroids: Means of the members. Array of shape ``[K, d]``.
-    sizes: Members over all shards. int32 array of shape ``[K]``.
-    inertia: Sum over all shards of squared distances to the own centroid. Scalar.
-    iterations: Number of centroid updates. Scalar int32.
-    converged: Whether the last update moved no centroid by more than the tolerance. Scalar bool.
-  """
-
-  labels: jax.Array
-  centroids: jax.Array
-  sizes: jax.Array
-  inertia: jax.Array
-  iterations: jax.Array
-  converged: jax.Array
-
-
-def _fold_costs(rows: Rows, centroids: jax.Array) -> FoldCosts:
-  """A fold that also gives its function the costs of each block.
-
-  The cost of row i and centroid j is |x_i - m_j|^2 less |x_i|^2, which changes no assignment. The
-  costs of a single block are computed once and held.
-  """
-  offset = jnp.sum(jnp.square(centroids), axis=1)
-
-  def cost_of(block):
-    return offset - 2 * jnp.matmul(block, centroids.T, precision=lax.Precision.HIGHEST)
-
-  whole = rows.chunk_size is None
-  cost = fold(rows, lambda _, block, weights, start: cost_of(block), None) if whole else None
-
-  def fold_costs(function, carry):
-    def add(carry, block, weights, start):
-      return function(carry, block, cost if whole else cost_of(block), weights, start)
-
-    return fold(rows, add, carry)
-
-  return fold_costs
 
 
 def _plan_means(fold_costs, rows, centroids, potential, epsilon):
@@ -80,39 +46,7 @@ def _plan_means(fold_costs, rows, centroids, potential, epsilon):
     return carry[0] + sums, carry[1] + jnp.sum(plan, axis=0)
 
   start = jnp.zeros_like(centroids), jnp.zeros_like(potential)
-  return _means(sharding.psum(fold_costs(add, start), rows.axis_name), centroids)
-
-
-def _means(sums_and_mass, centroids):
-  """Means of the clusters; an empty one keeps its centroid."""
-  sums, mass = sums_and_mass
-  return jnp.where(mass[:, None] > 0, sums / jnp.where(mass > 0, mass, 1)[:, None], centroids)
-
-
-def _member_means(rows, labels, centroids):
-  """Means of the members."""
-  num_clusters = centroids.shape[0]
-
-  def add(carry, block, weights, start):
-    own = lax.dynamic_slice(labels, (start,), weights.shape)
-    member = own_column(own, num_clusters, weights.dtype) * weights[:, None]
-    sums = jnp.matmul(member.T, block, precision=lax.Precision.HIGHEST)
-    return carry[0] + sums, carry[1] + jnp.sum(member, axis=0)
-
-  start = jnp.zeros_like(centroids), jnp.zeros(num_clusters, centroids.dtype)
-  return _means(sharding.psum(fold(rows, add, start), rows.axis_name), centroids)
-
-
-def _inertia(rows, labels, centroids):
-  """Sum of squared distances to the own centroid, from differences, so that nothing cancels."""
-
-  def add(carry, block, weights, start):
-    own = lax.dynamic_slice(labels, (start,), weights.shape)
-    return carry + jnp.sum(
-      weights * jnp.sum(jnp.square(block - centroids[jnp.maximum(own, 0)]), axis=1)
-    )
-
-  return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
+  return means(sharding.psum(fold_costs(add, start), rows.axis_name), centroids)
 
 
 def _nearest_distance(fold_costs, rows):
@@ -173,7 +107,7 @@ def _cluster(
     return jnp.max(jnp.sum(jnp.square(centroids - run.centroids), axis=1))
 
   def soft_update(run):
-    fold_costs = _fold_costs(rows, run.centroids)
+    fold_costs = fold_costs_of(rows, run.centroids)
     share = jnp.minimum(run.iterations / falling, 1)
     level = epsilon_start * (epsilon / epsilon_start) ** share
     level = level * _nearest_distance(fold_costs, rows)
@@ -184,12 +118,12 @@ def _cluster(
     return _Run(centroids, potential, run.labels, run.iterations + 1, shift, settled)
 
   def hard_update(run):
-    fold_costs = _fold_costs(rows, run.centroids)
+    fold_costs = fold_costs_of(rows, run.centroids)
     level = epsilon * _nearest_distance(fold_costs, rows)
     first = FIRST_EPSILON if soft_iterations == 0 else level
     potential = solve(fold_costs, run, first, level, HARD_TOLERANCE)
     labels = round_to_sizes(fold_costs, potential, bounds, rows.weights, axis_name)
-    centroids = _member_means(rows, labels, run.centroids)
+    centroids = member_means(rows, labels, run.centroids)
     changed = sharding.psum(jnp.sum(labels != run.labels), axis_name)
     shift = largest_move(centroids, run)
     return _Run(centroids, potential, labels, run.iterations + 1, shift, changed == 0)
@@ -206,43 +140,7 @@ def _cluster(
   run = lax.while_loop(
     lambda run: (run.iterations < max_iterations) & ~run.settled, hard_update, run
   )
-  return run, _inertia(rows, run.labels, run.centroids)
-
-
-def _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights):
-  """Refuses arguments that cannot be meant."""
-  require, name = errors.require, "equal_size_kmeans"
-  require(
-    features.ndim == 2 and features.shape[1] > 0,
-    f"{name}: features have shape {features.shape}, expected [n, d] with d above 0.",
-  )
-  size, dim = features.shape
-  require(num_clusters >= 1, f"{name}: num_clusters is {num_clusters}, expected 1 or more.")
-  require(num_restarts >= 1, f"{name}: num_restarts is {num_restarts}, expected 1 or more.")
-  for option, value in (("max_iterations", max_iterations), ("hard_iterations", hard_iterations)):
-    require(value >= 1, f"{name}: {option} is {value}, expected 1 or more.")
-  if init is not None:
-    require(
-      jnp.shape(init) == (num_clusters, dim),
-      f"{name}: init has shape {jnp.shape(init)}, expected [num_clusters, d] = "
-      f"{(num_clusters, dim)}.",
-    )
-    require(
-      num_restarts == 1,
-      f"{name}: init fixes the start, so num_restarts has to be 1, not {num_restarts}.",
-    )
-    errors.require_finite(f"{name}: init", init)
-  require(
-    jnp.shape(weights) == (size,),
-    f"{name}: weights have shape {jnp.shape(weights)}, expected [n] = {(size,)}.",
-  )
-  if not errors.is_traced(weights):
-    require(
-      bool(((weights == 0) | (weights == 1)).all()),
-      f"{name}: weights hold other values than 1, and 0 for a padded row.",
-    )
-  if not errors.is_traced(features, weights):
-    errors.require_finite(f"{name}: features", jnp.where(weights[:, None] > 0, features, 0))
+  return run, inertia_of(rows, run.labels, run.centroids)
 
 
 def _check_sizes(num_clusters, min_size, max_size, total):
@@ -328,7 +226,16 @@ def equal_size_kmeans(
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
   weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
-  _check(features, num_clusters, init, num_restarts, max_iterations, hard_iterations, weights)
+  check_arguments(
+    "equal_size_kmeans",
+    features,
+    init,
+    weights,
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    hard_iterations=hard_iterations,
+  )
   if axis_name is None and not errors.is_traced(weights, min_size, max_size):
     _check_sizes(num_clusters, min_size, max_size, int((weights > 0).sum()))
   return _equal_size_kmeans(
@@ -409,16 +316,11 @@ def _equal_size_kmeans(
   if num_restarts == 1:
     result, inertia = run(key)
   else:
-    results, inertias = jax.vmap(run)(jax.random.split(key, num_restarts))
-    # Runs that end alike are told apart by rounding alone: the first of them wins, on any shards.
-    best = jnp.argmax(inertias <= jnp.min(inertias) * (1 + SAME_INERTIA))
-    result, inertia = jax.tree.map(lambda leaf: leaf[best], (results, inertias))
-  labels = result.labels
-  sizes = jnp.zeros(num_clusters, jnp.int32).at[jnp.maximum(labels, 0)].add(labels >= 0)
+    result, inertia = best_run(*jax.vmap(run)(jax.random.split(key, num_restarts)))
   return Clustering(
-    labels,
+    result.labels,
     result.centroids * scale + mean,
-    sharding.psum(sizes, axis_name),
+    sizes_of(result.labels, num_clusters, axis_name),
     inertia * scale * scale,
     result.iterations,
     result.shift <= levels[2] ** 2,

@@ -102,9 +102,19 @@ def _digits(config: Any, progress: Any) -> Source:
 
 
 def _cifar10(config: Any, progress: Any) -> Source:
+  return _official_or_pooled("cifar10", config, progress)
+
+
+def _svhn(config: Any, progress: Any) -> Source:
+  return _official_or_pooled("svhn_cropped", config, progress)
+
+
+def _official_or_pooled(name: str, config: Any, progress: Any) -> Source:
+  """Train and test part of a TFDS set; pooled, queries are drawn from all of it."""
   from udh_jax.data.tfds import read_tfds
 
-  return read_tfds("cifar10", config.path, parts=("train", "test"), progress=progress)
+  source = read_tfds(name, config.path, parts=("train", "test"), progress=progress)
+  return source._replace(first_test_row=None) if config.test_part == "pooled" else source
 
 
 def _eurosat(config: Any, progress: Any) -> Source:
@@ -174,7 +184,7 @@ def _file_options(config: Any) -> dict[str, Any]:
 # What each data set reads from the config, with its usual values: the one place where fields are
 # defined. num_train 0 is the whole database; path "" is TFDS_DATA_DIR or TFDS's own default.
 _COUNTS = {"evaluate_on": "query", "num_queries": 1000, "num_validation": 1000, "num_train": 0}
-_SEEDED = {**_COUNTS, "seed": 0}
+_SEEDED = {**_COUNTS, "train_draw": "uniform", "seed": 0}
 _FILES = {"path": "", "image_size": 256, "on_unreadable": "skip"}
 _FLICKR = {**_SEEDED, **_FILES, "num_queries": 2000, "num_train": 5000}
 _ARRAYS = {
@@ -193,7 +203,7 @@ _WIKIPEDIA_ARRAYS = {
 }
 _DATASETS: dict[str, tuple[Callable[[Any, Any], Source], dict[str, Any]]] = {
   "digits": (_digits, {**_SEEDED, "num_queries": 300, "num_validation": 200}),
-  "cifar10": (_cifar10, {**_SEEDED, "path": ""}),
+  "cifar10": (_cifar10, {**_SEEDED, "path": "", "test_part": "official"}),
   "eurosat": (_eurosat, {**_SEEDED, "path": ""}),
   "flickr25k": (_flickr25k, _FLICKR),
   "folder": (_folder, {**_SEEDED, **_FILES}),
@@ -204,11 +214,14 @@ _DATASETS: dict[str, tuple[Callable[[Any, Any], Source], dict[str, Any]]] = {
     functools.partial(_features, default_file="wikipedia.npz"),
     {**_SEEDED, "num_queries": 693, "num_validation": 217, "path": "", **_WIKIPEDIA_ARRAYS},
   ),
+  "svhn": (_svhn, {**_SEEDED, "path": "", "test_part": "official"}),
 }
 # How many of the most frequent concepts each selection of NUS-WIDE takes.
 NUS_WIDE_SELECTIONS = {"tc10": 10, "tc21": 21}
 _CHOICES = {
   "evaluate_on": ("query", "validation"),
+  "train_draw": ("uniform", "balanced"),
+  "test_part": ("official", "pooled"),
   "on_unreadable": ("skip", "refuse"),
   "on_unpaired": ("keep", "skip", "refuse"),
   "selection": tuple(NUS_WIDE_SELECTIONS),
@@ -220,8 +233,11 @@ def data_config(name: str) -> Any:
 
   Fields: name; evaluate_on ("query" is the test protocol, "validation" draws the queries from the
   database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
-  is all of the database); seed; path where there are files to find; image_size (side of the square
-  the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
+  is all of the database); train_draw ("uniform", or "balanced": the same number of each class, for
+  methods that learn from labels); seed; path where there are files to find; image_size (side of the
+  square the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
+  cifar10 and svhn have test_part: "official" takes the queries from the test part alone, "pooled"
+  draws them from all images, balanced over the classes, and all others are the database.
 
   Image-text pairs have on_unpaired: whether to "keep", "skip" or "refuse" pictures without a tag
   and, in mirflickr25k, without a label. mirflickr25k has min_tag_count (on how many pictures a tag

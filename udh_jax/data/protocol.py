@@ -17,7 +17,7 @@ from udh_jax.errors import require
 from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
-_QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE = 1, 2, 3, 4, 5
+_QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE, CENTRES, TIES, PAIRS = 1, 2, 3, 4, 5, 6, 7, 8
 
 
 class Splits(NamedTuple):
@@ -48,15 +48,18 @@ def permutation(size: int, *seed: int) -> np.ndarray:
   return np.argsort(raw, kind="stable")
 
 
-def balanced_sample(labels: np.ndarray, count: int, *seed: int) -> np.ndarray:
+def balanced_sample(
+  labels: np.ndarray, count: int, *seed: int, leave_half: bool = True
+) -> np.ndarray:
   """Draws the same number of rows from every class, as nearly as possible.
 
-  No class gives more than half of its rows; what a small class cannot give comes from the others.
+  What a small class cannot give comes from the others.
 
   Args:
     labels: Class of each row. Integer array of shape ``[n]``.
     count: How many rows to draw.
     *seed: Seed words of the draw.
+    leave_half: Whether no class gives more than half of its rows.
 
   Returns:
     Sorted positions into ``labels``. Array of shape ``[count]``, int64.
@@ -68,7 +71,7 @@ def balanced_sample(labels: np.ndarray, count: int, *seed: int) -> np.ndarray:
     Our own definition; for EuroSAT it gives the 100 queries a class of the usual protocol.
   """
   classes, sizes = np.unique(labels, return_counts=True)
-  room = sizes // 2
+  room = sizes // 2 if leave_half else sizes
   require(count <= room.sum(), f"{count} rows of at most {room.sum()} cannot be drawn.")
   # Raise a common level while the sum allows it; then one more from the first classes with room.
   level = 0
@@ -96,6 +99,7 @@ def make_splits(
   seed: int,
   first_test_row: int | None = None,
   fewer_queries: bool = False,
+  train_draw: str = "uniform",
 ) -> Splits:
   """Splits the rows of a source by a protocol.
 
@@ -111,20 +115,22 @@ def make_splits(
     num_queries: How many rows are test queries.
     num_validation: How many rows of the database side are queries where ``evaluate_on`` is
       "validation".
-    num_train: How many rows of the database to train on, drawn uniformly and without labels; 0 is
-      all.
+    num_train: How many rows of the database to train on; 0 is all.
     evaluate_on: "query" or "validation".
     seed: Seed of every draw.
     first_test_row: Where an official test part begins: rows from here on are not in the database,
       and the first ``num_queries`` of them are the queries.
     fewer_queries: Take as many as there may be, instead of an error, where more queries are asked
       for than half of the rows, or than the test part has.
+    train_draw: How ``num_train`` rows are drawn: "uniform", without labels, or "balanced", the same
+      number of each class, for methods that learn from labels.
 
   Returns:
     The three index arrays.
 
   Raises:
-    InputError: If more rows are asked for than there are.
+    InputError: If more rows are asked for than there are, or a balanced draw of rows that have no
+      label or several.
   """
   rows = np.arange(num_rows)
   if first_test_row is None:
@@ -148,9 +154,21 @@ def make_splits(
     "lower num_train, or set it to 0 for all of them.",
   )
   train = database
-  if num_train:
+  if num_train and train_draw == "balanced":
+    require(
+      labels is not None and labels.ndim == 1,
+      f"train_draw is 'balanced', but the images have {_kind_of(labels)}; it needs one label an "
+      "image: set it to 'uniform'.",
+    )
+    chosen = balanced_sample(labels[database], num_train, seed, _TRAIN, leave_half=False)
+    train = database[chosen]
+  elif num_train:
     train = database[np.sort(permutation(len(database), seed, _TRAIN)[:num_train])]
   return Splits(train, database, query)
+
+
+def _kind_of(labels):
+  return "no labels" if labels is None else "several labels each"
 
 
 def _draw(labels, rows, count, field, fewer, seed, purpose):

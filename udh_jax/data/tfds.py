@@ -46,8 +46,8 @@ def read_tfds(
     f'tfds.builder({arguments}).download_and_prepare()"'
   )
   builder = _open_prepared(name, root, f"prepare it with: {command}")
-  # The field that names a record is "id" in CIFAR-10 and "filename" in EuroSAT.
-  field = "id" if "id" in builder.info.features else "filename"
+  # The field that names a record is "id" in CIFAR-10 and "filename" in EuroSAT; SVHN has none.
+  field = next((field for field in ("id", "filename") if field in builder.info.features), None)
   shape = builder.info.features["image"].shape
   images, names, labels = _read_records(
     name, builder, parts, (field, "label"), decode, shape, progress
@@ -169,7 +169,10 @@ def _open_prepared(name: str, root: Any, advice: str) -> Any:
 
 
 def _read_records(name, builder, parts, fields, decode, image_shape, progress):
-  """Pictures of all parts, one after another, and the values of each field, the first a name."""
+  """Pictures of all parts, one after another, and the values of each field, the first a name.
+
+  Where there is no such field, None, records are named by part and number.
+  """
   import tensorflow_datasets as tfds
 
   # Pictures stay encoded while fields are read: parsing alone takes a fifth of the time.
@@ -177,12 +180,12 @@ def _read_records(name, builder, parts, fields, decode, image_shape, progress):
   sources = [builder.as_data_source(split=part, decoders=encoded) for part in parts]
   starts = np.cumsum([0, *map(len, sources)])
   values = [[] for _ in fields]
-  for source, offset in zip(sources, starts, strict=False):
+  for part, source, offset in zip(parts, sources, starts, strict=False):
     for start in range(0, len(source), _CHUNK):
       rows = range(start, min(start + _CHUNK, len(source)))
-      for record in source.__getitems__(rows):
+      for row, record in zip(rows, source.__getitems__(rows), strict=True):
         for column, field in zip(values, fields, strict=True):
-          column.append(record[field])
+          column.append(f"{part}_{row}".encode() if field is None else record[field])
       progress(int(offset) + rows.stop, int(starts[-1]))
 
   def decode_row(row: int) -> np.ndarray:

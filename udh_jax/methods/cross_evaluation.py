@@ -221,7 +221,7 @@ def _write(config, title, dataset: Dataset, codes, about, workdir) -> dict[str, 
       {
         "bits": bits,
         "definition": meaning,
-        "teacher": about,
+        "network": about,
         "mean_average_precision": scores,
         "curves": {
           f"{name}, {direction}": curves(value)

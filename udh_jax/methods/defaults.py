@@ -138,6 +138,8 @@ def _pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pairs` reads, with ``changes``."""
   return {
     "hidden": 4096,
+    "image_layer": "relu",  # of image features; "rbf" has `hidden` training images for anchors
+    "image_root": False,  # whether image features are histograms to take the roots of
     "dropout": 0.0,
     "image_size": 96,  # of pictures
     "augment": augmentation(),  # of pictures
@@ -166,6 +168,32 @@ def _on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
   return config
 
 
+def on_wikipedia(config: ConfigDict) -> ConfigDict:
+  """DJSRH's settings for the features of Wikipedia's pairs.
+
+  beta and within_weight are the authors', epochs and rates were chosen on validation pairs.
+  """
+  config.djsrh.update(
+    beta=0.3,
+    within_weight=0.3,
+    epochs=60,
+    image_learning_rate=0.03,
+    text_learning_rate=0.03,
+  )
+  return config
+
+
+def on_picture_pairs(config: ConfigDict) -> ConfigDict:
+  """The same method for pictures and not features of them: on a published backbone."""
+  config.teacher.weights = "hf-hub:timm/mobilenetv2_100.ra_in1k"
+  config.encode.batch_size = 64
+  config.checkpoint_every = 200
+  for section in ("djsrh", "student", "contrast"):
+    if section in config:
+      config[section].image_learning_rate = 1e-3  # the backbone is trained too
+  return config
+
+
 def djsrh(data: str, **data_fields: Any) -> ConfigDict:
   """All fields of DJSRH with the authors' values (methods.md section 2).
 
@@ -183,6 +211,20 @@ def _djsrh() -> dict[str, Any]:
   return _pair_training(bits=0, epochs=80, beta=0.6, eta=0.4, mu=1.5, within_weight=0.1)
 
 
+def pair_contrast(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of the contrast of pairs with their usual values: ours.
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_pairs("pair_contrast", data, data_fields)
+  config.contrast = _pair_training(
+    epochs=60, batch_size=128, temperature=0.3, quantisation_weight=0.1
+  )
+  return config
+
+
 def dudch(data: str, **data_fields: Any) -> ConfigDict:
   """All fields of DUDCH with their usual values (methods.md section 8: ours).
 
@@ -198,6 +240,121 @@ def dudch(data: str, **data_fields: Any) -> ConfigDict:
     rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, gamma=200.0, discrete="dcc"
   )
   return config
+
+
+# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours, by
+# methods.md section 8, the rivals' as in their authors' code.
+_LOSSES = {
+  "scale": {"scale": 2.0},
+  "l_softmax": {"margin": 2},
+  "a_softmax": {"margin": 4},
+  "cosface": {"scale": 16.0, "margin": 0.2},
+  "arcface": {"scale": 16.0, "margin": 0.2},
+  "softmax": {},
+  "greedyhash": {},
+  "orthohash": {"margin": 0.3, "quantisation_weight": 0.0},
+  "csq": {"quantisation_weight": 1e-4},
+}
+DHIH_LOSS = "scale"  # of the method "dhih"
+
+
+def supervised(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
+  """All fields of DHIH, or of one of its rivals, with their usual values.
+
+  Args:
+    data: Name of the data set.
+    method: One of `udh_jax.methods.dhih.TITLES`; it decides the loss.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_images(method, data, data_fields)
+  name = DHIH_LOSS if method == "dhih" else method.removeprefix("dhih_")
+  # scale and margin: s and m of `udh_jax.losses.margin`; annealing_*: of its `annealing_weight`.
+  config.loss = {
+    "name": name,
+    "scale": 1.0,
+    "margin": 0,
+    "annealing_start": 1000.0,
+    "annealing_rate": 0.12,
+    "annealing_least": 5.0,
+    "quantisation_weight": 0.1,
+  } | _LOSSES[name]
+  config.supervised = _training(steps=500)
+  config.score.at = 0
+  return config
+
+
+def _structure() -> dict[str, Any]:
+  """Fields of the fit to distances: pairs of so many images; beyond so many deviations is sure."""
+  return {"num_images": 2000, "deviations": 2.0}
+
+
+def ssdh(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of SSDH with their usual values: the authors' where they are in methods.md.
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_images("ssdh", data, data_fields)
+  config.structure = _structure()
+  config.ssdh = _training(hash_start="itq")  # "itq" begins at the floor's codes, or "random"
+  return config
+
+
+def psch(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of PSCH with their usual values (methods.md section 8: ours).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `data_config` to set.
+  """
+  config = _on_images("psch", data, data_fields)
+  config.update(
+    {
+      # Images within this quantile of the distances to the own centroid are confident.
+      "cluster": {
+        "num_clusters": 10,
+        "num_restarts": 5,
+        "max_iterations": 100,
+        "threshold_quantile": 0.8,
+      },
+      "parts": {"groups": 8, "temperature": 1.0},
+      "structure": _structure(),  # read where `unsure` is "structure"
+      "psch": _training(
+        classification_weight=1.0,
+        quantisation_weight=0.1,
+        similarity="parts",  # within a pseudo class; or "one"
+        unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
+        hash_start="itq",  # begins at the floor's codes, or "random"
+      ),
+    }
+  )
+  return config
+
+
+def on_digits(config: ConfigDict, training: ConfigDict) -> None:
+  """Sets sizes and steps for scikit-learn's 8 x 8 digits, with a teacher of one's own.
+
+  Args:
+    config: Of a method on images.
+    training: The section of its training.
+  """
+  views = augmentation(
+    crop_scale=(0.6, 1.0), crop_ratio=(0.8, 1.25), padding=0.1, flip=False, color=0.2
+  )
+  config.teacher.update(backbone="small_convnet", weights="", image_size=8)
+  config.pretrain.update(steps=200, augment=views)
+  config.features.update(image_sizes=(8,), batch_size=256)
+  config.student.image_size = 8
+  training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
+  config.encode.batch_size = 256
+  config.score.at = 0
+
+
+def on_two_cores(config: ConfigDict) -> None:
+  """Sets image sizes for photographs on two CPU cores, those of UDH-ECC's preset cifar10."""
+  config.teacher.image_size = config.student.image_size = 128
+  config.features.image_sizes = (160,)
 
 
 def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:

@@ -1,7 +1,7 @@
 """Scores of a finished run, each with its definition, and the pictures that go with them."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -72,12 +72,12 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
 
 
 def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
-  """What a score of this run means, in one line: metric, split, labels behind the teacher."""
+  """What a score of this run means, in one line: metric, split, labels behind the network."""
   score = config.score
   metric = average_precision_description(
     at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
   )
-  return f"{metric}; {dataset.protocol}; labels behind the teacher: {labels_used}"
+  return f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}"
 
 
 def score_codes(
@@ -129,6 +129,8 @@ def evaluate(
   stages: Sequence[Stage],
   outputs: Mapping[str, Any],
   workdir: pathlib.Path,
+  *,
+  pictures: Callable[..., list[Section]] = lambda *arguments: [],
 ) -> dict[str, float]:
   """Scores the codes of a run on images, prints the table and writes what a run leaves for people.
 
@@ -140,10 +142,10 @@ def evaluate(
     context: Devices and images.
     config: The run's configuration.
     title: Name of the method.
-    stages: That have run; one is called ``teacher``, and ``encode_{bits}bits`` has the hash network
-      for its ``student``.
+    stages: That have run; ``encode_{bits}bits`` has the hash network for its ``student``.
     outputs: Theirs.
     workdir: Where to write.
+    pictures: ``(context, config, outputs, workdir) -> sections``: draws what the method alone has.
 
   Returns:
     mAP by method; empty where the images have no labels.
@@ -160,31 +162,34 @@ def evaluate(
     if name.startswith("cluster_")
   ]
   student = outputs[by_name[f"encode_{config.bits}bits"].inputs["student"]]
-  teacher = facts(outputs["teacher"])
+  about = facts(student)
   scores = {}
   if mesh_lib.is_main():
-    scores = _write(config, title, context.dataset, codes, clusters, teacher, workdir)
-    _publish(config, title, context.dataset, student, scores, teacher, workdir)
+    own = pictures(context, config, outputs, workdir)
+    scores = _write(config, title, context.dataset, codes, clusters, about, own, workdir)
+    _publish(config, title, context.dataset, student, scores, workdir)
   mesh_lib.barrier("scored")
   return scores
 
 
-def _publish(config, title, dataset, student, scores, teacher, workdir) -> None:
+def _publish(config, title, dataset, student, scores, workdir) -> None:
   """Writes the hash network that `udh_jax.load_encoder` reads."""
   about = {
     **description(student, config),
     "picture_size": dataset.image_shape[0],
-    "labels_used": teacher["labels_used"],
+    "labels_used": facts(student)["labels_used"],
     "method": title,
     "scores": scores,
-    "definition": definition(config, dataset, teacher["labels_used"]) if scores else None,
+    "definition": definition(config, dataset, facts(student)["labels_used"]) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
   Encoder(jax.tree.map(mesh_lib.to_host, hash_variables(student)), about).save(folder)
   say(f"Hash network for one's own pictures: {folder}")
 
 
-def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[str, float]:
+def _write(
+  config, title, dataset, codes, clusters, about, own_sections, workdir
+) -> dict[str, float]:
   bits = config.bits
   queries, database = dataset.splits.query, dataset.splits.database
   scored = dataset.labels is not None and len(queries) > 0
@@ -225,14 +230,14 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
       picture=picture("neighbours"),
     ),
   ]
-  meaning = definition(config, dataset, teacher["labels_used"])
+  meaning = definition(config, dataset, about["labels_used"])
   scores: dict[str, float] = {}
   if scored:
     found = _scores(config, dataset, codes)
     at = position_of(config, found[title])
     scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
     purities = _purities(dataset, clusters)
-    _write_metrics(config, meaning, teacher, found, scores, purities, workdir)
+    _write_metrics(config, meaning, about, found, scores, purities, workdir)
     table = _table(config, found, at)
     text = markdown_table(table.header, table.rows)
     notes = _notes(found[title], purities)
@@ -283,6 +288,7 @@ def _write(config, title, dataset, codes, clusters, teacher, workdir) -> dict[st
       Section("Worst queries", [], picture=picture("worst")),
       sections[1],
     ]
+  sections += own_sections
   write_page(workdir / "report.html", title=heading, subtitle=dataset.protocol, sections=sections)
   return scores
 
@@ -339,11 +345,11 @@ def _notes(own: RetrievalScores, purities) -> list[str]:
   return notes
 
 
-def _write_metrics(config, meaning, teacher, found, scores, purities, workdir) -> None:
+def _write_metrics(config, meaning, about, found, scores, purities, workdir) -> None:
   entry = {
     "bits": config.bits,
     "definition": meaning,
-    "teacher": teacher,
+    "network": about,
     "mean_average_precision": scores,
     "purity": purities,
     "curves": {name: curves(value) for name, value in found.items()},

@@ -1,12 +1,24 @@
 """Methods by name."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.methods import cibhash, cross_evaluation, djsrh, dudch, evaluation, udh_ecc
+from udh_jax.methods import (
+  cibhash,
+  cross_evaluation,
+  dhih,
+  djsrh,
+  dudch,
+  evaluation,
+  pair_contrast,
+  psch,
+  ssdh,
+  udh_ecc,
+)
 from udh_jax.runtime.stage import Stage
 
 
@@ -29,7 +41,13 @@ METHODS = {
   "udh_ecc": Method("UDH-ECC", udh_ecc.stages),
   "cibhash": Method("CIBHash", cibhash.stages),
   "djsrh": Method("DJSRH", djsrh.stages, cross_evaluation.evaluate),
+  "pair_contrast": Method("Pair contrast", pair_contrast.stages, cross_evaluation.evaluate),
   "dudch": Method("DUDCH", dudch.stages, cross_evaluation.evaluate),
+  "ssdh": Method("SSDH", ssdh.stages),
+  "psch": Method(
+    "PSCH", psch.stages, functools.partial(evaluation.evaluate, pictures=psch.pictures)
+  ),
+  **{name: Method(title, dhih.stages) for name, title in dhih.TITLES.items()},
 }
 
 _COUNTS = ("bits", "rounds", "cluster.num_clusters", "cluster.num_clusterings")

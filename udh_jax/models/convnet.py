@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from udh_jax.models.convolution import convolve
-from udh_jax.models.layers import Kernel, pool
+from udh_jax.models.layers import Kernel, features_of
 
 
 class SmallConvNet(nn.Module):
@@ -28,8 +28,11 @@ class SmallConvNet(nn.Module):
     return self.widths[-1]
 
   @nn.compact
-  def __call__(self, images):
-    """Maps normalised images ``[b, h, w, 3]``, sides of 4 and more, to float32 ``[b, d]``."""
+  def __call__(self, images, *, pooled: bool = True):
+    """Maps normalised images ``[b, h, w, 3]``, sides of 4 and more, to float32 ``[b, d]``.
+
+    Without ``pooled`` it gives the feature map before pooling, ``[b, h / 4, w / 4, d]``.
+    """
     hidden = images.astype(self.dtype)
     for number, width in enumerate(self.widths):
       if number:
@@ -40,7 +43,7 @@ class SmallConvNet(nn.Module):
         hidden = convolve(hidden, kernel.astype(self.dtype), bias, padding=self.padding)
         norm = nn.GroupNorm(num_groups=8, dtype=self.dtype, name=f"norm_{number}{part}")
         hidden = nn.relu(norm(hidden))
-    return pool(hidden)
+    return features_of(hidden, pooled)
 
 
 def _halve(images):

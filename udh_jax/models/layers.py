@@ -65,6 +65,15 @@ def convolve_normalised(
   return convolve(images, folded, offset, stride=stride, padding=padding, activation=activation)
 
 
-def pool(images):
-  """Mean over the positions: ``[b, h, w, c]`` to float32 ``[b, c]``."""
-  return jnp.mean(images.astype(jnp.float32), axis=(1, 2))
+def features_of(images, pooled):
+  """What a convolutional backbone hands over of its last layer, float32.
+
+  Args:
+    images: Array of shape ``[b, h, w, c]``.
+    pooled: Whether to take the mean over the positions.
+
+  Returns:
+    Array of shape ``[b, c]``, or ``[b, h, w, c]`` where not ``pooled``.
+  """
+  images = images.astype(jnp.float32)
+  return jnp.mean(images, axis=(1, 2)) if pooled else images

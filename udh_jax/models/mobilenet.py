@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool
+from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, features_of
 
 # Expansion, channels, blocks, stride of the first block.
 _STAGES = (
@@ -68,8 +68,11 @@ class MobileNetV2(nn.Module):
     return 1280
 
   @nn.compact
-  def __call__(self, images):
-    """Maps normalised images ``[b, h, w, 3]`` to pooled float32 features ``[b, 1280]``."""
+  def __call__(self, images, *, pooled: bool = True):
+    """Maps normalised images ``[b, h, w, 3]`` to pooled float32 features ``[b, 1280]``.
+
+    Without ``pooled`` it gives the feature map before pooling, ``[b, h / 32, w / 32, 1280]``.
+    """
     hidden = images.astype(self.dtype)
     kernel = Kernel((3, 3, 3, 32), name="conv_stem")()
     norm = FrozenNorm(32, name="bn1")()
@@ -87,4 +90,5 @@ class MobileNetV2(nn.Module):
         )(hidden)
     kernel = Kernel((1, 1, 320, 1280), name="conv_head")()
     norm = FrozenNorm(1280, name="bn2")()
-    return pool(convolve_normalised(hidden, kernel, norm, activation="relu6"))
+    hidden = convolve_normalised(hidden, kernel, norm, activation="relu6")
+    return features_of(hidden, pooled)

@@ -24,7 +24,8 @@ BACKBONES = {
 def create_backbone(name: str, *, dtype=jnp.float32, padding: str = "symmetric") -> nn.Module:
   """Makes a backbone: a module from normalised images to pooled features.
 
-  Called with float32 images ``[b, h, w, 3]`` it returns float32 features ``[b, feature_dim]``.
+  Called with float32 images ``[b, h, w, 3]`` it returns float32 features ``[b, feature_dim]``, and
+  with ``pooled=False`` the feature map ``[b, h', w', feature_dim]`` that they are pooled from.
   Parameters are in the collection "params", running statistics in "batch_stats"; these are
   frozen, in training too (see `udh_jax.models.layers.FrozenNorm`).
 

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from udh_jax.models.convolution import explicit_padding
-from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, pool
+from udh_jax.models.layers import FrozenNorm, Kernel, convolve_normalised, features_of
 
 
 class Residual(nn.Module):
@@ -74,8 +74,11 @@ class ResNet(nn.Module):
     return 2048 if self.bottleneck else 512
 
   @nn.compact
-  def __call__(self, images):
-    """Maps normalised images ``[b, h, w, 3]`` to pooled float32 features ``[b, d]``."""
+  def __call__(self, images, *, pooled: bool = True):
+    """Maps normalised images ``[b, h, w, 3]`` to pooled float32 features ``[b, d]``.
+
+    Without ``pooled`` it gives the feature map before pooling, ``[b, h / 32, w / 32, d]``.
+    """
     kernel, norm = Kernel((7, 7, 3, 64), name="conv1")(), FrozenNorm(64, name="bn1")()
     hidden = images.astype(self.dtype)
     hidden = convolve_normalised(
@@ -92,4 +95,4 @@ class ResNet(nn.Module):
           self.padding,
           name=f"layer{stage + 1}_{block}",
         )(hidden)
-    return pool(hidden)
+    return features_of(hidden, pooled)

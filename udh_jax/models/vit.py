@@ -85,8 +85,11 @@ class VisionTransformer(nn.Module):
     return self.width
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images, *, pooled: bool = True):
     """Maps normalised images ``[b, h, w, 3]`` to float32 features ``[b, width]``.
+
+    Without ``pooled`` it gives the tokens of the patches as a feature map, ``[b, h / patch,
+    w / patch, width]``, through the same last normalisation.
 
     Raises:
       InputError: If a side is not a multiple of the patch.
@@ -107,7 +110,10 @@ class VisionTransformer(nn.Module):
     tokens = jnp.concatenate([head, tokens], axis=1) + position.astype(self.dtype)
     for block in range(self.depth):
       tokens = Block(self.heads, self.dtype, name=f"blocks_{block}")(tokens)
-    return _norm(self.dtype, "norm")(tokens[:, 0]).astype(jnp.float32)
+    norm = _norm(self.dtype, "norm")
+    if pooled:
+      return norm(tokens[:, 0]).astype(jnp.float32)
+    return norm(tokens[:, 1:]).astype(jnp.float32).reshape(batch, *grid, self.width)
 
 
 class PatchEmbedding(nn.Module):

@@ -23,7 +23,7 @@ p { margin: 4px 0 10px; max-width: 75ch; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: 4px 0 4px 14px; text-align: right; vertical-align: bottom;
   border-bottom: 1px solid #e8edf1; }
-th:first-child, td:first-child { padding-left: 0; text-align: left; }
+th:first-child, td:first-child { padding-left: 0; text-align: left; min-width: 9em; }
 tbody tr:first-child td { font-weight: 600; }
 img { display: block; max-width: 100%; height: auto; margin: 0 auto; }
 """

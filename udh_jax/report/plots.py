@@ -139,6 +139,33 @@ def picture_row(
   _save(figure, path)
 
 
+def attention_maps(
+  path: str | os.PathLike, images: np.ndarray, attention: np.ndarray, *, title: str
+) -> None:
+  """Draws images, a row each, with one attention map after another laid over them.
+
+  Args:
+    path: PNG to write.
+    images: Pictures. uint8 array of shape ``[m, h, w, 3]``.
+    attention: Array of shape ``[m, h', w', G]``; each map is scaled to its own range.
+    title: Stands above.
+  """
+  count, groups = len(images), attention.shape[3]
+  figure = _figure(1.1 * (groups + 1) + 0.3, 1.25 * count + 0.7)
+  figure.suptitle(title, fontsize=10)
+  axes = figure.subplots(count, groups + 1, squeeze=False)
+  height, width = images.shape[1:3]
+  extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+  for row, (image, maps) in enumerate(zip(images, attention, strict=True)):
+    grey = np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    _picture(axes[row, 0], image, "image" if row == 0 else "", NEUTRAL)
+    for group in range(groups):
+      axis = axes[row, group + 1]
+      _picture(axis, grey, f"group {group + 1}" if row == 0 else "", NEUTRAL)
+      axis.imshow(maps[..., group], cmap="jet", alpha=0.5, extent=extent, interpolation="bilinear")
+  _save(figure, path)
+
+
 def precision_at(
   path: str | os.PathLike,
   curves: Mapping[str, tuple[Sequence[int], np.ndarray]],

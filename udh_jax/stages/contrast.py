@@ -4,9 +4,8 @@ import jax
 
 from udh_jax.data.augmentation import augment
 from udh_jax.losses.contrastive import bernoulli_divergence, nt_xent, straight_through_sign
-from udh_jax.models.heads import HashNetwork
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import backbone_of, facts, new_network, preprocess, start_at
+from udh_jax.stages.network import new_hash_network, preprocess
 from udh_jax.stages.training import train_network
 
 FIELDS = ("contrast", "student.image_size", "bits", "seed", "dtype")
@@ -25,10 +24,7 @@ def contrast(context: Context, config, inputs) -> Work:
     and the hash function is one layer.
   """
   settings, size = config.contrast, config.student.image_size
-  teacher = inputs["teacher"]
-  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, 0)
-  network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=config.seed)
-  start_at(network, teacher)
+  module, network = new_hash_network(context, config, inputs["teacher"], num_classes=0)
   prepare = preprocess(network)
 
   def loss(parameters, constants, batch, key):

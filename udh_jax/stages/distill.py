@@ -55,6 +55,21 @@ def itq_layer(context: Context, config, labels):
   return layer(fitted, features, train_weights(context), labels["centre"])
 
 
+def start_at_itq(context: Context, config, network, outputs) -> None:
+  """Gives a hash network `itq_layer`, and a classifier, if any, that knows nothing yet.
+
+  Args:
+    context: Devices and images.
+    config: ``bits`` and ``seed`` are read.
+    network: Changed in place.
+    outputs: Of the stage `udh_jax.stages.features` or `udh_jax.stages.soft_labels`.
+  """
+  parameters = network["variables"]["params"]
+  if "head" in parameters:
+    parameters["head"] = jax.tree.map(jnp.zeros_like, parameters["head"])
+  parameters["hash"] = mesh_lib.replicate(context.mesh, itq_layer(context, config, outputs))
+
+
 def student_start(context: Context, config, teacher, labels):
   """The student before training: a network whose ``variables`` are those of `HashNetwork`.
 
@@ -91,9 +106,7 @@ def student_start(context: Context, config, teacher, labels):
   )
   if student.start == "teacher":
     start_at(network, teacher)
-    parameters = network["variables"]["params"]
-    parameters["head"] = jax.tree.map(jnp.zeros_like, parameters["head"])
-    parameters["hash"] = mesh_lib.replicate(context.mesh, itq_layer(context, config, labels))
+    start_at_itq(context, config, network, labels)
   return module, network
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from udh_jax.data.augmentation import normalise, resize
+from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 
@@ -78,6 +79,30 @@ def new_network(
     "variables": mesh_lib.replicate(context.mesh, variables),
     "about": mesh_lib.replicate(context.mesh, describe(about)),
   }
+
+
+def new_hash_network(
+  context, config, teacher: Network, *, num_classes: int, **about: Any
+) -> tuple[HashNetwork, dict[str, Any]]:
+  """A hash network whose backbone starts at the teacher's; the rest is random.
+
+  Args:
+    context: Devices.
+    config: ``bits``, ``dtype``, ``seed`` and ``student.image_size`` are read.
+    teacher: A network.
+    num_classes: Of the classifier; 0 leaves it out.
+    **about: What is not as of the teacher, see `describe`.
+
+  Returns:
+    The module, and the network.
+  """
+  size = config.student.image_size
+  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes)
+  network = new_network(
+    context, module, facts(teacher) | about, (1, size, size, 3), seed=config.seed
+  )
+  start_at(network, teacher)
+  return module, network
 
 
 def start_at(network: Network, teacher: Network) -> None:

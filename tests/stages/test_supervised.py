@@ -1,0 +1,247 @@
+"""Supervised training sees the labels of the training images, and no others."""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from udh_jax.coding.centres import class_centres
+from udh_jax.data.dataset import Dataset
+from udh_jax.data.protocol import Splits
+from udh_jax.errors import InputError
+from udh_jax.methods import defaults, dhih
+from udh_jax.models.registry import create_backbone
+from udh_jax.runtime.runner import select
+from udh_jax.runtime.stage import Context
+from udh_jax.stages import supervised
+from udh_jax.stages.network import facts, new_network
+
+NAMES = ["cat", "dog", "ship"]
+PLAIN = defaults.augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, color=0.0)
+
+
+@pytest.fixture
+def dataset(rng):
+  """40 pictures; rows 10 to 29 are for training."""
+  labels = (np.arange(40) % 3).astype(np.int32)
+  rows = np.arange(40)
+  return Dataset(
+    name="made",
+    images=rng.integers(0, 256, (40, 8, 8, 3), dtype=np.uint8),
+    image_shape=(8, 8, 3),
+    labels=labels,
+    names=[str(row) for row in rows],
+    class_names=NAMES,
+    splits=Splits(train=rows[10:30], database=rows[5:], query=rows[:5]),
+    protocol="made",
+    digest="",
+  )
+
+
+def several(dataset):
+  """The same pictures with one or two labels each, and one training image without any."""
+  labels = np.eye(3, dtype=bool)[dataset.labels]
+  labels[::2] |= np.roll(labels[::2], 1, axis=1)
+  labels[12] = False
+  return dataclasses.replace(dataset, labels=labels)
+
+
+def config_of(name, /, **loss):
+  method = name if name in dhih.TITLES else f"dhih_{name}"
+  config = defaults.supervised("digits", method=method)
+  config.bits, config.student.image_size = 12, 8
+  config.supervised.update(steps=2, batch_size=11, learning_rate=1e-2, augment=PLAIN)
+  config.loss.update(loss)
+  return select(config, supervised.FIELDS)
+
+
+def mesh_of(count):
+  auto = (jax.sharding.AxisType.Auto,)
+  return jax.make_mesh((count,), ("data",), axis_types=auto, devices=jax.devices()[:count])
+
+
+@pytest.fixture(scope="module")
+def single():
+  """A mesh of one device: quicker to compile for."""
+  return mesh_of(1)
+
+
+def teacher_of(context):
+  about = {
+    "backbone": "small_convnet",
+    "padding": "symmetric",
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.3, 0.3, 0.3),
+    "labels_used": "none",
+    "source": "random",
+    "sha256": "",
+  }
+  return new_network(context, create_backbone("small_convnet"), about, (1, 8, 8, 3), seed=0)
+
+
+class Step(NamedTuple):
+  rows: np.ndarray  # of the batch
+  relaxed: np.ndarray  # codes at the start, of pictures as they are
+  start: dict
+  metrics: dict
+  outputs: dict
+
+
+def first_step(mesh, dataset, name, **loss):
+  context = Context(mesh, dataset)
+  work = supervised.supervised(context, config_of(name, **loss), {"teacher": teacher_of(context)})
+  batch = next(work.batches(0))
+  rows = np.asarray(batch["index"])
+  rows = rows[rows >= 0]
+  start = jax.tree.map(np.asarray, work.state["parameters"])
+  views = (dataset.images[rows] / np.float32(255) - np.float32(0.5)) / np.float32(0.3)
+  features = create_backbone("small_convnet").apply({"params": start["backbone"]}, views)
+  relaxed = np.tanh(np.asarray(features) @ start["hash"]["kernel"] + start["hash"]["bias"])
+  state, metrics = work.step(work.state, batch)
+  metrics = {key: float(value) for key, value in metrics.items()}
+  return Step(rows, relaxed, start, metrics, work.finish(state))
+
+
+def log_softmax(logits):
+  logits = logits - logits.max(axis=1, keepdims=True)
+  return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def test_labels_of_queries_and_database_never_reach_the_loss(single, dataset):
+  other = dataset.labels.copy()
+  outside = np.setdiff1d(np.arange(40), dataset.splits.train)
+  other[outside] = (other[outside] + 1) % 3
+  changed = dataclasses.replace(dataset, labels=other)
+  first, second = (first_step(single, images, "scale") for images in (dataset, changed))
+  jax.tree.map(
+    np.testing.assert_array_equal, first.outputs["variables"], second.outputs["variables"]
+  )
+  assert first.metrics == second.metrics
+  # Those of the training images do, by the definition of the loss.
+  logits = first.relaxed @ first.start["head"]["kernel"]
+  own = dataset.labels[first.rows][:, None] == np.arange(3)
+  losses = -log_softmax(np.where(own, logits - abs(logits) / 2, logits))[own]
+  np.testing.assert_allclose(first.metrics["classification"], losses.mean(), rtol=1e-3)
+  quantisation = ((abs(first.relaxed) - 1) ** 2).mean()
+  expected = losses.mean() + 0.1 * quantisation
+  np.testing.assert_allclose(first.metrics["loss"], expected, rtol=1e-3)
+  assert "the classes of 20 training images" in facts(first.outputs)["labels_used"]
+
+
+@pytest.mark.parametrize("make", [lambda d: d, several], ids=["one label", "several"])
+def test_images_that_are_not_for_training_have_no_label(dataset, make):
+  dataset = make(dataset)
+  known, train = supervised.training_labels(dataset), dataset.splits.train
+  np.testing.assert_array_equal(known[train], dataset.labels[train])
+  outside = np.delete(known, train, axis=0)
+  np.testing.assert_array_equal(outside, -1 if known.ndim == 1 else False)
+
+
+def test_fixed_centres_are_said_and_a_row_filled_up_or_without_a_label_has_no_say(dataset, capsys):
+  # 11 rows on 2 devices; image 12 has no label.
+  dataset = several(dataset)
+  step = first_step(mesh_of(2), dataset, "csq", quantisation_weight=0.5)
+  assert capsys.readouterr().out.count("12 bits are no power of two") == 1
+  assert "head" not in step.start
+  centres = class_centres(3, 12, seed=0)
+  total = count = 0
+  for row, relaxed in zip(step.rows, step.relaxed, strict=True):
+    votes = dataset.labels[row] @ centres.codes.astype(int)
+    bits = np.where(votes == 0, centres.tie_break, np.sign(votes))
+    if dataset.labels[row].any():
+      total, count = total - np.log((1 + bits * relaxed) / 2).mean(), count + 1
+  assert count == len(step.rows) - (12 in step.rows)
+  np.testing.assert_allclose(step.metrics["classification"], total / count, rtol=1e-3)
+  expected = total / count + 0.5 * ((abs(step.relaxed) - 1) ** 2).mean()
+  np.testing.assert_allclose(step.metrics["loss"], expected, rtol=1e-3)
+
+
+@pytest.fixture
+def batch(rng):
+  """Relaxed codes, codes of the classes, labels."""
+  labels = np.array([0, 2, 1, 1, 0, 2, 0])
+  relaxed, codes = np.tanh(rng.normal(size=(7, 16))), rng.normal(size=(3, 16))
+  return relaxed.astype(np.float32), codes.astype(np.float32), labels
+
+
+def terms(name, relaxed, codes, labels):
+  classes = {"codes": codes, "tie_break": np.ones(16)}
+  settings = defaults.supervised("digits", method=name).loss
+  return supervised.LOSSES[name](relaxed, classes, labels, 0, np.ones(7, np.float32), settings)
+
+
+def test_greedyhash_classifies_signs_and_lets_the_gradient_through(batch):
+  relaxed, codes, labels = batch
+  classification, penalty = terms("greedyhash", relaxed, codes, labels)
+  logits = np.where(relaxed >= 0, 1, -1) @ codes.T
+  expected = -log_softmax(logits)[np.arange(7), labels].mean()
+  np.testing.assert_allclose(classification, expected, rtol=1e-5)
+  np.testing.assert_allclose(penalty, (abs(abs(relaxed) - 1) ** 3).mean(), rtol=1e-5)
+  gradient = jax.grad(lambda u: terms("greedyhash", u, codes, labels)[0])(relaxed)
+  expected = (np.exp(log_softmax(logits)) - np.eye(3)[labels]) @ codes / 7
+  np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_orthohash_has_a_margin_on_the_cosine_and_the_root_of_the_bits_for_a_scale(batch):
+  relaxed, _, labels = batch
+  codes = class_centres(3, 16, seed=0).codes.astype(np.float32)
+  classification, _ = terms("orthohash", relaxed, codes, labels)
+  cosines = relaxed @ codes.T / np.linalg.norm(relaxed, axis=1, keepdims=True) / 4
+  logits = 4 * (cosines - 0.3 * np.eye(3)[labels])
+  expected = -log_softmax(logits)[np.arange(7), labels].mean()
+  np.testing.assert_allclose(classification, expected, rtol=1e-5)
+
+
+def test_every_method_has_a_loss_of_its_own_name():
+  for name in dhih.TITLES:
+    assert defaults.supervised("digits", method=name).loss.name in dhih.loss_names(name)
+  assert {name for method in dhih.TITLES for name in dhih.loss_names(method)} == set(
+    supervised.LOSSES
+  )
+
+
+def relabelled(dataset, row, label):
+  labels = dataset.labels.copy()
+  labels[row] = label
+  return dataclasses.replace(dataset, labels=labels)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    (lambda d: dataclasses.replace(d, labels=None), "made has no labels"),
+    (lambda d: relabelled(d, 11, 3), r"1 of 20 training labels are outside 0\.\.2 .*is 3"),
+    (lambda d: relabelled(d, 11, -1), r"outside 0\.\.2 \(the first is -1\)"),
+    (
+      lambda d: dataclasses.replace(d, labels=np.minimum(d.labels, 1)),
+      "1 of 3 classes have no training image .*'ship'",
+    ),
+    (
+      lambda d: dataclasses.replace(d, labels=np.eye(3, dtype=bool)[np.minimum(d.labels, 1)]),
+      "'ship'",
+    ),
+    (
+      lambda d: dataclasses.replace(d, labels=np.eye(4, dtype=bool)[d.labels]),
+      "labels have 4 columns, but there are 3 classes",
+    ),
+  ],
+)
+def test_labels_that_cannot_be_learned_are_refused_in_one_line(dataset, change, message):
+  with pytest.raises(InputError, match=message) as error:
+    supervised.training_labels(change(dataset))
+  assert "\n" not in str(error.value)
+
+
+def test_a_label_outside_of_a_query_is_nobodys_business(dataset):
+  supervised.training_labels(relabelled(dataset, 0, 77))
+
+
+def test_a_loss_of_another_method_or_none_is_refused(single, dataset):
+  with pytest.raises(InputError, match=r"loss\.name is 'magic'; choose one of a_softmax, arcface"):
+    supervised.supervised(Context(single, dataset), config_of("scale", name="magic"), {})
+  config = ConfigDict({"method": "csq", "loss": {"name": "scale"}})
+  with pytest.raises(InputError, match="method 'csq' has csq; choose the preset"):
+    dhih.stages(config)

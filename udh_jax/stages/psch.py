@@ -1,0 +1,150 @@
+"""Pseudo labels in, a hash network out: PSCH, with part similarity within the batch."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from udh_jax.data.augmentation import augment
+from udh_jax.errors import require
+from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
+from udh_jax.losses.part_similarity import (
+  attention_maps,
+  pair_loss,
+  part_similarity,
+  part_vectors,
+  pseudo_label_pairs,
+)
+from udh_jax.losses.structure import structure_signs
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.network import backbone_of, backbone_variables, plain_view, preprocess
+from udh_jax.stages.pseudo_labels import confident_labels
+from udh_jax.stages.ssdh import pairwise_network
+from udh_jax.stages.structure import fitted
+from udh_jax.stages.training import train_network
+
+FIELDS = (
+  "psch",
+  "parts",
+  "structure",
+  "cluster.num_clusters",
+  "features.image_sizes",
+  "student.image_size",
+  "bits",
+  "seed",
+  "dtype",
+)
+CHOICES = {"similarity": ("parts", "one"), "unsure": ("ignore", "structure")}
+
+
+def require_choices(settings) -> None:
+  """Refuses words that mean nothing.
+
+  Raises:
+    InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`.
+  """
+  for field, words in CHOICES.items():
+    require(
+      settings[field] in words,
+      f"psch.{field} is {settings[field]!r}; choose one of {', '.join(words)}.",
+    )
+
+
+def part_maps(network, config) -> Any:
+  """The function from variables and stored images to feature maps and attention.
+
+  The network reads whole images, at the side that its features are read at.
+
+  Args:
+    network: The frozen one.
+    config: ``parts``, ``features.image_sizes`` and ``dtype`` are read.
+
+  Returns:
+    ``(variables, images uint8 [b, h, w, 3]) -> (map [b, h', w', C], attention [b, h', w', G])``.
+  """
+  module = backbone_of(network, config.dtype)
+  view = plain_view(network, config.features.image_sizes[0])
+
+  def function(variables, images):
+    feature_map = module.apply(variables, view(images), pooled=False)
+    attention = attention_maps(
+      feature_map, groups=config.parts.groups, temperature=config.parts.temperature
+    )
+    return feature_map, attention
+
+  return function
+
+
+def psch(context: Context, config, inputs) -> Work:
+  """Trains codes to be as alike as parts of images are within a pseudo class, and apart between.
+
+  L = mean w_ij (u_i . u_j / c - T_ij)^2 + alpha CE(pseudo label) + lambda_q mean (u - sign(u))^2,
+  the first over the pairs of a batch, T and w as in `pseudo_label_pairs`, the second over confident
+  images. Where ``psch.unsure`` is "structure", pairs with an image that is not confident have
+  SSDH's S and |S| for T and w; where ``psch.similarity`` is "one", T is 1 within a pseudo class.
+
+  Outputs: a network whose ``variables`` are those of `HashNetwork`.
+
+  References:
+    PSCH: learning from pseudo labels and from soft multi-part similarity, with codes of different
+    classes apart, is the paper's (its abstract); the formula is our own.
+  """
+  settings, size = config.psch, config.student.image_size
+  require_choices(settings)
+  teacher = inputs["teacher"]
+  module, network = pairwise_network(
+    context,
+    config,
+    inputs,
+    num_classes=config.cluster.num_clusters,
+    start=settings.hash_start,
+  )
+  prepare, read_parts = preprocess(network), part_maps(teacher, config)
+  clustering = inputs["clustering"]
+  constants = {
+    "labels": confident_labels(
+      clustering["labels"], clustering["distances"], clustering["threshold"]
+    ),
+  }
+  if settings.similarity == "parts":
+    constants["frozen"] = backbone_variables(teacher)
+  if settings.unsure == "structure":
+    constants["features"] = inputs["features"]["features"]
+    constants["structure"] = fitted(inputs["structure"])
+
+  def loss(parameters, constants, batch, key):
+    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
+    relaxed, logits = module.apply({"params": parameters, **constants["fixed"]}, views)
+    weights, rows = batch["weight"], batch["index"]
+    labels = constants["labels"][rows]
+    if settings.similarity == "parts":
+      parts = part_vectors(*read_parts(constants["frozen"], batch["image"]))
+      similarity = part_similarity(parts)
+    else:
+      similarity = jnp.ones((len(rows), len(rows)))
+    targets, known = pseudo_label_pairs(labels, similarity)
+    if settings.unsure == "structure":
+      signs = structure_signs(
+        constants["features"][rows],
+        constants["structure"],
+        deviations=config.structure.deviations,
+      )
+      targets, known = jax.tree.map(
+        lambda sure, other: jnp.where(known > 0, sure, other), (targets, known), (signs, abs(signs))
+      )
+    pairs = pair_loss(relaxed, targets, known, weights=weights)
+    confident = weights * (labels >= 0)
+    classification = smoothed_cross_entropy(logits, labels, weights=confident)
+    quantisation = quantisation_loss(relaxed, weights=weights)
+    value = (
+      pairs
+      + settings.classification_weight * classification
+      + settings.quantisation_weight * quantisation
+    )
+    return value, {
+      "pairs": pairs,
+      "classification": classification,
+      "quantisation": quantisation,
+    }
+
+  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)

@@ -1,0 +1,126 @@
+"""Features in, pseudo labels out, with how far each image is from its class: k-means."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from udh_jax.clustering.kmeans import kmeans, own_distances
+from udh_jax.clustering.members import Clustering
+from udh_jax.errors import require
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.rows import train_weights
+
+FIELDS = ("cluster", "seed")
+
+
+@functools.partial(jax.jit, static_argnames="rank")
+def kth_smallest(values: jax.Array, weights: jax.Array, *, rank: int) -> jax.Array:
+  """The value of place ``rank``, from 1 on, among those whose weight is not 0.
+
+  Args:
+    values: Array of shape ``[n]``.
+    weights: Array of shape ``[n]``.
+    rank: At most the number of weights above 0.
+
+  Returns:
+    Scalar.
+  """
+  return jnp.sort(jnp.where(weights > 0, values, jnp.inf))[rank - 1]
+
+
+def confident_count(num_images: int, quantile: float, num_clusters: int) -> int:
+  """How many images the threshold leaves confident.
+
+  Args:
+    num_images: That are clustered.
+    quantile: Part of them that is nearest to the own centroid.
+    num_clusters: K.
+
+  Returns:
+    Their number, rounded up.
+
+  Raises:
+    InputError: If ``quantile`` is not in (0, 1], or fewer than K images are left.
+  """
+  require(
+    0 < quantile <= 1,
+    f"cluster.threshold_quantile is {quantile}; it has to be above 0, which leaves no confident "
+    "image, and at most 1, which leaves all.",
+  )
+  count = math.ceil(quantile * num_images - 1e-6)
+  require(
+    count >= num_clusters,
+    f"cluster.threshold_quantile {quantile} leaves {count} of {num_images} images confident, fewer "
+    f"than the {num_clusters} clusters; raise it or lower cluster.num_clusters.",
+  )
+  return count
+
+
+def pseudo_labels(context: Context, config, inputs) -> Work:
+  """Clusters the training images, and finds the distance within which images are confident.
+
+  Outputs: ``labels`` int32 ``[rows, 1]``, -1 for images that are not for training; ``distances``
+  ``[rows]`` to the own centroid; ``threshold``, the distance that the given part of the training
+  images does not exceed; and the other fields of `Clustering`.
+
+  References:
+    PSCH: k-means and a distance threshold are the paper's; a quantile for a threshold is our own.
+  """
+  settings = config.cluster
+  num_images = len(context.dataset.splits.train)
+  rank = confident_count(num_images, settings.threshold_quantile, settings.num_clusters)
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+
+  def function(features, weights, key):
+    found = kmeans(
+      features,
+      settings.num_clusters,
+      key=key,
+      num_restarts=settings.num_restarts,
+      max_iterations=settings.max_iterations,
+      weights=weights,
+      axis_name=mesh_lib.DATA_AXIS,
+    )
+    distances = own_distances(features, found.labels, found.centroids, axis_name=mesh_lib.DATA_AXIS)
+    return found, distances
+
+  mapped = jax.jit(
+    jax.shard_map(
+      function,
+      mesh=context.mesh,
+      in_specs=(rows, rows, whole),
+      out_specs=(Clustering(rows, whole, whole, whole, whole, whole), rows),
+    )
+  )
+
+  def finish(state):
+    del state
+    weights = train_weights(context)
+    found, distances = mapped(inputs["features"]["features"], weights, jax.random.key(config.seed))
+    return {
+      **found._asdict(),
+      "labels": found.labels[:, None],
+      "distances": distances,
+      "threshold": kth_smallest(distances, weights, rank=rank),
+    }
+
+  return Work(finish=finish, row_outputs=("labels", "distances"))
+
+
+@jax.jit
+def confident_labels(labels: jax.Array, distances: jax.Array, threshold: jax.Array) -> jax.Array:
+  """Pseudo labels of confident images, -1 for the others.
+
+  Args:
+    labels: Array of shape ``[rows, 1]``, see `pseudo_labels`.
+    distances: Array of shape ``[rows]``.
+    threshold: Scalar.
+
+  Returns:
+    int32 array of shape ``[rows]``.
+  """
+  return jnp.where(distances <= threshold, labels[:, 0], -1)

@@ -1,0 +1,220 @@
+"""A teacher and labels of the training images in, a hash network out: point-wise losses."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from udh_jax.coding.centres import class_centres
+from udh_jax.data.augmentation import augment
+from udh_jax.data.dataset import Dataset
+from udh_jax.errors import require
+from udh_jax.losses import quantisation_loss
+from udh_jax.losses.centres import central_similarity_loss, greedy_penalty, majority_centres
+from udh_jax.losses.contrastive import straight_through_sign
+from udh_jax.losses.labels import label_targets
+from udh_jax.losses.margin import KINDS, annealing_weight, highly_interrelated_loss
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.log import say
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.sharding import split_rows
+from udh_jax.stages.network import facts, new_hash_network, preprocess
+from udh_jax.stages.training import train_network
+
+FIELDS = ("supervised", "loss", "student.image_size", "bits", "seed", "dtype")
+
+
+def _highly_interrelated(relaxed, classes, labels, step, weights, settings):
+  annealing = annealing_weight(
+    step,
+    start=settings.annealing_start,
+    rate=settings.annealing_rate,
+    least=settings.annealing_least,
+  )
+  classification = highly_interrelated_loss(
+    relaxed,
+    classes["codes"],
+    labels,
+    kind=settings.name,
+    scale=settings.scale,
+    margin=settings.margin,
+    annealing=annealing,
+    weights=weights,
+  )
+  return classification, quantisation_loss(relaxed, weights=weights)
+
+
+def _greedyhash(relaxed, classes, labels, step, weights, settings):
+  del step, settings
+  codes = straight_through_sign(relaxed)
+  classification = highly_interrelated_loss(
+    codes, classes["codes"], labels, kind="softmax", weights=weights
+  )
+  return classification, greedy_penalty(relaxed, weights=weights)
+
+
+def _orthohash(relaxed, classes, labels, step, weights, settings):
+  del step
+  classification = highly_interrelated_loss(
+    relaxed,
+    classes["codes"],
+    labels,
+    kind="cosface",
+    scale=math.sqrt(relaxed.shape[1]),
+    margin=settings.margin,
+    weights=weights,
+  )
+  return classification, quantisation_loss(relaxed, weights=weights)
+
+
+def _csq(relaxed, classes, labels, step, weights, settings):
+  del step, settings
+  targets = label_targets(labels, len(classes["codes"]))
+  centres = majority_centres(classes["codes"], targets, classes["tie_break"])
+  labelled = targets.any(axis=1) * weights
+  classification = central_similarity_loss(relaxed, centres, weights=labelled)
+  return classification, quantisation_loss(relaxed, weights=weights)
+
+
+# (relaxed codes, codes of the classes, labels, step, weights, settings) -> (classification term,
+# quantisation term).
+LOSSES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
+  **dict.fromkeys(KINDS, _highly_interrelated),
+  "greedyhash": _greedyhash,
+  "orthohash": _orthohash,
+  "csq": _csq,
+}
+FIXED = ("orthohash", "csq")  # The codes of the classes are given; else they are learned.
+
+
+def require_training_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
+  """Refuses labels that no classifier can be trained on.
+
+  Args:
+    labels: Of the training images alone. int array of shape ``[m]`` or bool ``[m, K]``.
+    class_names: Name of each of the K classes.
+
+  Raises:
+    InputError: If a class has no image, or a label is not in 0..K-1.
+  """
+  num_classes = len(class_names)
+  if labels.ndim == 1:
+    outside = (labels < 0) | (labels >= num_classes)
+    require(
+      not outside.any(),
+      lambda: (
+        f"{int(outside.sum())} of {len(labels)} training labels are outside 0..{num_classes - 1} "
+        f"(the first is {labels[outside][0]}); renumber the classes from 0 on."
+      ),
+    )
+    counts = np.bincount(labels, minlength=num_classes)
+  else:
+    require(
+      labels.shape[1] == num_classes,
+      f"labels have {labels.shape[1]} columns, but there are {num_classes} classes; give one "
+      "column a class.",
+    )
+    counts = labels.sum(axis=0)
+  missing = np.flatnonzero(counts == 0)
+  require(
+    len(missing) == 0,
+    lambda: (
+      f"{len(missing)} of {num_classes} classes have no training image (the first is "
+      f"{class_names[missing[0]]!r}); raise data.num_train, or leave the class out."
+    ),
+  )
+
+
+def training_labels(dataset: Dataset) -> np.ndarray:
+  """Labels of the training images; all other images have none, -1 or no class at all.
+
+  Args:
+    dataset: The images.
+
+  Returns:
+    int32 array of shape ``[n]``, or bool ``[n, K]``.
+
+  Raises:
+    InputError: If there are no labels, or `require_training_labels` refuses them.
+  """
+  require(
+    dataset.labels is not None,
+    f"{dataset.name} has no labels, and a supervised method learns from them; put the images into "
+    "one folder a class, or choose an unsupervised method.",
+  )
+  train = dataset.splits.train
+  require_training_labels(dataset.labels[train], dataset.class_names)
+  known = np.full_like(dataset.labels, _none(dataset.labels))
+  known[train] = dataset.labels[train]
+  return known
+
+
+def supervised(context: Context, config, inputs) -> Work:
+  """Trains a hash network on augmented training images and their labels.
+
+  L = classification + lambda_q quantisation, by ``config.loss.name``:
+
+  - the members of `udh_jax.losses.margin`: cross-entropy of their logits from the relaxed codes u,
+    and mean (u - sign(u))^2;
+  - ``greedyhash``: cross-entropy of the logits W sign(u), straight-through, and mean ||u| - 1|^3;
+  - ``orthohash``: cross-entropy of sqrt(c) (cos(u, o_j) - m [j = y]) for fixed codes o_j;
+  - ``csq``: binary cross-entropy to the fixed code of the class, and mean (u - sign(u))^2.
+
+  A step reads a batch and its labels: its cost does not depend on the number of images.
+
+  Outputs: a network whose ``variables`` are those of `HashNetwork`.
+
+  References:
+    DHIH: a hash layer on any network and a point-wise loss are the paper's; our own are the
+    formula of the loss, quantisation and the start at the teacher. GreedyHash: Su et al., NeurIPS
+    2018; OrthoHash: Hoe et al., NeurIPS 2021; CSQ: Yuan et al., CVPR 2020. Rivals are their losses
+    on our hash layer with tanh: GreedyHash's has none, OrthoHash's batch normalisation instead.
+  """
+  settings, size, chosen = config.supervised, config.student.image_size, config.loss
+  require(
+    chosen.name in LOSSES,
+    f"loss.name is {chosen.name!r}; choose one of {', '.join(sorted(LOSSES))}.",
+  )
+  labels = training_labels(context.dataset)
+  num_classes = len(context.dataset.class_names)
+  teacher = inputs["teacher"]
+  learned = chosen.name not in FIXED
+  before = facts(teacher)["labels_used"]
+  module, network = new_hash_network(
+    context,
+    config,
+    teacher,
+    num_classes=num_classes if learned else 0,
+    labels_used=f"{before}; and the classes of {len(context.dataset.splits.train)} training images",
+  )
+  constants: dict[str, Any] = {"labels": split_rows(context.mesh, labels, fill=_none(labels))}
+  if not learned:
+    centres = class_centres(num_classes, config.bits, seed=config.seed)
+    say(f"[{chosen.name}] centres of {num_classes} classes: {centres.source}")
+    fixed = {"codes": centres.codes.astype(np.float32), "tie_break": centres.tie_break}
+    constants["classes"] = mesh_lib.replicate(context.mesh, fixed)
+  prepare = preprocess(network)
+
+  def loss(parameters, constants, batch, key):
+    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
+    relaxed, _ = module.apply({"params": parameters, **constants["fixed"]}, views)
+    classes = {"codes": parameters["head"]["kernel"].T} if learned else constants["classes"]
+    classification, quantisation = LOSSES[chosen.name](
+      relaxed,
+      classes,
+      constants["labels"][batch["index"]],
+      batch["step"],
+      batch["weight"],
+      chosen,
+    )
+    value = classification + chosen.quantisation_weight * quantisation
+    return value, {"classification": classification, "quantisation": quantisation}
+
+  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)
+
+
+def _none(labels):
+  """What stands for no label."""
+  return -1 if labels.ndim == 1 else False
