@@ -16,7 +16,7 @@ def on_features(data: str):
   config.similarity.cross_share = 0.8
   config.student.update(
     hidden=1024,
-    dropout=0.3,
+    dropout=0.15,
     rounds=40,
     epochs=5,
     batch_size=128,
