@@ -55,7 +55,7 @@ def require_finite(name: str, array: Any) -> None:
   if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
     return
   if isinstance(array, jax.Array):
-    bad = ~np.asarray(jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1))
+    bad = ~np.asarray(_finite_rows(array))
   else:
     array = np.asarray(array)
     bad = ~np.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
@@ -64,3 +64,8 @@ def require_finite(name: str, array: Any) -> None:
       f"{name}: {int(bad.sum())} of {len(bad)} rows hold NaN or infinity "
       f"(the first is row {int(bad.argmax())}); repair or remove them."
     )
+
+
+@jax.jit
+def _finite_rows(array: jax.Array) -> jax.Array:
+  return jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1)

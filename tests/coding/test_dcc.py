@@ -181,7 +181,7 @@ def test_no_rows_give_no_rows():
     ({"linear": np.zeros((3, 5))}, r"\(3, 4\) and linear \(3, 5\)"),
     ({"gram": np.eye(5)}, r"gram has shape \(5, 5\)"),
     ({"gram": np.triu(np.ones((4, 4)))}, "not symmetric"),
-    ({"codes": np.zeros((3, 4))}, "other than -1 and"),
+    ({"codes": np.zeros((3, 4))}, "neither -1 nor"),
     ({"linear": np.full((3, 4), np.nan)}, "3 of 3 rows"),
     ({"num_sweeps": -1}, "num_sweeps is -1"),
   ],

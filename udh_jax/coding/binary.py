@@ -67,13 +67,7 @@ def pack_codes(codes: jax.Array) -> jax.Array:
     jnp.issubdtype(codes.dtype, jnp.floating) or jnp.issubdtype(codes.dtype, jnp.signedinteger),
     f"pack_codes: codes are {codes.dtype}, expected {{-1, +1}} or bool.",
   )
-  if codes.size and not is_traced(codes) and codes.is_fully_addressable:
-    wrong = int(_count_not_unit(codes))
-    require(
-      wrong == 0,
-      f"pack_codes: {wrong} of {codes.size} values are neither -1 nor +1; pass real outputs "
-      "through sign() and {0, 1} codes as bool.",
-    )
+  require_unit("pack_codes: codes", codes)
   return _pack(codes > 0)
 
 
@@ -101,6 +95,25 @@ def unpack_codes(packed: jax.Array, num_bits: int) -> jax.Array:
     f"[n, {-(-num_bits // 8)}] with num_bits >= 1.",
   )
   return _unpack(packed, num_bits)
+
+
+def require_unit(name: str, codes: jax.Array) -> None:
+  """Refuses codes with values other than -1 and +1, where values are known.
+
+  Args:
+    name: What the array is called in the message.
+    codes: Array of any shape.
+
+  Raises:
+    InputError: If there are others.
+  """
+  if codes.size and not is_traced(codes) and codes.is_fully_addressable:
+    wrong = int(_count_not_unit(codes))
+    require(
+      wrong == 0,
+      f"{name}: {wrong} of {codes.size} values are neither -1 nor +1; pass real outputs through "
+      "sign() and {0, 1} codes as bool.",
+    )
 
 
 def require_packed(name: str, packed: jax.Array) -> None:

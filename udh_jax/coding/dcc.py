@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from udh_jax.coding.binary import require_unit
 from udh_jax.errors import is_traced, require, require_finite
 
 _GROUP = 4  # bits whose linear terms come from one matrix product
@@ -49,10 +50,7 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
     return codes
   require_finite("dcc: linear", linear)
   require_finite("dcc: gram", gram)
-  if not is_traced(codes) and codes.is_fully_addressable:
-    require(
-      bool(jnp.all(jnp.abs(codes) == 1)), "dcc: codes hold values other than -1 and +1; use sign()."
-    )
+  require_unit("dcc: codes", codes)
   if not is_traced(gram) and gram.is_fully_addressable:
     matrix = np.asarray(gram, np.float64)
     gap = np.abs(matrix - matrix.T).max()
