@@ -86,26 +86,26 @@ def test_dcc_is_better_than_the_sign_of_the_outputs(made):
 
 def test_each_round_draws_trains_embeds_and_codes():
   rows = np.arange(100, 110)
-  rounds = Rounds(rows, settings(), seed=1, num_devices=3)
+  rounds = Rounds(rows, settings(batch_size=5), seed=1, num_devices=3)
   kinds = [rounds.kind(step) for step in range(len(rounds))]
-  assert kinds == (["train"] * 4 + ["embed"] * 2 + ["codes"]) * 3
+  assert kinds == (["train"] * 3 + ["embed"] * 2 + ["codes"]) * 3
   draws = []
-  for start in (0, 7, 14):
+  for start in (0, 6, 12):
     sampled = rounds.sampled(start)
     draws.append(tuple(sampled))
     assert len(set(sampled)) == 7 and set(sampled) <= set(rows)
-    trained = np.concatenate([rounds[start + i] for i in range(4)])
+    trained = np.concatenate([rounds[start + i] for i in range(3)])
     trained = trained[trained >= 0]
     counts = np.unique(trained, return_counts=True)[1]
-    assert len(trained) == 16 and set(trained) == set(sampled) and counts.min() >= 2
-    shown = np.full(8, -1)
-    for step in (start + 4, start + 5):
+    assert len(trained) == 15 and set(trained) == set(sampled) and counts.min() >= 2
+    shown = np.full(8, -1)  # the last place is nowhere
+    for step in (start + 3, start + 4):
       read, slots = rounds[step], rounds.slots(step)
       assert len(read) == len(slots) == 6  # filled up to a multiple of the devices
       shown[slots[read >= 0]] = read[read >= 0]
       assert (slots[read < 0] == 7).all()
     np.testing.assert_array_equal(shown[:7], sampled)
-    assert (rounds[start + 6] == -1).all()
+    assert (rounds[start + 5] == -1).all()
   assert len(set(draws)) == 3
 
 
