@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from udh_jax.errors import InputError
-from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, unit_rows
+from udh_jax.losses.cosine import unit_rows
+from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
 
 
 def cosines(first, second):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
+from udh_jax.losses.cosine import unit_rows
 from udh_jax.losses.reduction import at_least_float32, weighted_mean
 
 
@@ -41,9 +42,7 @@ def nt_xent(
   )
   require(temperature > 0, f"nt_xent: temperature is {temperature}, expected > 0.")
   m = first.shape[0]
-  views = jnp.concatenate([first, second])
-  # The floor inside the root keeps the gradient of a zero row finite.
-  views = views * lax.rsqrt(jnp.maximum(jnp.sum(views**2, axis=1, keepdims=True), 1e-12))
+  views = unit_rows(jnp.concatenate([first, second]))
   logits = jnp.matmul(views, views.T, precision=lax.Precision.HIGHEST) / temperature  # [2m, 2m]
   weights = jnp.ones(m, views.dtype) if weights is None else jnp.asarray(weights)
   both = jnp.concatenate([weights, weights])

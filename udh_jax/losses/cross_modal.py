@@ -5,24 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.reduction import at_least_float32
-
-
-def unit_rows(rows: jax.Array) -> jax.Array:
-  """Rows scaled to length 1; a row of zeros stays one, with a finite gradient.
-
-  Args:
-    rows: Array of shape ``[m, d]``.
-
-  Returns:
-    float32 array of shape ``[m, d]`` (float64 stays).
-  """
-  rows = at_least_float32(rows)
-  return rows * lax.rsqrt(jnp.maximum(jnp.sum(rows**2, axis=1, keepdims=True), 1e-12))
-
-
-def _cosines(first, second):
-  return jnp.matmul(unit_rows(first), unit_rows(second).T, precision=lax.Precision.HIGHEST)
+from udh_jax.losses.cosine import cosines
 
 
 def joint_semantics(
@@ -64,8 +47,8 @@ def joint_semantics(
   for name, value in (("beta", beta), ("eta", eta)):
     require(0 <= value <= 1, f"joint_semantics: {name} is {value}, expected 0 to 1.")
   weights = jnp.ones(len(image_features)) if weights is None else weights
-  images = 2 * _cosines(image_features, image_features) - 1
-  texts = 2 * _cosines(text_features, text_features) - 1
+  images = 2 * cosines(image_features, image_features) - 1
+  texts = 2 * cosines(text_features, text_features) - 1
   first = beta * images + (1 - beta) * texts  # [m, m]
   second = jnp.matmul(first * weights, first.T, precision=lax.Precision.HIGHEST)
   return mu * ((1 - eta) * first + eta * second / jnp.maximum(weights.sum(), 1))
@@ -98,5 +81,5 @@ def reconstruction_loss(
     f"{target.shape}, expected both [m, c] and [m, m].",
   )
   weights = jnp.ones(len(first)) if weights is None else weights
-  squares = (_cosines(first, second) - target) ** 2
+  squares = (cosines(first, second) - target) ** 2
   return weights @ squares @ weights / jnp.maximum(weights.sum() ** 2, 1e-12)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.losses.cosine import cosines
 from udh_jax.losses.labels import label_cross_entropy, label_targets
 from udh_jax.losses.reduction import at_least_float32
 
@@ -73,14 +73,14 @@ def _softmax(outputs, classes, scale, margin, annealing):
 def _l_softmax(outputs, classes, scale, margin, annealing):
   del scale
   plain = _dot(outputs, classes)
-  cosine = _dot(unit_rows(outputs), unit_rows(classes))
+  cosine = cosines(outputs, classes)
   lengths = _lengths(outputs)[:, None] * _lengths(classes)
   return plain, plain + lengths * (_psi(cosine, int(margin)) - cosine) / (1 + annealing)
 
 
 def _a_softmax(outputs, classes, scale, margin, annealing):
   del scale
-  cosine = _dot(unit_rows(outputs), unit_rows(classes))
+  cosine = cosines(outputs, classes)
   lengths = _lengths(outputs)[:, None]
   own = cosine + (_psi(cosine, int(margin)) - cosine) / (1 + annealing)
   return lengths * cosine, lengths * own
@@ -88,13 +88,13 @@ def _a_softmax(outputs, classes, scale, margin, annealing):
 
 def _cosface(outputs, classes, scale, margin, annealing):
   del annealing
-  cosine = _dot(unit_rows(outputs), unit_rows(classes))
+  cosine = cosines(outputs, classes)
   return scale * cosine, scale * (cosine - margin)
 
 
 def _arcface(outputs, classes, scale, margin, annealing):
   del annealing
-  cosine = _dot(unit_rows(outputs), unit_rows(classes))
+  cosine = cosines(outputs, classes)
   return scale * cosine, scale * _added_angle(cosine, margin)
 
 

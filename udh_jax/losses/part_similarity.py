@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.losses.cosine import unit_rows
 from udh_jax.losses.reduction import at_least_float32
 
 

@@ -10,7 +10,7 @@ from jax import lax
 from udh_jax import sharding
 from udh_jax.clustering.rows import Rows, fold
 from udh_jax.errors import is_traced, require, require_finite
-from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.losses.cosine import cosines, unit_rows
 
 BINS = 200  # of cosine distances, over [0, 2]
 
@@ -144,8 +144,7 @@ def structure_signs(
     f"structure_signs: features have shape {features.shape}, expected [m, d].",
   )
   require(deviations >= 0, f"structure_signs: deviations is {deviations}, expected at least 0.")
-  unit = unit_rows(features)
-  distances = 1 - jnp.matmul(unit, unit.T, precision=lax.Precision.HIGHEST)
+  distances = 1 - cosines(features, features)
   alike = distances < fitted.mode - deviations * fitted.left_deviation
   apart = distances > fitted.mode + deviations * fitted.right_deviation
   return alike.astype(jnp.float32) - apart.astype(jnp.float32)

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from udh_jax.losses.cross_modal import unit_rows
+from udh_jax.losses.cosine import unit_rows
 from udh_jax.pair_encoder import pair_module
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.djsrh import last_alpha
