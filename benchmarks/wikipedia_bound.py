@@ -12,7 +12,6 @@ import numpy as np
 from sklearn.kernel_ridge import KernelRidge
 
 from udh_jax.data.dataset import data_config, load_dataset
-from udh_jax.models.heads import root
 
 SPLITS = (0, 1, 2)
 
@@ -52,7 +51,7 @@ def main():
   path = parser.parse_args().path
   print("| images | mAP@50 image→text, validation | test |")
   print("|---|---|---|")
-  for name, change in {"histograms": lambda rows: rows, "their roots": root}.items():
+  for name, change in {"histograms": lambda rows: rows, "their roots": np.sqrt}.items():
     found = {
       (width, ridge): np.mean([bound(path, change, width, ridge, seed=s) for s in SPLITS])
       for width in (0.3, 1.0, 3.0)

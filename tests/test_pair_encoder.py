@@ -18,8 +18,6 @@ ABOUT = {
   "image_size": 0,
   "bits": 12,
   "hidden": 9,
-  "image_layer": "relu",
-  "image_root": False,
   "dropout": 0.0,
   "picture_size": 0,
   "image_width": 5,

@@ -24,7 +24,7 @@ from udh_jax.models.registry import create_backbone
 FORMAT, VERSION = "udh_jax pair encoder", 1
 CONFIG, NETWORKS = "config.json", "networks.safetensors"
 # Of `PairNetwork`, besides the backbone and the length of the codes.
-LAYER_FIELDS = ("hidden", "image_layer", "image_root", "dropout")
+LAYER_FIELDS = ("hidden", "dropout")
 _READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
 
 

@@ -37,7 +37,7 @@ def shorten(config, path):
   config.data.update(num_queries=30, num_validation=30)
   for section in ("djsrh", "student", "contrast"):
     if section in config:
-      config[section].update(hidden=32, batch_size=16, image_layer="relu", image_root=False)
+      config[section].update(hidden=32, batch_size=16)
   if "djsrh" in config:
     config.djsrh.update(epochs=6, bits=0)
   if "student" in config:
@@ -168,6 +168,6 @@ def test_wikipedia_is_read_and_learned(shared, tmp_path):
   config.bits = 16
   config.data.path = str(shared / "data" / "wikipedia")
   config.djsrh.update(hidden=64, epochs=3, bits=0)
-  config.student.update(hidden=64, rounds=2, sampled_pairs=300, image_layer="relu")
+  config.student.update(hidden=64, rounds=2, sampled_pairs=300)
   scores = train(config, tmp_path / "run")
   assert 0.3 < scores["DUDCH, text→text"] < 0.8

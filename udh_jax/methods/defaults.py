@@ -138,8 +138,6 @@ def _pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pairs` reads, with ``changes``."""
   return {
     "hidden": 4096,
-    "image_layer": "relu",  # of image features; "rbf" has `hidden` training images for anchors
-    "image_root": False,  # whether image features are histograms to take the roots of
     "dropout": 0.0,
     "image_size": 96,  # of pictures
     "augment": augmentation(),  # of pictures

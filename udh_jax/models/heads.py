@@ -86,32 +86,22 @@ class PairNetwork(nn.Module):
     hidden: Width of the hidden layer of the text network, and of the image network on features.
     backbone: Of the image network on pictures, see `create_backbone`; None where images are
       features.
-    image_layer: Hidden layer of the image network on features, see `Perceptron`.
-    image_root: Whether image features, which are then histograms, are read by their square roots.
     dropout: Share of the inputs and hidden units of the image network on features that is left out
       in training.
 
   References:
     Su et al., DJSRH, ICCV 2019: Linear - ReLU - Linear for texts, a convolutional network and a
-    linear layer for pictures. Roots: Arandjelovic and Zisserman, Three things everyone should know
-    to improve object retrieval, CVPR 2012. Scaling, dropout and the choice of the layer are our
-    own.
+    linear layer for pictures. Scaling and dropout are our own.
   """
 
   bits: int
   hidden: int = 4096
   backbone: nn.Module | None = None
-  image_layer: str = "relu"
-  image_root: bool = False
   dropout: float = 0.0
 
   def __post_init__(self):
     require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
     require(self.hidden >= 1, f"hidden is {self.hidden}; at least 1 is needed.")
-    require(
-      self.image_layer in LAYERS,
-      f"image_layer is {self.image_layer!r}; choose one of {', '.join(LAYERS)}.",
-    )
     require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it has to be in [0, 1).")
     super().__post_init__()
 
@@ -119,7 +109,7 @@ class PairNetwork(nn.Module):
     """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, 0.0)
     if self.backbone is None:
-      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout, self.image_layer)
+      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
     else:
       self.image_layers = nn.Dense(self.bits, dtype=jnp.float32)
 
@@ -127,7 +117,7 @@ class PairNetwork(nn.Module):
     """Maps normalised pictures ``[b, h, w, 3]`` or features ``[b, d]`` to outputs ``[b, bits]``."""
     if self.backbone is not None:
       return self.image_layers(self.backbone(images))
-    return self.image_layers(root(images) if self.image_root else images, train)
+    return self.image_layers(images, train)
 
   def text(self, texts, *, train: bool = False):
     """Maps tags, counts or features ``[b, t]`` to outputs ``[b, bits]``."""
@@ -138,38 +128,20 @@ class PairNetwork(nn.Module):
     return self.image(images, train=train), self.text(texts, train=train)
 
 
-LAYERS = ("relu", "rbf")
-
-
-def root(histograms):
-  """Square roots of what is not below 0, for which Euclidean distance is the Hellinger distance.
-
-  Args:
-    histograms: Array of any shape, NumPy's or JAX's.
-  """
-  return histograms.clip(0) ** 0.5
-
-
 class Perceptron(nn.Module):
   """One hidden layer on inputs that are brought to mean 0 and variance 1, column by column.
 
-  What is fixed before training is in the variables ``scaling``: ``mean`` and ``scale`` of the
-  inputs, and for "rbf" the ``anchors``, scaled inputs themselves, and the ``width``.
+  ``mean`` and ``scale`` of the inputs are fixed before training: the variables ``scaling``.
 
   Attributes:
     outputs: Width of the last layer.
     hidden: Width of the hidden layer.
     dropout: Share of inputs and hidden units that is left out in training.
-    layer: "relu", or "rbf": exp(-||x - a||^2 / width) for each of ``hidden`` anchors a.
-
-  References:
-    Hidden units at anchors: Shen et al., Supervised Discrete Hashing, CVPR 2015, section 3.2.
   """
 
   outputs: int
   hidden: int
   dropout: float
-  layer: str = "relu"
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
@@ -178,14 +150,7 @@ class Perceptron(nn.Module):
     mean = self.variable("scaling", "mean", jnp.zeros, (width,)).value
     scale = self.variable("scaling", "scale", jnp.ones, (width,)).value
     rows = (inputs.astype(jnp.float32) - mean) * scale
-    if self.layer == "relu":
-      rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
-      rows = nn.relu(nn.Dense(self.hidden, name="hidden")(rows))
-    else:
-      anchors = self.variable("scaling", "anchors", jnp.zeros, (self.hidden, width)).value
-      spread = self.variable("scaling", "width", jnp.ones, ()).value
-      lengths = jnp.sum(rows**2, axis=1, keepdims=True) + jnp.sum(anchors**2, axis=1)
-      squares = lengths - 2 * rows @ anchors.T  # [b, hidden]
-      rows = jnp.exp(-squares / spread)
+    rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
+    rows = nn.relu(nn.Dense(self.hidden, name="hidden")(rows))
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
     return nn.Dense(self.outputs, name="output")(rows)

@@ -25,7 +25,12 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.floors import fit
-from udh_jax.stages.pairs import image_view, new_pair_network, pair_optimizer, require_texts
+from udh_jax.stages.pairs import (
+  image_view,
+  new_pair_network,
+  pair_optimizer,
+  training_outputs,
+)
 from udh_jax.stages.rows import train_weights
 
 FIELDS = ("student", "similarity", "features.image_sizes", "bits", "seed", "dtype")
@@ -186,12 +191,11 @@ def discrete(context: Context, config, inputs) -> Work:
     settings.discrete in ("dcc", "sign"),
     f"student.discrete is {settings.discrete!r}; choose 'dcc' or 'sign'.",
   )
-  require_texts(context)
   mesh, dataset, factors = context.mesh, context.dataset, inputs["similarity"]
   shares = dict(config.similarity)
   module, network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
   fixed = {kind: tree for kind, tree in network["variables"].items() if kind != "params"}
-  training_view = image_view(network, settings.image_size, settings.augment)
+  forward = training_outputs(module, network, settings)
   whole_view = image_view(network, reading_size(config))
   rounds = Rounds(dataset.splits.train, settings, seed=config.seed, num_devices=mesh.size)
   optimizer = pair_optimizer(settings, settings.rounds * rounds.train_steps)
@@ -225,14 +229,7 @@ def discrete(context: Context, config, inputs) -> Work:
     }
 
   def loss(parameters, state, constants, batch, key):
-    images_key, dropout_key = jax.random.split(key)
-    outputs = module.apply(
-      {"params": parameters, **constants["fixed"]},
-      training_view(batch, images_key),
-      batch["text"],
-      train=True,
-      rngs={"dropout": dropout_key},
-    )
+    outputs = forward(parameters, constants["fixed"], batch, key)
     rows = batch["index"]
     there = (rows >= 0).astype(jnp.float32)
 

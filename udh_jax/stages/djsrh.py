@@ -1,18 +1,10 @@
 """Pairs in, an image and a text network out that rebuild the pairs' joint semantics: DJSRH."""
 
-import jax
 import jax.numpy as jnp
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.pairs import (
-  image_view,
-  new_pair_network,
-  num_steps,
-  pair_optimizer,
-  require_texts,
-)
-from udh_jax.stages.training import train_network
+from udh_jax.stages.pairs import new_pair_network, train_pairs, training_outputs
 
 FIELDS = ("djsrh", "seed", "dtype")
 
@@ -37,21 +29,12 @@ def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
     given are scaled (see `PairNetwork`); the affinity reads them as they are.
   """
   settings = config.djsrh
-  require_texts(context)
   module, network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
-  view = image_view(network, settings.image_size, settings.augment)
+  forward = training_outputs(module, network, settings)
   num_train = len(context.dataset.splits.train)
-  frozen = inputs.get("features", {})
 
   def loss(parameters, constants, batch, key):
-    images_key, dropout_key = jax.random.split(key)
-    outputs = module.apply(
-      {"params": parameters, **constants["fixed"]},
-      view(batch, images_key),
-      batch["text"],
-      train=True,
-      rngs={"dropout": dropout_key},
-    )
+    outputs = forward(parameters, constants["fixed"], batch, key)
     epoch = batch["step"] * settings.batch_size // num_train
     images, texts = (jnp.tanh(jnp.sqrt(epoch + 1.0) * h) for h in outputs)
     weights = batch["weight"]
@@ -67,17 +50,8 @@ def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
     within = sum(reconstruction_loss(x, x, target, weights=weights) for x in (images, texts))
     return between + settings.within_weight * within, {"between": between, "within": within}
 
-  steps = num_steps(context, settings)
-  return train_network(
-    context,
-    loss,
-    network,
-    {"frozen": dict(frozen)},
-    settings=settings,
-    seed=config.seed,
-    optimizer=pair_optimizer(settings, steps),
-    num_steps=steps,
-  )
+  constants = {"frozen": dict(inputs.get("features", {}))}
+  return train_pairs(context, loss, network, constants, settings=settings, seed=config.seed)
 
 
 def _frozen_features(frozen, batch):

@@ -1,19 +1,11 @@
 """Pairs in, an image and a text network out that tell pairs apart: the contrastive rival."""
 
-import jax
 import jax.numpy as jnp
 
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.pairs import (
-  image_view,
-  new_pair_network,
-  num_steps,
-  pair_optimizer,
-  require_texts,
-)
-from udh_jax.stages.training import train_network
+from udh_jax.stages.pairs import new_pair_network, train_pairs, training_outputs
 
 FIELDS = ("contrast", "bits", "seed", "dtype")
 
@@ -33,21 +25,13 @@ def pair_contrast(context: Context, config, inputs) -> Work:
     batch gives the other pairs (they keep a memory bank and add a ranking loss).
   """
   settings = config.contrast
-  require_texts(context)
   module, network = new_pair_network(
     context, config, settings, inputs.get("backbone"), bits=config.bits
   )
-  view = image_view(network, settings.image_size, settings.augment)
+  forward = training_outputs(module, network, settings)
 
   def loss(parameters, constants, batch, key):
-    images_key, dropout_key = jax.random.split(key)
-    outputs = module.apply(
-      {"params": parameters, **constants["fixed"]},
-      view(batch, images_key),
-      batch["text"],
-      train=True,
-      rngs={"dropout": dropout_key},
-    )
+    outputs = forward(parameters, constants["fixed"], batch, key)
     images, texts = (jnp.tanh(h) for h in outputs)
     weights = batch["weight"]
     contrastive = nt_xent(images, texts, temperature=settings.temperature, weights=weights)
@@ -55,14 +39,4 @@ def pair_contrast(context: Context, config, inputs) -> Work:
     value = contrastive + settings.quantisation_weight * quantisation
     return value, {"contrastive": contrastive, "quantisation": quantisation}
 
-  steps = num_steps(context, settings)
-  return train_network(
-    context,
-    loss,
-    network,
-    {},
-    settings=settings,
-    seed=config.seed,
-    optimizer=pair_optimizer(settings, steps),
-    num_steps=steps,
-  )
+  return train_pairs(context, loss, network, {}, settings=settings, seed=config.seed)

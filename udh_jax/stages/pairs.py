@@ -10,12 +10,11 @@ import optax
 from ml_collections import ConfigDict
 
 from udh_jax.data.augmentation import augment
-from udh_jax.data.protocol import SAMPLE, permutation
 from udh_jax.errors import require
-from udh_jax.models.heads import PairNetwork, root
+from udh_jax.models.heads import PairNetwork
 from udh_jax.pair_encoder import LAYER_FIELDS, pair_module
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context
+from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.network import (
   Network,
   facts,
@@ -24,6 +23,7 @@ from udh_jax.stages.network import (
   preprocess,
   start_at,
 )
+from udh_jax.stages.training import Loss, train_network
 
 _BLOCK = 4096  # rows whose moments are computed at once
 # What is known of images that come as features: no network of ours has seen a picture.
@@ -33,19 +33,6 @@ _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given
 def has_pictures(context: Context) -> bool:
   """Whether images are pictures, and not features of them."""
   return len(context.dataset.image_shape) == 3
-
-
-def require_texts(context: Context) -> None:
-  """Refuses a data set without texts.
-
-  Raises:
-    InputError: If there are none.
-  """
-  require(
-    context.dataset.texts is not None,
-    f"The data set {context.dataset.name} has no texts, which this method learns from; choose one "
-    "that has, such as wikipedia, mirflickr25k or nus_wide.",
-  )
 
 
 def new_pair_network(
@@ -62,8 +49,16 @@ def new_pair_network(
 
   Returns:
     The module and the network, whose ``about`` holds ``bits`` and `LAYER_FIELDS` besides.
+
+  Raises:
+    InputError: If there are no texts.
   """
   dataset = context.dataset
+  require(
+    dataset.texts is not None,
+    f"The data set {dataset.name} has no texts, which this method learns from; choose one that "
+    "has, such as wikipedia, mirflickr25k or nus_wide.",
+  )
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
   about = known | {"bits": bits, **{name: settings[name] for name in LAYER_FIELDS}}
   module = pair_module(about, config.dtype)
@@ -78,41 +73,24 @@ def new_pair_network(
   if dataset.texts.dtype == np.float32:  # tags and counts stay as they are
     scalings["text_layers"] = column_scaling(dataset.texts, train)
   if not backbone:
-    change = root if settings.image_root else lambda rows: rows
-    scaling = column_scaling(dataset.images, train, change)
-    if settings.image_layer == "rbf":
-      chosen = train[permutation(len(train), config.seed, SAMPLE)[: settings.hidden]]
-      require(
-        len(chosen) == settings.hidden,
-        f"hidden is {settings.hidden}, but there are {len(train)} training pairs to choose anchors "
-        "from; lower it or choose another image_layer.",
-      )
-      anchors = (change(dataset.images[chosen]) - scaling["mean"]) * scaling["scale"]
-      # The mean squared distance of two inputs is twice the number of columns that vary.
-      scaling |= {"anchors": anchors, "width": np.float32((scaling["scale"] > 0).sum())}
-    scalings["image_layers"] = scaling
+    scalings["image_layers"] = column_scaling(dataset.images, train)
   network["variables"]["scaling"] = mesh_lib.replicate(context.mesh, scalings)
   return module, network
 
 
-def column_scaling(
-  array: np.ndarray,
-  rows: np.ndarray,
-  change: Callable[[np.ndarray], np.ndarray] = lambda values: values,
-) -> dict[str, np.ndarray]:
+def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
   """What brings each column to mean 0 and variance 1.
 
   Args:
     array: Array of shape ``[n, d]``, float32.
     rows: The rows that count. Integer array.
-    change: What is done to the values before.
 
   Returns:
     ``mean`` and ``scale`` (1 / standard deviation, 0 for a constant column), float32 ``[d]``.
   """
   blocks = [rows[start : start + _BLOCK] for start in range(0, len(rows), _BLOCK)]
-  mean = sum(change(array[b]).sum(axis=0, dtype=np.float64) for b in blocks) / len(rows)
-  variance = sum(((change(array[b]) - mean) ** 2).sum(axis=0) for b in blocks) / len(rows)
+  mean = sum(array[b].sum(axis=0, dtype=np.float64) for b in blocks) / len(rows)
+  variance = sum(((array[b] - mean) ** 2).sum(axis=0) for b in blocks) / len(rows)
   spread = np.sqrt(variance)
   scale = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1e-30), 1, 0) / np.maximum(
     spread, 1e-30
@@ -139,9 +117,48 @@ def image_view(
   return lambda batch, key: prepare(change(key, batch["image"], batch["index"]))
 
 
-def num_steps(context: Context, settings: ConfigDict) -> int:
-  """Steps that make ``settings.epochs`` passes over the training pairs."""
-  return -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
+def training_outputs(module: PairNetwork, network: Network, settings: ConfigDict) -> Callable:
+  """The function from parameters and a batch to both networks' outputs in training.
+
+  Args:
+    module: Of the network.
+    network: A pair network.
+    settings: ``image_size`` and ``augment`` are read.
+
+  Returns:
+    ``(parameters, fixed variables, batch, key) -> (h of the images, h of the texts)``, each
+    ``[b, bits]``.
+  """
+  view = image_view(network, settings.image_size, settings.augment)
+
+  def outputs(parameters, fixed, batch, key):
+    images_key, dropout_key = jax.random.split(key)
+    return module.apply(
+      {"params": parameters, **fixed},
+      view(batch, images_key),
+      batch["text"],
+      train=True,
+      rngs={"dropout": dropout_key},
+    )
+
+  return outputs
+
+
+def train_pairs(
+  context: Context, loss: Loss, network: Network, constants: Any, *, settings: ConfigDict, seed: int
+) -> Work:
+  """`train_network` by `pair_optimizer`, in ``settings.epochs`` passes over the training pairs."""
+  steps = -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
+  return train_network(
+    context,
+    loss,
+    network,
+    constants,
+    settings=settings,
+    seed=seed,
+    optimizer=pair_optimizer(settings, steps),
+    num_steps=steps,
+  )
 
 
 def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
