@@ -6,8 +6,10 @@ from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import sign
 from udh_jax.coding.dcc import dcc
+from udh_jax.coding.similarity import similarity_row_norms
 from udh_jax.errors import InputError
-from udh_jax.stages.discrete import Rounds, code_problem, objective
+from udh_jax.stages import discrete
+from udh_jax.stages.discrete import Rounds, objective
 
 SHARES = {"image_share": 0.3, "cross_share": 0.6}
 
@@ -30,6 +32,11 @@ def made(rng):
   return {"images": images, "texts": texts}, weights, sampled, outputs, codes
 
 
+def code_problem(images, texts, sampled, factors, weights, *, gamma):
+  norms = similarity_row_norms(factors["images"], factors["texts"], weights, **SHARES)
+  return discrete.code_problem(images, texts, sampled, factors, norms, gamma=gamma, shares=SHARES)
+
+
 def dense_objective(factors, weights, sampled, outputs, codes, gamma):
   """The student's objective term by term, with the whole matrix."""
   images, texts = factors["images"], factors["texts"]
@@ -49,7 +56,7 @@ def dense_objective(factors, weights, sampled, outputs, codes, gamma):
 @pytest.mark.parametrize("gamma", [0.0, 3.0, 200.0])
 def test_objective_is_the_sum_of_its_terms(made, gamma):
   factors, weights, sampled, (images, texts), codes = made
-  problem = code_problem(images, texts, sampled, factors, weights, gamma=gamma, shares=SHARES)
+  problem = code_problem(images, texts, sampled, factors, weights, gamma=gamma)
   expected = dense_objective(*made[:3], (images, texts), codes, gamma)
   assert np.isclose(objective(codes, problem), expected, rtol=1e-4)
 
@@ -58,7 +65,7 @@ def test_no_dcc_sweep_raises_the_objective(made, rng):
   factors, weights, sampled, (images, texts), codes = made
   for trial in range(20):
     start = np.where(rng.normal(size=codes.shape) >= 0, 1.0, -1.0)
-    problem = code_problem(images, texts, sampled, factors, weights, gamma=trial, shares=SHARES)
+    problem = code_problem(images, texts, sampled, factors, weights, gamma=trial)
     values = [
       dense_objective(
         factors,
@@ -76,7 +83,7 @@ def test_no_dcc_sweep_raises_the_objective(made, rng):
 
 def test_dcc_is_better_than_the_sign_of_the_outputs(made):
   factors, weights, sampled, (images, texts), codes = made
-  problem = code_problem(images, texts, sampled, factors, weights, gamma=1.0, shares=SHARES)
+  problem = code_problem(images, texts, sampled, factors, weights, gamma=1.0)
   signs = codes.copy()
   signs[sampled] = np.asarray(sign(images + texts))
   found = dcc(np.where(signs == 0, 1, signs), problem.linear, problem.gram, num_sweeps=3)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.dataset import Dataset
 from udh_jax.files import write_text
 from udh_jax.methods.djsrh import teacher_bits
@@ -54,6 +55,9 @@ class PairCodes(NamedTuple):
   database: dict[str, np.ndarray]
 
 
+_codes = jax.jit(lambda outputs: pack_codes(sign(outputs)))  # scaled rows have the same signs
+
+
 def run_codes(
   context: Context,
   config: ConfigDict,
@@ -80,10 +84,14 @@ def run_codes(
       found[title].query, {"image": learned, "text": learned}
     )
   for name in by_name:
-    if name.startswith("teacher_codes_"):
+    if name.startswith("similarity_"):
       bits = teacher_bits(config)
       length = "" if bits == config.bits else f", {bits} bits"
-      found[f"DJSRH, its teacher{length}"] = of_networks(name)
+      codes = {
+        side: mesh_lib.to_host(_codes(outputs[name][f"{side}s"]), num_rows)
+        for side in ("image", "text")
+      }
+      found[f"DJSRH, its teacher{length}"] = PairCodes(codes, codes)
   return found
 
 

@@ -24,7 +24,6 @@ def stages(config: ConfigDict) -> list[Stage]:
     inputs["backbone"] = "teacher"
   return [
     *before,
-    encoding(f"teacher_codes_{longer}", teacher),
     Stage(f"similarity_{longer}", similarity.similarity, similarity.FIELDS, {"teacher": teacher}),
     Stage(f"student_{bits}", discrete.discrete, discrete.FIELDS, inputs),
     encoding(f"encode_{bits}", f"student_{bits}"),

@@ -56,7 +56,6 @@ class Rounds:
     """
     for name in ("rounds", "sampled_pairs", "epochs", "batch_size"):
       require(settings[name] >= 1, f"student.{name} is {settings[name]}; it has to be 1 or more.")
-    self._rows, self._seed = rows, seed
     self._size = settings.batch_size
     self.num_sampled = min(settings.sampled_pairs, len(rows))
     self._padding = -self._size % num_devices
@@ -66,6 +65,9 @@ class Rounds:
     self.num_steps = settings.rounds * self.round_steps
     self._draw = functools.lru_cache(maxsize=2)(
       lambda number: rows[permutation(len(rows), seed, SAMPLE, number)[: self.num_sampled]]
+    )
+    self._order = functools.lru_cache(maxsize=2)(
+      lambda number: ShuffledBatches(self._draw(number), self._size, seed=seed)
     )
 
   def __len__(self) -> int:
@@ -92,8 +94,8 @@ class Rounds:
     """Rows that a step reads, -1 for padding; none but padding where codes are improved."""
     kind, sampled = self.kind(step), self.sampled(step)
     if kind == _TRAIN:
-      order = ShuffledBatches(sampled, self._size, seed=self._seed)
-      rows = order[step % self.round_steps]
+      number, position = divmod(step, self.round_steps)
+      rows = self._order(number)[position]
     elif kind == _EMBED:
       slots = self.slots(step)[: self._size]
       rows = np.append(sampled, -1)[slots]
@@ -116,7 +118,7 @@ class Problem(NamedTuple):
   constant: jax.Array
 
 
-def code_problem(images, texts, sampled, factors, weights, *, gamma: float, shares) -> Problem:
+def code_problem(images, texts, sampled, factors, row_norms, *, gamma: float, shares) -> Problem:
   """The student's objective as a function of the codes V of all pairs.
 
   ||U V^T - c S||_F^2 + ||G V^T - c S||_F^2 + gamma (||V_s - U||^2 + ||V_s - G||^2), where U and G
@@ -127,7 +129,7 @@ def code_problem(images, texts, sampled, factors, weights, *, gamma: float, shar
     texts: G. Array of shape ``[m, c]``.
     sampled: Rows of the sampled pairs, each once. Integer array of shape ``[m]``.
     factors: ``images`` and ``texts`` of the stage `udh_jax.stages.similarity`.
-    weights: 1 for training pairs, else 0. Array of shape ``[rows]``.
+    row_norms: `similarity_row_norms` of the training pairs. Array of shape ``[rows]``.
     gamma: Weight of the distance between codes and outputs.
     shares: Options of `similarity_product`.
 
@@ -135,15 +137,14 @@ def code_problem(images, texts, sampled, factors, weights, *, gamma: float, shar
     methods.md section 2 (our own, of the shape of ADSH, Jiang and Li, AAAI 2018) and section 3.
   """
   bits = images.shape[1]
-  placed = jnp.zeros((len(weights), bits)).at[sampled].set(images + texts)
+  placed = jnp.zeros((len(row_norms), bits)).at[sampled].set(images + texts)
   product = similarity_product(factors["images"], factors["texts"], placed, **shares)
-  norms = similarity_row_norms(factors["images"], factors["texts"], weights, **shares)
   exact = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
   squares = jnp.sum(images**2) + jnp.sum(texts**2)
   return Problem(
     bits * product + gamma * placed,
     exact(images.T, images) + exact(texts.T, texts),
-    2.0 * bits**2 * norms[sampled].sum() + gamma * (2 * images.size + squares),
+    2.0 * bits**2 * row_norms[sampled].sum() + gamma * (2 * images.size + squares),
   )
 
 
@@ -203,7 +204,15 @@ def discrete(context: Context, config, inputs) -> Work:
   scale = float(num_train * bits**2)
   by_rows, whole = mesh_lib.row_sharding(mesh), mesh_lib.replicated(mesh)
   weights = train_weights(context)
-  constants = {"fixed": fixed, "factors": dict(factors), "weights": weights}
+  row_norms = jax.jit(functools.partial(similarity_row_norms, **shares))(
+    factors["images"], factors["texts"], weights
+  )
+  constants = {
+    "fixed": fixed,
+    "factors": dict(factors),
+    "weights": weights,
+    "row_norms": row_norms,
+  }
 
   def products(codes, factors):
     """S V and V^T V: all that the networks need of the codes."""
@@ -268,13 +277,19 @@ def discrete(context: Context, config, inputs) -> Work:
   @functools.partial(jax.jit, donate_argnums=0)
   def code_step(state, constants, sampled):
     images, texts = state["outputs"]["images"], state["outputs"]["texts"]
-    factors, weights = constants["factors"], constants["weights"]
+    factors = constants["factors"]
     problem = code_problem(
-      images, texts, sampled, factors, weights, gamma=settings.gamma, shares=shares
+      images,
+      texts,
+      sampled,
+      factors,
+      constants["row_norms"],
+      gamma=settings.gamma,
+      shares=shares,
     )
     if settings.discrete == "dcc":
       codes = dcc(state["codes"], problem.linear, problem.gram, num_sweeps=settings.sweeps)
-      codes = codes * weights[:, None]
+      codes = codes * constants["weights"][:, None]
     else:
       codes = state["codes"].at[sampled].set(sign(images + texts))
     size = 2 * rounds.num_sampled * scale
