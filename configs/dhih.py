@@ -49,11 +49,7 @@ def nus_wide(method):
     num_validation=2100,
     num_train=10_500,
   )
-  config.dtype = "bfloat16"
-  config.teacher.image_size = config.student.image_size = 224
-  config.features.update(image_sizes=(224,), batch_size=256)
-  config.supervised.update(steps=2000, batch_size=256)
-  config.encode.batch_size = 256
+  defaults.on_accelerator(config, config.supervised)
   config.score.at = 5000
   return config
 

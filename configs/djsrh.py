@@ -11,21 +11,15 @@ from udh_jax.methods import defaults
 
 
 def wikipedia():
-  return defaults.on_wikipedia(defaults.djsrh("wikipedia"))
+  return defaults.djsrh("wikipedia")
 
 
 def mirflickr25k():
-  """The authors' settings."""
-  config = defaults.on_picture_pairs(defaults.djsrh("mirflickr25k"))
-  config.djsrh.update(beta=0.9, within_weight=0.1, epochs=80)
-  return config
+  return defaults.on_picture_pairs(defaults.djsrh("mirflickr25k"))
 
 
 def nus_wide():
-  """The authors' settings."""
-  config = defaults.on_picture_pairs(defaults.djsrh("nus_wide"))
-  config.djsrh.update(beta=0.6, within_weight=0.1, epochs=80)
-  return config
+  return defaults.on_picture_pairs(defaults.djsrh("nus_wide"))
 
 
 PRESETS = {"wikipedia": wikipedia, "mirflickr25k": mirflickr25k, "nus_wide": nus_wide}

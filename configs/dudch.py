@@ -12,7 +12,7 @@ from udh_jax.methods import defaults
 
 def on_features(data: str):
   """Chosen on validation pairs of Wikipedia, as docs/results.md tells."""
-  config = defaults.on_wikipedia(defaults.dudch(data))
+  config = defaults.dudch(data)
   config.similarity.cross_share = 0.8
   config.student.update(
     hidden=1024,
@@ -39,15 +39,11 @@ def features():
 
 
 def mirflickr25k():
-  config = defaults.on_picture_pairs(defaults.dudch("mirflickr25k"))
-  config.djsrh.update(beta=0.9, within_weight=0.1, epochs=80)
-  return config
+  return defaults.on_picture_pairs(defaults.dudch("mirflickr25k"))
 
 
 def nus_wide():
-  config = defaults.on_picture_pairs(defaults.dudch("nus_wide"))
-  config.djsrh.update(beta=0.6, within_weight=0.1, epochs=80)
-  return config
+  return defaults.on_picture_pairs(defaults.dudch("nus_wide"))
 
 
 PRESETS = {

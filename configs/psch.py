@@ -38,12 +38,8 @@ def nus_wide():
   config = defaults.psch(
     "nus_wide", selection="tc21", num_queries=2100, num_validation=2100, num_train=10_500
   )
-  config.dtype = "bfloat16"
-  config.teacher.image_size = config.student.image_size = 224
-  config.features.update(image_sizes=(224,), batch_size=256)
+  defaults.on_accelerator(config, config.psch)
   config.cluster.num_clusters = 21
-  config.psch.update(steps=2000, batch_size=256)
-  config.encode.batch_size = 256
   config.score.at = 5000
   return config
 

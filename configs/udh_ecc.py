@@ -14,8 +14,7 @@ def cifar10():
   """CIFAR-10 on two CPU cores; docs/method.md says what sizes and clusterings were chosen by."""
   config = defaults.udh_ecc("cifar10")
   config.rounds = 1
-  config.teacher.image_size = config.student.image_size = 128
-  config.features.image_sizes = (160,)
+  defaults.on_two_cores(config)
   config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1, max_iterations=30)
   config.finetune.update(steps=400, learning_rate=4e-4)
   config.distill.update(steps=300, learning_rate=3e-4)
@@ -25,14 +24,11 @@ def cifar10():
 def accelerated(data: str, **data_fields):
   """A long run in bfloat16 at 224 pixels: every image seen about ten times in each training."""
   config = defaults.udh_ecc(data, **data_fields)
-  config.dtype = "bfloat16"
+  defaults.on_accelerator(config, config.finetune, config.distill)
   config.rounds = 3
-  config.teacher.image_size = config.student.image_size = 224
-  config.features.update(image_sizes=(224,), batch_size=256)
   config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1)
-  config.finetune.update(steps=2000, batch_size=256, learning_rate=5e-4)
-  config.soft_labels.batch_size = config.encode.batch_size = 256
-  config.distill.update(steps=2000, batch_size=256)
+  config.finetune.learning_rate = 5e-4
+  config.soft_labels.batch_size = 256
   return config
 
 

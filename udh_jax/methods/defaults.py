@@ -166,21 +166,6 @@ def _on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
   return config
 
 
-def on_wikipedia(config: ConfigDict) -> ConfigDict:
-  """DJSRH's settings for the features of Wikipedia's pairs.
-
-  beta and within_weight are the authors', epochs and rates were chosen on validation pairs.
-  """
-  config.djsrh.update(
-    beta=0.3,
-    within_weight=0.3,
-    epochs=60,
-    image_learning_rate=0.03,
-    text_learning_rate=0.03,
-  )
-  return config
-
-
 def on_picture_pairs(config: ConfigDict) -> ConfigDict:
   """The same method for pictures and not features of them: on a published backbone."""
   config.teacher.weights = "hf-hub:timm/mobilenetv2_100.ra_in1k"
@@ -196,17 +181,34 @@ def djsrh(data: str, **data_fields: Any) -> ConfigDict:
   """All fields of DJSRH with the authors' values (methods.md section 2).
 
   Args:
-    data: Name of the data set.
+    data: Name of the data set, one of pairs.
     **data_fields: Fields of `data_config` to set.
   """
   config = _on_pairs("djsrh", data, data_fields)
-  config.djsrh = _djsrh()
+  config.djsrh = _djsrh(data)
   return config
 
 
-def _djsrh() -> dict[str, Any]:
+# beta and within_weight are the authors', and their epochs for pictures; epochs and rates for
+# features were chosen on validation pairs of Wikipedia.
+_ON_FEATURES = {
+  "beta": 0.3,
+  "within_weight": 0.3,
+  "epochs": 60,
+  "image_learning_rate": 0.03,
+  "text_learning_rate": 0.03,
+}
+_DJSRH = {
+  "wikipedia": _ON_FEATURES,
+  "features": _ON_FEATURES,
+  "mirflickr25k": {"beta": 0.9, "within_weight": 0.1, "epochs": 80},
+  "nus_wide": {"beta": 0.6, "within_weight": 0.1, "epochs": 80},
+}
+
+
+def _djsrh(data: str) -> dict[str, Any]:
   # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
-  return _pair_training(bits=0, epochs=80, beta=0.6, eta=0.4, mu=1.5, within_weight=0.1)
+  return _pair_training(bits=0, eta=0.4, mu=1.5, **_DJSRH[data])
 
 
 def pair_contrast(data: str, **data_fields: Any) -> ConfigDict:
@@ -231,7 +233,7 @@ def dudch(data: str, **data_fields: Any) -> ConfigDict:
     **data_fields: Fields of `data_config` to set.
   """
   config = _on_pairs("dudch", data, data_fields)
-  config.djsrh = _djsrh()
+  config.djsrh = _djsrh(data)
   config.similarity = {"image_share": 0.5, "cross_share": 0.5}
   # In each of `rounds`: draw `sampled_pairs`, pass over them `epochs` times, then `sweeps` of DCC.
   config.student = _pair_training(
@@ -349,8 +351,23 @@ def on_digits(config: ConfigDict, training: ConfigDict) -> None:
   config.score.at = 0
 
 
+def on_accelerator(config: ConfigDict, *trainings: ConfigDict) -> None:
+  """Sets a long run in bfloat16 at 224 pixels.
+
+  Args:
+    config: Of a method on images.
+    *trainings: The sections of its trainings.
+  """
+  config.dtype = "bfloat16"
+  config.teacher.image_size = config.student.image_size = 224
+  config.features.update(image_sizes=(224,), batch_size=256)
+  config.encode.batch_size = 256
+  for training in trainings:
+    training.update(steps=2000, batch_size=256)
+
+
 def on_two_cores(config: ConfigDict) -> None:
-  """Sets image sizes for photographs on two CPU cores, those of UDH-ECC's preset cifar10."""
+  """Sets image sizes for photographs on two CPU cores."""
   config.teacher.image_size = config.student.image_size = 128
   config.features.image_sizes = (160,)
 
