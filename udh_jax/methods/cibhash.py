@@ -1,11 +1,10 @@
 """CIBHash: contrast between codes, the learned rival of every unsupervised table."""
 
-import functools
-
 from ml_collections import ConfigDict
 
+from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import contrast, encode, features, floors, teacher
+from udh_jax.stages import contrast, teacher
 
 
 def stages(config: ConfigDict) -> list[Stage]:
@@ -15,11 +14,10 @@ def stages(config: ConfigDict) -> list[Stage]:
     config: See ``configs/cibhash.py``.
   """
   bits = f"{config.bits}bits"
-  first = functools.partial(features.features, image_size=config.features.image_sizes[0])
   return [
     teacher.stage(config),
     Stage(f"contrast_{bits}", contrast.contrast, contrast.FIELDS, {"teacher": "teacher"}),
-    Stage(f"encode_{bits}", encode.encode, encode.FIELDS, {"student": f"contrast_{bits}"}),
-    Stage("features_1", first, features.FIELDS, {"teacher": "teacher"}),
-    Stage(f"floors_{bits}", floors.floors, floors.FIELDS, {"features": "features_1"}),
+    encode_stage(config, f"contrast_{bits}"),
+    features_stage(config, 1, "teacher"),
+    floors_stage(config),
   ]

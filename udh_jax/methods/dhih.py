@@ -4,14 +4,13 @@ A hash layer on any network and no n x n matrix are the paper's (its abstract); 
 is our own reading of it. Rivals are other losses of the same trainer.
 """
 
-import functools
-
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses.margin import KINDS
+from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import encode, features, floors, supervised, teacher
+from udh_jax.stages import supervised, teacher
 
 RIVALS = {
   "softmax": "Softmax",
@@ -45,11 +44,10 @@ def stages(config: ConfigDict) -> list[Stage]:
     "choose the preset of the other method.",
   )
   bits = f"{config.bits}bits"
-  first = functools.partial(features.features, image_size=config.features.image_sizes[0])
   return [
     teacher.stage(config),
     Stage(f"supervised_{bits}", supervised.supervised, supervised.FIELDS, {"teacher": "teacher"}),
-    Stage(f"encode_{bits}", encode.encode, encode.FIELDS, {"student": f"supervised_{bits}"}),
-    Stage("features_1", first, features.FIELDS, {"teacher": "teacher"}),
-    Stage(f"floors_{bits}", floors.floors, floors.FIELDS, {"features": "features_1"}),
+    encode_stage(config, f"supervised_{bits}"),
+    features_stage(config, 1, "teacher"),
+    floors_stage(config),
   ]

@@ -4,24 +4,19 @@ import functools
 
 from ml_collections import ConfigDict
 
+from udh_jax.methods.image_stages import features_stage
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import djsrh, encode_pairs, features, teacher
+from udh_jax.stages import djsrh, encode_pairs, teacher
 
 
 def backbone_stages(config: ConfigDict) -> tuple[list[Stage], dict[str, str]]:
   """What image networks on pictures begin with, and its stages by role; nothing for features."""
   if not config.teacher.weights:
     return [], {}
-  size = config.features.image_sizes[0]
-  return [
-    teacher.stage(config),
-    Stage(
-      "features_1",
-      functools.partial(features.features, image_size=size),
-      features.FIELDS,
-      {"teacher": "teacher"},
-    ),
-  ], {"backbone": "teacher", "features": "features_1"}
+  return [teacher.stage(config), features_stage(config, 1, "teacher")], {
+    "backbone": "teacher",
+    "features": "features_1",
+  }
 
 
 def teacher_bits(config: ConfigDict) -> int:

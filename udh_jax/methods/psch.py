@@ -13,13 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.losses.part_similarity import require_groups
-from udh_jax.methods.ssdh import first_stages, last_stages, structure_stage
+from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
+from udh_jax.methods.ssdh import structure_stage
 from udh_jax.models.registry import create_backbone
 from udh_jax.report import plots
 from udh_jax.report.page import Section
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Stage
-from udh_jax.stages import psch, pseudo_labels
+from udh_jax.stages import psch, pseudo_labels, teacher
 from udh_jax.stages.network import backbone_variables
 
 PICTURED = 6  # Images whose attention is drawn.
@@ -37,19 +38,21 @@ def stages(config: ConfigDict) -> list[Stage]:
   """
   require_groups(create_backbone(config.teacher.backbone).feature_dim, config.parts.groups)
   psch.require_choices(config.psch)
-  bits = f"{config.bits}bits"
+  name = f"psch_{config.bits}bits"
   inputs = {"teacher": "teacher", "features": "features_1", "clustering": "cluster_1"}
   before = []
   if config.psch.unsure == "structure":
     before, inputs["structure"] = [structure_stage()], "structure"
   return [
-    *first_stages(config),
+    teacher.stage(config),
+    features_stage(config, 1, "teacher"),
     Stage(
       "cluster_1", pseudo_labels.pseudo_labels, pseudo_labels.FIELDS, {"features": "features_1"}
     ),
     *before,
-    Stage(f"psch_{bits}", psch.psch, psch.FIELDS, inputs),
-    *last_stages(bits, f"psch_{bits}"),
+    Stage(name, psch.psch, psch.FIELDS, inputs),
+    encode_stage(config, name),
+    floors_stage(config),
   ]
 
 
@@ -69,12 +72,12 @@ def pictures(
   Returns:
     A section of the report, with the picture.
   """
-  dataset, teacher = context.dataset, outputs["teacher"]
+  dataset, network = context.dataset, outputs["teacher"]
   queries = dataset.splits.query if len(dataset.splits.query) else dataset.splits.database
   rows = queries[np.linspace(0, len(queries) - 1, min(PICTURED, len(queries))).astype(int)]
   images = np.stack([dataset.images[int(row)] for row in rows])
-  variables = jax.tree.map(mesh_lib.to_host, backbone_variables(teacher))
-  _, attention = jax.jit(psch.part_maps(teacher, config))(variables, images)
+  variables = jax.tree.map(mesh_lib.to_host, backbone_variables(network))
+  _, attention = jax.jit(psch.part_maps(network, config))(variables, images)
   path = workdir / "attention.png"
   plots.attention_maps(
     path,

@@ -8,17 +8,9 @@ import functools
 
 from ml_collections import ConfigDict
 
+from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import (
-  cluster,
-  distill,
-  encode,
-  features,
-  finetune,
-  floors,
-  soft_labels,
-  teacher,
-)
+from udh_jax.stages import cluster, distill, finetune, soft_labels, teacher
 
 
 def stages(config: ConfigDict) -> list[Stage]:
@@ -33,16 +25,9 @@ def stages(config: ConfigDict) -> list[Stage]:
   """
   plan = [teacher.stage(config)]
   current = "teacher"
-  sizes = config.features.image_sizes
   for number in range(1, config.rounds + 1):
-    size = sizes[min(number, len(sizes)) - 1]
     plan += [
-      Stage(
-        f"features_{number}",
-        functools.partial(features.features, image_size=size),
-        features.FIELDS,
-        {"teacher": current},
-      ),
+      features_stage(config, number, current),
       Stage(
         f"cluster_{number}", cluster.cluster, cluster.FIELDS, {"features": f"features_{number}"}
       ),
@@ -64,7 +49,7 @@ def stages(config: ConfigDict) -> list[Stage]:
       distill.FIELDS,
       {"teacher": current, "soft_labels": "soft_labels"},
     ),
-    Stage(f"encode_{bits}", encode.encode, encode.FIELDS, {"student": f"distill_{bits}"}),
-    Stage(f"floors_{bits}", floors.floors, floors.FIELDS, {"features": "features_1"}),
-    Stage(f"tuned_floors_{bits}", floors.floors, floors.FIELDS, {"features": "soft_labels"}),
+    encode_stage(config, f"distill_{bits}"),
+    floors_stage(config),
+    floors_stage(config, "tuned_floors", "soft_labels"),
   ]
