@@ -17,12 +17,13 @@ from udh_jax import pair_encoder
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.errors import InputError, require
-from udh_jax.files import read_json, write_atomically, write_json
+from udh_jax.files import read_json, write_atomically
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import HUB, download, load_weights, save_weights
+from udh_jax.published import CONFIG, write_folder
 
 FORMAT, VERSION = "udh_jax encoder", 1
-CONFIG, BACKBONE, HASH_LAYER = "config.json", "model.safetensors", "hash_layer.safetensors"
+BACKBONE, HASH_LAYER = "model.safetensors", "hash_layer.safetensors"
 
 
 def codes_of(
@@ -104,25 +105,18 @@ class Encoder:
     """
     from safetensors.numpy import save
 
-    folder = pathlib.Path(folder)
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / CONFIG).unlink(missing_ok=True)
+    hash_layer = {
+      "hash.weight": np.ascontiguousarray(np.asarray(self.variables["hash"]["kernel"]).T),
+      "hash.bias": np.asarray(self.variables["hash"]["bias"]),
+    }
+    data = save(hash_layer)
+
+    def write_parts(folder):
       save_weights(self.about["backbone"], self.variables["backbone"], folder / BACKBONE)
-      hash_layer = {
-        "hash.weight": np.ascontiguousarray(np.asarray(self.variables["hash"]["kernel"]).T),
-        "hash.bias": np.asarray(self.variables["hash"]["bias"]),
-      }
-      data = save(hash_layer)
       write_atomically(folder / HASH_LAYER, lambda file: file.write(data))
-      write_json(
-        folder / CONFIG,
-        {"format": FORMAT, "version": VERSION, "digest": self.digest, **self.about},
-      )
-    except OSError as error:
-      raise InputError(
-        f"The encoder cannot be written to {folder} ({error.strerror}); give another folder."
-      ) from error
+
+    about = {"format": FORMAT, "version": VERSION, "digest": self.digest, **self.about}
+    write_folder(folder, write_parts, about)
 
   def export(self, path: str | os.PathLike) -> None:
     """Writes one file that encodes images where only JAX and numpy are installed.

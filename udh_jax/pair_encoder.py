@@ -17,12 +17,13 @@ from flax import traverse_util
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_atomically, write_json
+from udh_jax.files import write_atomically
 from udh_jax.models.heads import PairNetwork
 from udh_jax.models.registry import create_backbone
+from udh_jax.published import CONFIG, write_folder
 
 FORMAT, VERSION = "udh_jax pair encoder", 1
-CONFIG, NETWORKS = "config.json", "networks.safetensors"
+NETWORKS = "networks.safetensors"
 # Of `PairNetwork`, besides the backbone and the length of the codes.
 LAYER_FIELDS = ("hidden", "dropout")
 _READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
@@ -198,19 +199,13 @@ class PairEncoder:
     """
     from safetensors.numpy import save
 
-    folder = pathlib.Path(folder)
     data = save({name: np.ascontiguousarray(leaf) for name, leaf in _flat(self.variables).items()})
-    try:
-      folder.mkdir(parents=True, exist_ok=True)
-      (folder / CONFIG).unlink(missing_ok=True)
+
+    def write_parts(folder):
       write_atomically(folder / NETWORKS, lambda file: file.write(data))
-      write_json(
-        folder / CONFIG, {"format": FORMAT, "version": VERSION, "digest": self.digest, **self.about}
-      )
-    except OSError as error:
-      raise InputError(
-        f"The encoder cannot be written to {folder} ({error.strerror}); give another folder."
-      ) from error
+
+    about = {"format": FORMAT, "version": VERSION, "digest": self.digest, **self.about}
+    write_folder(folder, write_parts, about)
 
 
 def _flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:

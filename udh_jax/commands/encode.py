@@ -17,9 +17,10 @@ import numpy as np
 
 from udh_jax.commands.ending import guarded
 from udh_jax.data.pictures import decode_picture, list_pictures
-from udh_jax.encoder import CONFIG, Encoder, load_encoder
+from udh_jax.encoder import Encoder, load_encoder
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
+from udh_jax.published import CONFIG
 from udh_jax.retrieval.index import HammingIndex
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
