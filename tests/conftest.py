@@ -39,3 +39,18 @@ def shared():
   if not SHARED.is_dir():
     pytest.skip(f"real data and weights are not at {SHARED}")
   return SHARED
+
+
+@pytest.fixture
+def failing(capsys):
+  """Runs a program that has to end by one clear line, and returns that line."""
+
+  def run(main, arguments):
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+      main(arguments)
+    assert caught.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+  return run

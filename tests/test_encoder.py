@@ -204,43 +204,35 @@ def test_a_partial_index_of_other_pictures_is_not_taken_up(encoder, pictures, tm
   assert "starting anew" in capsys.readouterr().out
 
 
-def failing(main, arguments, capsys):
-  with pytest.raises(SystemExit) as caught:
-    main(arguments)
-  assert caught.value.code == 2
-  (line,) = capsys.readouterr().err.splitlines()
-  return line
-
-
-def test_bad_input_is_one_clear_line(encoder, pictures, tmp_path, capsys):
+def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsys):
   run, index = tmp_path / "run", tmp_path / "x.index"
   arguments = [f"--workdir={run}", f"--images={pictures}", f"--output={index}"]
-  assert "holds no encoder" in failing(encode.main, arguments, capsys)
+  assert "holds no encoder" in failing(encode.main, arguments)
   encoder.save(run / "encoder_12bits")
-  assert "holds no encoder of 8 bits" in failing(encode.main, [*arguments, "--bits=8"], capsys)
-  assert "is no folder" in failing(encode.main, [*arguments, "--images=/nowhere"], capsys)
-  assert "does not exist" in failing(encode.main, [*arguments, "--output=/nowhere/x"], capsys)
-  assert "give 1 or more" in failing(encode.main, [*arguments, "--batch-size=0"], capsys)
+  assert "holds no encoder of 8 bits" in failing(encode.main, [*arguments, "--bits=8"])
+  assert "is no folder" in failing(encode.main, [*arguments, "--images=/nowhere"])
+  assert "does not exist" in failing(encode.main, [*arguments, "--output=/nowhere/x"])
+  assert "give 1 or more" in failing(encode.main, [*arguments, "--batch-size=0"])
   empty = tmp_path / "empty"
   empty.mkdir()
-  assert "no pictures" in failing(encode.main, [*arguments, f"--images={empty}"], capsys)
+  assert "no pictures" in failing(encode.main, [*arguments, f"--images={empty}"])
   (empty / "a.png").write_bytes(b"")
-  assert "None of the 1 pictures" in failing(encode.main, [*arguments, f"--images={empty}"], capsys)
+  assert "None of the 1 pictures" in failing(encode.main, [*arguments, f"--images={empty}"])
   assert not index.exists()
 
   encode.main(arguments)
   capsys.readouterr()
   query = f"--image={pictures / 'group 0' / '0.png'}"
-  assert "cannot be read" in failing(search.main, ["--index=/nowhere", query], capsys)
-  found = failing(search.main, [f"--index={index}", f"--image={empty / 'a.png'}"], capsys)
+  assert "cannot be read" in failing(search.main, ["--index=/nowhere", query])
+  found = failing(search.main, [f"--index={index}", f"--image={empty / 'a.png'}"])
   assert "a.png cannot be read" in found
-  assert "k is 99" in failing(search.main, [f"--index={index}", query, "-k", "99"], capsys)
+  assert "k is 99" in failing(search.main, [f"--index={index}", query, "-k", "99"])
   other = Encoder(encoder.variables, ABOUT | {"image_size": 20})
   other.save(tmp_path / "other")
-  found = failing(
-    search.main, [f"--index={index}", query, f"--encoder={tmp_path / 'other'}"], capsys
-  )
+  found = failing(search.main, [f"--index={index}", query, f"--encoder={tmp_path / 'other'}"])
   assert "is not the one that made the index" in found
+  found = failing(search.main, [f"--index={index}", "--text=dog"])
+  assert "takes pictures alone" in found
 
 
 def test_the_programs_start_and_leave_the_function_search_alone():

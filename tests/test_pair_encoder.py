@@ -1,13 +1,17 @@
 import json
 import logging
+import os
 
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import udh_jax
+from udh_jax.commands import encode, search
 from udh_jax.errors import InputError
 from udh_jax.pair_encoder import PairEncoder, pair_module
+from udh_jax.retrieval import HammingIndex
 
 ABOUT = {
   "backbone": "",
@@ -56,16 +60,19 @@ def test_codes_are_the_signs_of_two_plain_layers(encoder, rng):
   np.testing.assert_array_equal(encoder.texts(texts), np.packbits(outputs >= 0, axis=1))
 
 
+PICTURES = {
+  "backbone": "small_convnet",
+  "padding": "symmetric",
+  "mean": [0.5] * 3,
+  "std": [0.25] * 3,
+  "image_size": 16,
+  "picture_size": 20,
+  "image_width": 0,
+}
+
+
 def test_pictures_go_through_the_backbone(rng, tmp_path):
-  encoder = make(
-    backbone="small_convnet",
-    padding="symmetric",
-    mean=[0.5] * 3,
-    std=[0.25] * 3,
-    image_size=16,
-    picture_size=20,
-    image_width=0,
-  )
+  encoder = make(**PICTURES)
   pictures = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
   codes = encoder.images(pictures)
   encoder.save(tmp_path / "e")
@@ -115,3 +122,54 @@ def test_another_version_is_refused(encoder, tmp_path):
   (tmp_path / "config.json").write_text(json.dumps(config | {"version": 9}))
   with pytest.raises(InputError, match="version 9"):
     udh_jax.load_encoder(tmp_path)
+
+
+@pytest.fixture
+def folder(rng, tmp_path):
+  """A folder of seven pictures."""
+  (tmp_path / "pictures").mkdir()
+  for i in range(7):
+    picture = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    picture.save(tmp_path / "pictures" / f"{i}.png")
+  return tmp_path / "pictures"
+
+
+def test_texts_find_pictures_from_the_command_line(folder, failing, tmp_path, capsys):
+  encoder = make(**PICTURES)
+  encoder.save(tmp_path / "run" / "encoder_12bits")
+  file = tmp_path / "mine.index"
+  encode.main([f"--workdir={tmp_path / 'run'}", f"--images={folder}", f"--output={file}"])
+  index = HammingIndex.load(file)
+  capsys.readouterr()
+
+  for text, words in (("dog sky", ["dog", "sky"]), ("new york, sea", ["new york", "sea"])):
+    gallery = tmp_path / "gallery.png"
+    search.main([f"--index={file}", f"--text={text}", "-k=3", "--json", f"--gallery={gallery}"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"] == text
+    distances, indices = index.search(encoder.texts([words]), 3)
+    expected = zip(distances[0], indices[0], strict=True)
+    assert [(n["distance"], n["name"]) for n in found["neighbours"]] == [
+      (d, index.names[i]) for d, i in expected
+    ]
+    with Image.open(gallery) as image:
+      assert min(image.size) > 150
+    os.remove(gallery)
+  search.main([f"--index={file}", f"--image={folder / '4.png'}", "-k=1"])
+  assert capsys.readouterr().out.split()[0] == "0"
+
+  line = failing(search.main, [f"--index={file}", "--text=zebra"])
+  assert "No word of 'zebra'" in line and "4 words, such as sky" in line
+
+
+def test_an_encoder_of_features_reads_no_picture_files(encoder, folder, failing, tmp_path, capsys):
+  encoder.save(tmp_path / "encoder")
+  arguments = [f"--encoder={tmp_path / 'encoder'}", f"--images={folder}", "--output=x.index"]
+  assert "features of 5 numbers an image" in failing(encode.main, arguments)
+  about = {"encoder": {"source": str(tmp_path / "encoder"), "digest": encoder.digest}}
+  index = HammingIndex(encoder.images(np.eye(5)), list("abcde"), num_bits=12, about=about)
+  index.save(tmp_path / "features.index")
+  by_picture = [f"--index={tmp_path / 'features.index'}", f"--image={folder / '0.png'}"]
+  assert "not on pictures" in failing(search.main, by_picture)
+  search.main([f"--index={tmp_path / 'features.index'}", "--text=dog", "-k=2"])
+  assert len(capsys.readouterr().out.splitlines()) == 2

@@ -20,6 +20,7 @@ from udh_jax.data.pictures import decode_picture, list_pictures
 from udh_jax.encoder import Encoder, load_encoder
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
+from udh_jax.pair_encoder import PairEncoder
 from udh_jax.published import CONFIG
 from udh_jax.retrieval.index import HammingIndex
 
@@ -51,6 +52,17 @@ def find_encoder(workdir: str | os.PathLike, bits: int | None = None) -> pathlib
     return chosen
   require(len(found) == 1, f"{workdir} holds {names}; choose one with --bits.")
   return found[0]
+
+
+def require_pictures(encoder: Encoder | PairEncoder) -> None:
+  """Refuses an encoder that was trained on features, which picture files do not hold."""
+  require(
+    encoder.about["picture_size"],
+    lambda: (
+      f"The encoder was trained on features of {encoder.about['image_width']} numbers an image, "
+      "not on pictures; give such features to its images(...) from Python."
+    ),
+  )
 
 
 def decoded(
@@ -90,7 +102,7 @@ def decoded(
 
 
 def encode_folder(
-  encoder: Encoder,
+  encoder: Encoder | PairEncoder,
   folder: str | os.PathLike,
   output: str | os.PathLike,
   *,
@@ -114,9 +126,10 @@ def encode_folder(
     The index; names are paths relative to ``folder``, with forward slashes.
 
   Raises:
-    InputError: If the folder is missing or holds no readable picture, or ``output`` cannot be
-      written.
+    InputError: If the folder is missing or holds no readable picture, ``output`` cannot be
+      written, or the encoder takes no pictures.
   """
+  require_pictures(encoder)
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
   require(

@@ -118,13 +118,16 @@ def _frame(axis, text: str, color: str) -> None:
 
 
 def picture_row(
-  path: str | os.PathLike, pictures: Sequence[tuple[np.ndarray, str]], *, title: str
+  path: str | os.PathLike,
+  pictures: Sequence[tuple[np.ndarray | Sequence[str], str]],
+  *,
+  title: str,
 ) -> None:
   """Draws pictures in reading order, six in a row.
 
   Args:
     path: PNG to write.
-    pictures: Image ``[h, w, 3]``, uint8, and the text above it.
+    pictures: Image ``[h, w, 3]``, uint8, or words in its place, and the text above it.
     title: Stands above all.
   """
   columns = min(6, len(pictures))
@@ -132,8 +135,9 @@ def picture_row(
   figure = _figure(max(4.0, 1.6 * columns), 1.8 * rows + 0.6)
   figure.suptitle(title, fontsize=10)
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
-  for axis, (image, text) in zip(axes, pictures, strict=False):
-    _picture(axis, image, text, NEUTRAL)
+  for axis, (shown, text) in zip(axes, pictures, strict=False):
+    draw = _picture if isinstance(shown, np.ndarray) else _words
+    draw(axis, shown, text, NEUTRAL)
   for axis in axes[len(pictures) :]:
     axis.set_axis_off()
   _save(figure, path)
