@@ -2,14 +2,17 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
+from PIL import Image
 from test_configs import load
 
 import udh_jax
 from udh_jax.errors import InputError
 from udh_jax.methods.run import score, train
 from udh_jax.methods.sweep import sweep
+from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
 
@@ -119,38 +122,58 @@ def test_the_discrete_step_may_be_left_out(made, tmp_path):
   assert train(config, tmp_path / "run")["DUDCH, text→text"] > 0.5
 
 
-def test_pictures_with_tags_are_learned(tmp_path, rng, monkeypatch):
-  from PIL import Image
-
-  from udh_jax.models.registry import create_backbone
-
-  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  root = tmp_path / "mirflickr"
+def write_mirflickr(root, pictures, labels, texts):
   (root / "meta" / "tags").mkdir(parents=True)
   (root / "annotations_v080").mkdir()
-  members = {"sea": [], "city": []}
-  for number in range(1, 41):
-    label = "sea" if number % 2 else "city"
-    members[label].append(number)
-    color = (20, 60, 200) if number % 2 else (150, 140, 130)
-    noise = rng.integers(-20, 20, (24, 30, 3)) + np.array(color)
-    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(root / f"im{number}.jpg")
-    words = [label, f"{label}scape", "picture"]
+  for number, (picture, words) in enumerate(zip(pictures, texts, strict=True), 1):
+    picture.save(root / f"im{number}.jpg")
     (root / "meta" / "tags" / f"tags{number}.txt").write_text("\n".join(words))
-  for label, numbers in members.items():
-    text = "\n".join(map(str, numbers))
-    (root / "annotations_v080" / f"{label}.txt").write_text(text)
+  for label in set(labels):
+    lines = [f"{number}\n" for number, name in enumerate(labels, 1) if name == label]
+    (root / "annotations_v080" / f"{label}.txt").write_text("".join(lines))
+
+
+def write_nus_wide(root, pictures, labels, texts):
+  for folder in ("Flickr/some", "ImageList", "Groundtruth/AllLabels", "NUS_WID_Tags"):
+    (root / folder).mkdir(parents=True)
+  for number, picture in enumerate(pictures):
+    picture.save(root / "Flickr" / "some" / f"{number}.jpg")
+  lines = [f"some\\{number}.jpg\n" for number in range(len(pictures))]
+  (root / "ImageList" / "Imagelist.txt").write_text("".join(lines))
+  for concept in [*set(labels), *(f"rare{number}" for number in range(8))]:
+    values = "".join(f"{name == concept:d}\n" for name in labels)
+    (root / "Groundtruth" / "AllLabels" / f"Labels_{concept}.txt").write_text(values)
+  tags = sorted({word for words in texts for word in words})
+  rows = ["\t".join(f"{tag in words:d}" for tag in tags) + "\n" for words in texts]
+  (root / "NUS_WID_Tags" / "AllTags1k.txt").write_text("".join(rows))
+  (root / "NUS_WID_Tags" / "TagList1k.txt").write_text("\n".join(tags))
+
+
+@pytest.mark.parametrize(
+  ("preset", "write", "fields"),
+  [
+    ("mirflickr25k", write_mirflickr, {"min_tag_count": 2}),
+    ("nus_wide", write_nus_wide, {"selection": "tc10"}),
+  ],
+)
+def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  colors = {"sea": (20, 60, 200), "city": (150, 140, 130)}
+  labels = ["sea", "city"] * 20
+  pictures = [
+    Image.fromarray((rng.integers(-20, 20, (24, 30, 3)) + colors[label]).clip(0, 255).astype("u1"))
+    for label in labels
+  ]
+  root = tmp_path / preset
+  write(root, pictures, labels, [[label, f"{label}scape", "picture"] for label in labels])
   weights = tmp_path / "small.safetensors"
   images = np.zeros((1, 16, 16, 3), np.float32)
-  import jax
+  variables = create_backbone("small_convnet").init(jax.random.key(0), images)
+  save_weights("small_convnet", variables, weights)
 
-  save_weights(
-    "small_convnet", create_backbone("small_convnet").init(jax.random.key(0), images), weights
-  )
-
-  config = load("dudch", "mirflickr25k")
+  config = load("dudch", preset)
   config.bits = 8
-  config.data.update(path=str(root), num_queries=8, num_train=0, image_size=16, min_tag_count=2)
+  config.data.update(path=str(root), num_queries=8, num_train=0, image_size=16, **fields)
   config.teacher.update(backbone="small_convnet", weights=str(weights))
   config.features.image_sizes = (16,)
   config.djsrh.update(hidden=16, image_size=16, epochs=2, batch_size=8, bits=0)
@@ -161,6 +184,17 @@ def test_pictures_with_tags_are_learned(tmp_path, rng, monkeypatch):
   encoder = udh_jax.load_encoder(tmp_path / "run" / "encoder_8bits")
   assert sorted(encoder.about["words"]) == ["city", "cityscape", "picture", "sea", "seascape"]
   assert encoder.texts(["sea seascape", "city"]).shape == (2, 1)
+
+  config.teacher.weights = ""
+  with pytest.raises(InputError, match=f"is empty, but the images of {preset} are pictures"):
+    train(config, tmp_path / "without weights")
+
+
+def test_weights_for_images_that_are_features_are_refused(made, tmp_path):
+  config = shorten(load("djsrh", "wikipedia"), made)
+  config.teacher.weights = "mobilenetv2.safetensors"
+  with pytest.raises(InputError, match="The images of features are features"):
+    train(config, tmp_path / "run")
 
 
 def test_wikipedia_is_read_and_learned(shared, tmp_path):

@@ -89,9 +89,14 @@ class Dataset:
   labels_used: str = ""
 
   @property
+  def has_pictures(self) -> bool:
+    """Whether images are pictures, and not features."""
+    return len(self.image_shape) == 3
+
+  @property
   def image_dtype(self) -> np.dtype:
     """uint8 of pictures, float32 of features."""
-    return np.dtype(np.uint8 if len(self.image_shape) == 3 else np.float32)
+    return np.dtype(np.uint8 if self.has_pictures else np.float32)
 
 
 def _digits(config: Any, progress: Any) -> Source:

@@ -136,8 +136,8 @@ def _publish(config, title, dataset, network, scores, workdir) -> None:
   """Writes the networks that `udh_jax.load_encoder` reads."""
   about = {
     **description(network, config),
-    "picture_size": dataset.image_shape[0] if len(dataset.image_shape) == 3 else 0,
-    "image_width": dataset.image_shape[0] if len(dataset.image_shape) == 1 else 0,
+    "picture_size": dataset.image_shape[0] if dataset.has_pictures else 0,
+    "image_width": 0 if dataset.has_pictures else dataset.image_shape[0],
     "text_width": dataset.texts.shape[1],
     "words": list(dataset.words),
     "method": title,

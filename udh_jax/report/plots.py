@@ -67,7 +67,7 @@ def neighbours(
         color = RIGHT if _relevant(dataset, query, item) else WRONG
       cells.append((item, f"d = {distance}", color, sides[1]))
     for axis, (item, text, color, side) in zip(axes[row], cells, strict=True):
-      if side == "image" and len(dataset.image_shape) == 3:
+      if side == "image" and dataset.has_pictures:
         _picture(axis, dataset.images[int(item)], text, color)
       else:
         _words(axis, describe_item(dataset, int(item), side), text, color)

@@ -30,11 +30,6 @@ _BLOCK = 4096  # rows whose moments are computed at once
 _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given", "sha256": ""}
 
 
-def has_pictures(context: Context) -> bool:
-  """Whether images are pictures, and not features of them."""
-  return len(context.dataset.image_shape) == 3
-
-
 def new_pair_network(
   context: Context, config: ConfigDict, settings: ConfigDict, backbone: Network | None, *, bits: int
 ) -> tuple[PairNetwork, dict[str, Any]]:
@@ -51,7 +46,7 @@ def new_pair_network(
     The module and the network, whose ``about`` holds ``bits`` and `LAYER_FIELDS` besides.
 
   Raises:
-    InputError: If there are no texts.
+    InputError: If there are no texts, or pictures and no backbone.
   """
   dataset = context.dataset
   require(
@@ -59,11 +54,16 @@ def new_pair_network(
     f"The data set {dataset.name} has no texts, which this method learns from; choose one that "
     "has, such as wikipedia, mirflickr25k or nus_wide.",
   )
+  require(
+    backbone or not dataset.has_pictures,
+    f"teacher.weights is empty, but the images of {dataset.name} are pictures; name published "
+    "weights, such as hf-hub:timm/mobilenetv2_100.ra_in1k.",
+  )
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
   about = known | {"bits": bits, **{name: settings[name] for name in LAYER_FIELDS}}
   module = pair_module(about, config.dtype)
   side = settings.image_size
-  image_shape = (side, side, 3) if has_pictures(context) else dataset.image_shape
+  image_shape = (side, side, 3) if dataset.has_pictures else dataset.image_shape
   network = new_network(
     context, module, about, (1, *image_shape), (1, dataset.texts.shape[1]), seed=config.seed
   )

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.data.augmentation import augment
+from udh_jax.errors import require
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
@@ -24,9 +25,19 @@ def stage(config) -> Stage:
   return Stage("teacher", contrastive_teacher, CONTRASTIVE_FIELDS)
 
 
+def _require_pictures(context: Context) -> None:
+  dataset = context.dataset
+  require(
+    dataset.has_pictures,
+    f"The images of {dataset.name} are features, which no teacher reads; choose a data set of "
+    "pictures, or leave out teacher.weights in a method that learns from features.",
+  )
+
+
 def published_teacher(context: Context, config, inputs) -> Work:
   """Reads published weights. Outputs: a network (``variables`` of the backbone, ``about``)."""
   del inputs
+  _require_pictures(context)
 
   def finish(state):
     del state
@@ -53,6 +64,7 @@ def contrastive_teacher(context: Context, config, inputs) -> Work:
   Our own stand-in for the paper's pre-trained network where no weights are given.
   """
   del inputs
+  _require_pictures(context)
   size, settings = config.teacher.image_size, config.pretrain
   backbone = create_backbone(config.teacher.backbone, dtype=jnp.dtype(config.dtype))
   module = Classifier(backbone, settings.projection)
