@@ -6,11 +6,10 @@ The values are multiples of 1/16, so that both sums are exact and the codes have
 """
 
 import argparse
-import os
-import platform
 import time
 
 import jax
+import machine
 import numpy as np
 
 from udh_jax.coding.dcc import dcc
@@ -55,7 +54,7 @@ def main():
       run()
       times[name].append(time.perf_counter() - start)
   peer = float(np.median(times["numpy"]))
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}")
+  print(machine.describe())
   print(f"{arguments.rows:,} x {arguments.bits}, one sweep; under jit nothing is checked\n")
   print("| | s | numpy's time / this | bits that differ |")
   print("|---|---|---|---|")

@@ -7,22 +7,13 @@ the student begins is printed apart.
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 
-
-def peak():
-  """Peak resident memory of this process in GiB."""
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+import machine
 
 
 def work(arguments):
-  """Runs the student's stage on made factors and prints what it took as JSON."""
+  """Runs the student's stage on made factors and returns what it took."""
   import jax
   import numpy as np
 
@@ -60,7 +51,7 @@ def work(arguments):
   config = defaults.dudch("nus_wide")
   config.bits = bits
   config.student.rounds = arguments.rounds
-  before, start = peak(), time.perf_counter()
+  before, start = machine.peak_memory(), time.perf_counter()
   work = discrete.discrete(
     Context(mesh, dataset), select(config, discrete.FIELDS), {"similarity": factors}
   )
@@ -68,15 +59,13 @@ def work(arguments):
   for batch in work.batches(0):
     state, metrics = work.step(state, batch)
   out = jax.block_until_ready(work.finish(state))
-  report = {
+  return {
     "seconds": time.perf_counter() - start,
     "before": before,
-    "peak": peak(),
+    "peak": machine.peak_memory(),
     "objective": float(metrics["objective_of_codes"]),
     "rows": len(out["learned_codes"]),
-    "jax": jax.__version__,
   }
-  print(json.dumps(report))
 
 
 def main():
@@ -86,15 +75,8 @@ def main():
   parser.add_argument("--image_width", type=int, default=512)
   parser.add_argument("--text_width", type=int, default=1000)
   parser.add_argument("--rounds", type=int, default=2)
-  parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-  arguments = parser.parse_args()
-  if arguments.inside:
-    work(arguments)
-    return
-  command = [sys.executable, *sys.argv, "--inside"]
-  out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-  report = json.loads(out.splitlines()[-1])
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {report['jax']}")
+  arguments, report = machine.measured_apart(parser, work)
+  print(machine.describe())
   print(
     f"{arguments.rows:,} pairs, {arguments.bits} bits, images {arguments.image_width} wide, "
     f"{arguments.text_width} tags, {arguments.rounds} rounds\n"

@@ -4,12 +4,11 @@ python benchmarks/encode_folder.py --encoder runs/mine/encoder_32bits --images P
 """
 
 import argparse
-import os
 import pathlib
-import platform
 import time
 
 import jax
+import machine
 import numpy as np
 
 from udh_jax import load_encoder
@@ -50,7 +49,7 @@ def main():
       encoder(np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0))))
 
   decode()  # the files are in memory from here on
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}, {jax.devices()[0]}")
+  print(machine.describe(jax.devices()[0]))
   print(f"{len(files)} pictures decoded to {size} x {size}, batches of {batch_size}\n")
   print("| | images/s |")
   print("| --- | ---: |")

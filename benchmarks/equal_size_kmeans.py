@@ -8,10 +8,10 @@ Without a file a made mixture of overlapping Gaussians stands in for them.
 
 import argparse
 import os
-import platform
 import time
 
 import jax
+import machine
 import numpy as np
 from k_means_constrained import KMeansConstrained
 
@@ -56,7 +56,7 @@ def main():
     features, origin = reduced_features(arguments.features), os.path.basename(arguments.features)
   else:
     features, origin = made_features(rng), "made mixture"
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}")
+  print(machine.describe())
   print(
     f"features: {origin}, {features.shape[0]:,} x {features.shape[1]}, {ITERATIONS} iterations\n"
   )

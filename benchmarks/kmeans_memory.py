@@ -7,22 +7,13 @@ before the call is printed apart.
 """
 
 import argparse
-import json
-import os
-import platform
-import resource
-import subprocess
-import sys
 import time
 
-
-def peak():
-  """Peak resident memory of this process in GiB."""
-  return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+import machine
 
 
 def work(arguments):
-  """Clusters made features and prints what it took as JSON."""
+  """Clusters made features and returns what it took."""
   import jax
   import numpy as np
 
@@ -31,7 +22,7 @@ def work(arguments):
   rng = np.random.default_rng(0)
   features = rng.standard_normal((arguments.rows, arguments.dim), dtype=np.float32)
   features[:, 0] += rng.choice(5, arguments.rows).astype(np.float32) * 3
-  before, start = peak(), time.perf_counter()
+  before, start = machine.peak_memory(), time.perf_counter()
   out = equal_size_kmeans(
     features,
     arguments.clusters,
@@ -41,16 +32,14 @@ def work(arguments):
     chunk_size=arguments.chunk_size,
   )
   sizes = np.asarray(out.sizes)
-  report = {
+  return {
     "seconds": time.perf_counter() - start,
     "before": before,
-    "peak": peak(),
+    "peak": machine.peak_memory(),
     "smallest": int(sizes.min()),
     "largest": int(sizes.max()),
     "inertia": float(out.inertia),
-    "jax": jax.__version__,
   }
-  print(json.dumps(report))
 
 
 def main():
@@ -60,15 +49,8 @@ def main():
   parser.add_argument("--clusters", type=int, default=1000)
   parser.add_argument("--iterations", type=int, default=4)
   parser.add_argument("--chunk_size", type=int, default=16384)
-  parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
-  arguments = parser.parse_args()
-  if arguments.inside:
-    work(arguments)
-    return
-  command = [sys.executable, *sys.argv, "--inside"]
-  out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-  report = json.loads(out.splitlines()[-1])
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {report['jax']}")
+  arguments, report = machine.measured_apart(parser, work)
+  print(machine.describe())
   print(
     f"{arguments.rows:,} x {arguments.dim}, K = {arguments.clusters:,}, "
     f"{arguments.iterations} iterations, chunks of {arguments.chunk_size:,}\n"

@@ -5,12 +5,9 @@ python benchmarks/mean_average_precision.py --items 10000000 --without-peer
 """
 
 import argparse
-import os
-import platform
-import resource
 import time
 
-import jax
+import machine
 import numpy as np
 
 from udh_jax.retrieval import retrieval_scores
@@ -58,8 +55,8 @@ def main():
   rng = np.random.default_rng(0)
   prototypes = rng.random((10, BITS)) < 0.5
   database, database_labels = made_codes(rng, prototypes, options.items)
-  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}")
+  before = machine.peak_memory()
+  print(machine.describe())
   print("| queries x items | score | ties | loop, ms a query | udh_jax, ms a query | ratio |")
   print("| --- | --- | --- | ---: | ---: | ---: |")
   for num_queries in options.queries:
@@ -88,7 +85,7 @@ def main():
           f"{1e3 * own_time:.3f} | {ratio} |",
           flush=True,
         )
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  peak = machine.peak_memory()
   print(f"peak memory {peak:.2f} GiB, {peak - before:.2f} GiB above that of the made codes alone")
 
 

@@ -13,13 +13,13 @@ processors. Steps take turns, so that a busy machine disturbs all alike; the med
 import argparse
 import os
 import pathlib
-import platform
 import tempfile
 import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import machine
 import numpy as np
 import optax
 import torch
@@ -172,9 +172,7 @@ def main():
       step()
       seconds[name].append(time.perf_counter() - start)
 
-  cores = len(os.sched_getaffinity(0))
-  print(f"Machine: {_processor()}, {cores} cores, Python {platform.python_version()}, ", end="")
-  print(f"jax {jax.__version__}, torch {torch.__version__}; load {os.getloadavg()[0]:.1f}\n")
+  print(machine.describe(f"torch {torch.__version__}") + "\n")
   print(f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps\n")
   print("| training step | s a step | ms an image | fastest ", end="")
   print("| of PyTorch's | of channels_last | first losses |")
@@ -188,13 +186,6 @@ def main():
       f"| {1000 * min(seconds[name]) / options.batch:.2f} "
       f"| {median / default:.2f} | {median / last:.2f} | {shown} |"
     )
-
-
-def _processor():
-  for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-    if line.startswith("model name"):
-      return line.split(":")[1].strip()
-  return platform.processor()
 
 
 if __name__ == "__main__":

@@ -4,12 +4,11 @@ python benchmarks/search.py
 """
 
 import argparse
-import os
-import platform
 import time
 
 import faiss
 import jax
+import machine
 import numpy as np
 from mean_average_precision import BITS, made_codes
 
@@ -40,7 +39,7 @@ def main():
   flat = faiss.IndexBinaryFlat(BITS)
   flat.add(codes)
   device = jax.devices()[0]
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}, {device}")
+  print(machine.describe(device))
   print(
     f"{options.queries:,} queries x {options.items:,} items, {BITS} bits; the same neighbours\n"
   )

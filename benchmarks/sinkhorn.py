@@ -4,12 +4,11 @@ python benchmarks/sinkhorn.py
 """
 
 import argparse
-import os
-import platform
 import time
 
 import jax
 import jax.numpy as jnp
+import machine
 import numpy as np
 from ott.geometry import geometry
 from ott.problems.linear import linear_problem
@@ -61,7 +60,7 @@ def main():
       jax.block_until_ready(run(cost))
       times[name].append(time.perf_counter() - start)
   median = {name: float(np.median(values)) for name, values in times.items()}
-  print(f"{platform.platform()}, {os.cpu_count()} cores, jax {jax.__version__}")
+  print(machine.describe())
   print(f"cost {SIZE:,} x {COLUMNS}, epsilon 0.05 of its mean, {ITERATIONS} iterations\n")
   print("| | time, s | times faster | largest relative error of a column |")
   print("|---|---|---|---|")

@@ -14,6 +14,7 @@ import time
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
+import machine
 import numpy as np
 
 from udh_jax.data.dataset import Dataset
@@ -87,8 +88,9 @@ def main():
       start = time.perf_counter()
       next(running[size])
       seconds[size].append(time.perf_counter() - start)
-  print(f"DHIH, {options.size} px, batch {options.batch}, {options.steps} steps; ", end="")
-  print(f"load {os.getloadavg()[0]:.1f}\n")
+  print(
+    f"{machine.describe()}\nDHIH, {options.size} px, batch {options.batch}, {options.steps} steps\n"
+  )
   print("| labelled images | s a step | fastest | of the first |\n|---|---|---|---|")
   first = np.median(seconds[options.images[0]])
   for size, values in seconds.items():
