@@ -35,10 +35,9 @@ addEventListener("message", (event) => { document.body.dataset.seen = event.data
 @pytest.fixture(autouse=True)
 def small_galleries(monkeypatch):
   """Runs in this process draw two queries of a gallery and not eight, which takes seconds each."""
-  from udh_jax.methods import cross_evaluation, evaluation
+  from udh_jax.report import sections
 
-  for module in (cross_evaluation, evaluation):
-    monkeypatch.setattr(module, "GALLERY_QUERIES", 2)
+  monkeypatch.setattr(sections, "GALLERY_QUERIES", 2)
 
 
 class Seen(NamedTuple):

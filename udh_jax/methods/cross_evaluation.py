@@ -10,23 +10,20 @@ from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.dataset import Dataset
-from udh_jax.files import write_text
 from udh_jax.methods.djsrh import teacher_bits
-from udh_jax.methods.evaluation import (
-  GALLERY_NEIGHBOURS,
-  GALLERY_QUERIES,
+from udh_jax.methods.scoring import (
   add_metrics,
   at_words,
+  can_be_scored,
   curves,
   definition,
   position_of,
   score_codes,
+  write_table,
 )
 from udh_jax.pair_encoder import PairEncoder
-from udh_jax.report import plots
+from udh_jax.report import sections
 from udh_jax.report.page import Section, Table, write_page
-from udh_jax.report.table import markdown_table
-from udh_jax.retrieval.hamming import search
 from udh_jax.retrieval.metrics import RetrievalScores
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
@@ -182,48 +179,38 @@ def _table(config, found) -> Table:
 
 
 def _write(config, title, dataset: Dataset, codes, about, workdir) -> dict[str, float]:
-  bits = config.bits
-  queries, database = dataset.splits.query, dataset.splits.database
-  scored = dataset.labels is not None and len(queries) > 0
-  if not scored:
-    say("Not scored: these pairs have no labels; training needs none, scoring does.")
-    queries = database[np.linspace(0, len(database) - 1, GALLERY_QUERIES).astype(int)]
-  spread = queries[np.linspace(0, len(queries) - 1, min(GALLERY_QUERIES, len(queries))).astype(int)]
-  own = codes[title]
-  sections = []
+  bits, own = config.bits, codes[title]
+  rows = sections.some_queries(dataset)
+  page = []
   for direction in ACROSS:
     query, item = DIRECTIONS[direction]
-    k = min(GALLERY_NEIGHBOURS, len(database))
-    distances, indices = map(
-      np.asarray, search(own.query[query][spread], own.database[item][database], k)
+    page.append(
+      sections.gallery(
+        workdir / f"{query}_to_{item}_{bits}bits.png",
+        dataset,
+        rows,
+        own.query[query],
+        own.database[item],
+        heading=f"Nearest {item}s of some {query}s",
+        title=f"{config.data.name}: each {query} and its nearest {item}s by {title}, {bits} bits",
+        sides=(query, item),
+      )
     )
-    picture = workdir / f"{query}_to_{item}_{bits}bits.png"
-    plots.neighbours(
-      picture,
-      dataset,
-      spread,
-      database[indices],
-      distances,
-      title=f"{config.data.name}: each {query} and its nearest {item}s by {title}, {bits} bits",
-      sides=(query, item),
-    )
-    words = (
-      "Green frames share a label with the query, red ones do not." if scored else "No labels."
-    )
-    sections.append(Section(f"Nearest {item}s of some {query}s", [words], picture=picture))
-  meaning = definition(config, dataset, about["labels_used"])
   scores: dict[str, float] = {}
-  if scored:
+  if can_be_scored(dataset):
+    meaning = definition(config, dataset, about["labels_used"])
     found = _score(config, dataset, codes)
-    scores = {
-      f"{name}, {direction}": float(value.mean_average_precision[position_of(config, value)])
+    flat = {
+      f"{name}, {direction}": value
       for name, by_direction in found.items()
       for direction, value in by_direction.items()
     }
+    scores = {
+      name: float(value.mean_average_precision[position_of(config, value)])
+      for name, value in flat.items()
+    }
     table = _table(config, found)
-    text = markdown_table(table.header, table.rows)
-    write_text(workdir / f"metrics_{bits}bits.md", f"{text}\n\n{meaning}\n")
-    say(f"\n{text}\n\n{meaning}\n")
+    write_table(workdir, bits, table, meaning)
     add_metrics(
       workdir,
       {
@@ -231,34 +218,24 @@ def _write(config, title, dataset: Dataset, codes, about, workdir) -> dict[str, 
         "definition": meaning,
         "network": about,
         "mean_average_precision": scores,
-        "curves": {
-          f"{name}, {direction}": curves(value)
-          for name, by_direction in found.items()
-          for direction, value in by_direction.items()
-        },
+        "curves": {name: curves(value) for name, value in flat.items()},
       },
     )
-    figures = [Section("Scores", [meaning], [table])]
-    for direction in ACROSS:
-      picture = workdir / f"precision_recall_{'_to_'.join(DIRECTIONS[direction])}_{bits}bits.png"
-      plots.precision_recall(
-        picture,
-        {name: by_direction[direction].radius_curve for name, by_direction in found.items()},
+    figures = [
+      sections.precision_recall(
+        workdir / f"precision_recall_{'_to_'.join(DIRECTIONS[direction])}_{bits}bits.png",
+        {name: by_direction[direction] for name, by_direction in found.items()},
+        heading=f"Precision and recall, {direction}",
         title=f"{config.data.name}, {bits} bits, {direction}: precision and recall by radius",
         caption=dataset.protocol,
       )
-      figures.append(
-        Section(
-          f"Precision and recall, {direction}",
-          ["Pooled over all pairs of a query and a database item, one point a radius from 0 on."],
-          picture=picture,
-        )
-      )
-    sections = figures + sections
+      for direction in ACROSS
+    ]
+    page = [Section("Scores", [meaning], [table]), *figures, *page]
   write_page(
     workdir / "report.html",
     title=f"{title} on {config.data.name}, {bits} bits",
     subtitle=dataset.protocol,
-    sections=sections,
+    sections=page,
   )
   return scores

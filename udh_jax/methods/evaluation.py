@@ -9,26 +9,26 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import unpack_codes
-from udh_jax.data.dataset import Dataset
 from udh_jax.encoder import Encoder
-from udh_jax.files import read_json, write_json, write_text
-from udh_jax.report import plots
-from udh_jax.report.page import Section, Table, write_page
-from udh_jax.report.table import markdown_table
-from udh_jax.retrieval.hamming import search
-from udh_jax.retrieval.metrics import (
-  RetrievalScores,
-  average_precision_description,
-  retrieval_scores,
+from udh_jax.methods.scoring import (
+  add_metrics,
+  at_words,
+  can_be_scored,
+  curves,
+  definition,
+  position_of,
+  score_codes,
+  write_table,
 )
+from udh_jax.report import plots, sections
+from udh_jax.report.page import Section, Table, write_page
+from udh_jax.retrieval.metrics import RetrievalScores
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
 from udh_jax.runtime.stage import Context, Stage
 from udh_jax.stages.encode import description, hash_variables
 from udh_jax.stages.network import facts
 
-GALLERY_QUERIES = 8
-GALLERY_NEIGHBOURS = 10
 FLOORS = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
 FLOOR_STAGES = {"tuned_floors": ", fine-tuned teacher", "floors": ""}
 
@@ -69,57 +69,6 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
   counts = np.zeros((num_clusterings, clusters.max() + 1, labels.max() + 1), np.int64)
   np.add.at(counts, (np.arange(num_clusterings), clusters, labels[:, None]), 1)
   return float(counts.max(axis=2).sum() / clusters.size)
-
-
-def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
-  """What a score of this run means, in one line: metric, split, labels behind the network."""
-  score = config.score
-  metric = average_precision_description(
-    at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
-  )
-  return f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}"
-
-
-def score_codes(
-  config: ConfigDict,
-  queries: np.ndarray,
-  database: np.ndarray,
-  query_labels: np.ndarray,
-  database_labels: np.ndarray,
-) -> RetrievalScores:
-  """All scores of packed codes by ``config.score``, at its cut-off, its curve's and the last item.
-
-  Args:
-    config: ``score`` is read.
-    queries: uint8 array of shape ``[q, bytes]``.
-    database: uint8 array of shape ``[n, bytes]``.
-    query_labels: ``[q]`` or ``[q, L]``.
-    database_labels: ``[n]`` or ``[n, L]``.
-  """
-  score = config.score
-  cuts = {n for n in (*score.curve, score.at) if 0 < n <= len(database)} | {len(database)}
-  return retrieval_scores(
-    queries,
-    database,
-    query_labels,
-    database_labels,
-    at=sorted(cuts),
-    denominator=score.denominator,
-    ties=score.ties,
-    empty=score.empty,
-  )
-
-
-def position_of(config: ConfigDict, found: RetrievalScores) -> int:
-  """Where among the cut-offs ``config.score.at`` stands; the last one is the whole database."""
-  if config.score.at in found.cutoffs:
-    return found.cutoffs.index(config.score.at)
-  return len(found.cutoffs) - 1
-
-
-def at_words(config: ConfigDict) -> str:
-  """The cut-off of the scores, as it stands behind their names."""
-  return f"@{config.score.at}" if config.score.at else "@ALL"
 
 
 def evaluate(
@@ -190,107 +139,109 @@ def _publish(config, title, dataset, student, scores, workdir) -> None:
 def _write(
   config, title, dataset, codes, clusters, about, own_sections, workdir
 ) -> dict[str, float]:
-  bits = config.bits
+  bits, own = config.bits, codes[title]
   queries, database = dataset.splits.query, dataset.splits.database
-  scored = dataset.labels is not None and len(queries) > 0
-  if not scored:
-    say(
-      "Not scored: these images have no labels. Put them into one folder a class (labels are used "
-      "for scoring only) to see scores."
-    )
-    queries = database[np.linspace(0, len(database) - 1, GALLERY_QUERIES).astype(int)]
-  heading = f"{title} on {config.data.name}, {bits} bits"
 
   def picture(name):
     return workdir / f"{name}_{bits}bits.png"
 
-  def gallery(name, rows, words):
-    """Draws queries with their nearest items."""
-    packed, k = codes[title], min(GALLERY_NEIGHBOURS, len(database))
-    distances, indices = map(np.asarray, search(packed[rows], packed[database], k))
-    plots.neighbours(picture(name), dataset, rows, database[indices], distances, title=words)
-
-  spread = queries[np.linspace(0, len(queries) - 1, GALLERY_QUERIES).astype(int)]
-  gallery("neighbours", spread, f"{config.data.name}: queries, and nearest by {title}, {bits} bits")
-  signs = np.asarray(unpack_codes(codes[title][database], bits), np.float32)
+  signs = np.asarray(unpack_codes(own[database], bits), np.float32)
   with np.errstate(invalid="ignore", divide="ignore"):
     correlation = np.atleast_2d(np.corrcoef(signs.T))
   plots.bit_statistics(
     picture("bits"), (signs > 0).mean(axis=0), correlation, title=f"Bits of {title}"
   )
-  sections = [
-    Section(
-      "Bits",
-      ["Share of +1 of each bit over the database, and how far bits go together."],
-      picture=picture("bits"),
-    ),
-    Section(
-      "Queries and their nearest",
-      ["Green frames share a label with the query, red ones do not." if scored else "No labels."],
-      picture=picture("neighbours"),
-    ),
-  ]
-  meaning = definition(config, dataset, about["labels_used"])
+  of_bits = Section(
+    "Bits",
+    ["Share of +1 of each bit over the database, and how far bits go together."],
+    picture=picture("bits"),
+  )
+  nearest = sections.gallery(
+    picture("neighbours"),
+    dataset,
+    sections.some_queries(dataset),
+    own,
+    own,
+    heading="Queries and their nearest",
+    title=f"{config.data.name}: queries, and nearest by {title}, {bits} bits",
+  )
   scores: dict[str, float] = {}
-  if scored:
+  page = [of_bits, nearest]
+  if can_be_scored(dataset):
+    meaning = definition(config, dataset, about["labels_used"])
     found = _scores(config, dataset, codes)
     at = position_of(config, found[title])
     scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
     purities = _purities(dataset, clusters)
     _write_metrics(config, meaning, about, found, scores, purities, workdir)
     table = _table(config, found, at)
-    text = markdown_table(table.header, table.rows)
     notes = _notes(found[title], purities)
-    write_text(workdir / f"metrics_{bits}bits.md", f"{text}\n\n{meaning}\n")
-    say("\n".join(["", text, "", meaning, *notes, ""]))
+    write_table(workdir, bits, table, meaning, notes)
     order = np.argsort(-found[title].average_precision[:, at], kind="stable")
-    few = min(GALLERY_QUERIES // 2, len(order))
-    for name, rows in (("best", order[:few]), ("worst", order[::-1][:few])):
-      words = f"The {few} {name} of {len(queries)} queries, by average precision"
-      gallery(name, queries[rows], words)
-    caption = dataset.protocol
-    plots.precision_recall(
-      picture("precision_recall"),
-      {name: value.radius_curve for name, value in found.items()},
-      title=f"{config.data.name}, {bits} bits: precision and recall by Hamming radius",
-      caption=caption,
-    )
-    plots.precision_at(
-      picture("precision_at"),
-      {name: (value.cutoffs, value.precision) for name, value in found.items()},
-      title=f"{config.data.name}, {bits} bits: precision of the first N",
-      caption=caption,
-    )
-    own = found[title]
-    plots.distances(
-      picture("distances"),
-      own.relevant_at[: bits + 1],
-      (own.items_at - own.relevant_at)[: bits + 1],
-      title=f"Distances of {title}, {bits} bits",
-      caption=caption,
-    )
-    within = "Pooled over all pairs of a query and a database item, one point a radius from 0 on."
-    sections = [
-      Section("Scores", [meaning, *notes], [table]),
-      Section("Precision and recall", [within], picture=picture("precision_recall")),
-      Section(
-        "Precision of the first N",
-        [f"Ties {config.score.ties}; mean over the queries."],
-        picture=picture("precision_at"),
-      ),
-      Section(
-        "Hamming distances",
-        ["Of pairs that share a label and of others, each adding up to 1."],
-        picture=picture("distances"),
-      ),
-      sections[0],
-      Section("Best queries", [], picture=picture("best")),
-      Section("Worst queries", [], picture=picture("worst")),
-      sections[1],
+    few = min(sections.GALLERY_QUERIES // 2, len(order))
+    extremes = [
+      sections.gallery(
+        picture(name),
+        dataset,
+        queries[rows],
+        own,
+        own,
+        heading=f"{name.capitalize()} queries",
+        title=f"The {few} {name} of {len(queries)} queries, by average precision",
+      )
+      for name, rows in (("best", order[:few]), ("worst", order[::-1][:few]))
     ]
-  sections += own_sections
-  write_page(workdir / "report.html", title=heading, subtitle=dataset.protocol, sections=sections)
+    page = [
+      Section("Scores", [meaning, *notes], [table]),
+      sections.precision_recall(
+        picture("precision_recall"),
+        found,
+        heading="Precision and recall",
+        title=f"{config.data.name}, {bits} bits: precision and recall by Hamming radius",
+        caption=dataset.protocol,
+      ),
+      *_curves_of_scores(config, title, dataset, found, picture),
+      of_bits,
+      *extremes,
+      nearest,
+    ]
+  write_page(
+    workdir / "report.html",
+    title=f"{title} on {config.data.name}, {bits} bits",
+    subtitle=dataset.protocol,
+    sections=[*page, *own_sections],
+  )
   return scores
+
+
+def _curves_of_scores(config, title, dataset, found, picture) -> list[Section]:
+  """Precision of the first N of all methods; distances within and across classes of the own."""
+  bits, own, caption = config.bits, found[title], dataset.protocol
+  plots.precision_at(
+    picture("precision_at"),
+    {name: (value.cutoffs, value.precision) for name, value in found.items()},
+    title=f"{config.data.name}, {bits} bits: precision of the first N",
+    caption=caption,
+  )
+  plots.distances(
+    picture("distances"),
+    own.relevant_at[: bits + 1],
+    (own.items_at - own.relevant_at)[: bits + 1],
+    title=f"Distances of {title}, {bits} bits",
+    caption=caption,
+  )
+  return [
+    Section(
+      "Precision of the first N",
+      [f"Ties {config.score.ties}; mean over the queries."],
+      picture=picture("precision_at"),
+    ),
+    Section(
+      "Hamming distances",
+      ["Of pairs that share a label and of others, each adding up to 1."],
+      picture=picture("distances"),
+    ),
+  ]
 
 
 def _scores(config, dataset, codes) -> dict[str, RetrievalScores]:
@@ -355,27 +306,3 @@ def _write_metrics(config, meaning, about, found, scores, purities, workdir) -> 
     "curves": {name: curves(value) for name, value in found.items()},
   }
   add_metrics(workdir, entry)
-
-
-def curves(found: RetrievalScores) -> dict[str, Any]:
-  """What ``metrics.json`` says of one set of codes."""
-  return {
-    "cutoffs": list(found.cutoffs),
-    "options": found.description,
-    **{
-      field: getattr(found, field).tolist()
-      for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
-    },
-    "radius": found.radius,
-    "radius_precision": found.radius_precision,
-    "empty_balls": found.empty_balls,
-    "irrelevant_queries": found.irrelevant_queries,
-  }
-
-
-def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
-  """Adds the entry of a code length to ``metrics.json``, in place of an older one of it."""
-  path = workdir / "metrics.json"
-  entries = read_json(path) if path.exists() else []
-  entries = [*(e for e in entries if e["bits"] != entry["bits"]), entry]
-  write_json(path, sorted(entries, key=lambda e: e["bits"]))
