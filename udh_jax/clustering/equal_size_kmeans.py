@@ -12,18 +12,16 @@ from udh_jax import errors, sharding
 from udh_jax.clustering import sinkhorn
 from udh_jax.clustering.members import (
   Clustering,
-  best_run,
   check_arguments,
   fold_costs_of,
   inertia_of,
   means,
   member_means,
-  sizes_of,
 )
 from udh_jax.clustering.potentials import solve_potentials
+from udh_jax.clustering.restarts import best_clustering
 from udh_jax.clustering.rounding import round_to_sizes
-from udh_jax.clustering.rows import Rows, held, standardise
-from udh_jax.clustering.seeding import k_means_plus_plus
+from udh_jax.clustering.rows import Rows, standardise
 
 # Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
 # the first, which is relative to the mean squared norm of the rows and finds potentials from 0.
@@ -295,15 +293,9 @@ def _equal_size_kmeans(
   columns = sinkhorn.Columns(*(jnp.full(num_clusters, share, dtype) for share in shares))
 
   rows = standardise(features, weights, chunk_size, axis_name)
-  mean, scale = rows.mean, rows.scale
-  rows = held(rows)
-
-  def run(key):
-    if init is None:
-      centroids = k_means_plus_plus(rows, num_clusters, key)
-    else:
-      centroids = (jnp.asarray(init, dtype) - mean) / scale
-    return _cluster(
+  return best_clustering(
+    rows,
+    lambda rows, centroids: _cluster(
       rows,
       centroids,
       (low, high),
@@ -311,17 +303,10 @@ def _equal_size_kmeans(
       *levels,
       max_iterations=max_iterations,
       hard_iterations=hard_iterations,
-    )
-
-  if num_restarts == 1:
-    result, inertia = run(key)
-  else:
-    result, inertia = best_run(*jax.vmap(run)(jax.random.split(key, num_restarts)))
-  return Clustering(
-    result.labels,
-    result.centroids * scale + mean,
-    sizes_of(result.labels, num_clusters, axis_name),
-    inertia * scale * scale,
-    result.iterations,
-    result.shift <= levels[2] ** 2,
+    ),
+    key,
+    init,
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    tolerance=levels[2],
   )

@@ -11,15 +11,13 @@ from jax import lax
 from udh_jax import errors, sharding
 from udh_jax.clustering.members import (
   Clustering,
-  best_run,
   check_arguments,
   fold_costs_of,
   inertia_of,
   member_means,
-  sizes_of,
 )
-from udh_jax.clustering.rows import Rows, fold, held, standardise
-from udh_jax.clustering.seeding import k_means_plus_plus
+from udh_jax.clustering.restarts import best_clustering
+from udh_jax.clustering.rows import Rows, fold, standardise
 
 
 class _Run(NamedTuple):
@@ -154,27 +152,14 @@ def _kmeans(
 ):
   """The part that is compiled, also for callers outside `jit`."""
   rows = standardise(features, weights, chunk_size, axis_name)
-  mean, scale = rows.mean, rows.scale
-  rows = held(rows)
-
-  def run(key):
-    if init is None:
-      centroids = k_means_plus_plus(rows, num_clusters, key)
-    else:
-      centroids = (jnp.asarray(init, features.dtype) - mean) / scale
-    return _cluster(rows, centroids, max_iterations)
-
-  if num_restarts == 1:
-    result, inertia = run(key)
-  else:
-    result, inertia = best_run(*jax.vmap(run)(jax.random.split(key, num_restarts)))
-  return Clustering(
-    result.labels,
-    result.centroids * scale + mean,
-    sizes_of(result.labels, num_clusters, axis_name),
-    inertia * scale * scale,
-    result.iterations,
-    result.shift <= tolerance**2,
+  return best_clustering(
+    rows,
+    lambda rows, centroids: _cluster(rows, centroids, max_iterations),
+    key,
+    init,
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    tolerance=tolerance,
   )
 
 

@@ -1,6 +1,6 @@
 """What every k-means shares: costs of centroids, means of members, and the result."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,6 @@ from udh_jax import errors, sharding
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
 from udh_jax.clustering.rows import Rows, fold
-
-SAME_INERTIA = 1e-5
 
 
 class Clustering(NamedTuple):
@@ -87,28 +85,6 @@ def inertia_of(rows: Rows, labels: jax.Array, centroids: jax.Array) -> jax.Array
     )
 
   return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
-
-
-def sizes_of(labels: jax.Array, num_clusters: int, axis_name: str | None) -> jax.Array:
-  """Members of each cluster over all shards, int32 of shape ``[K]``."""
-  sizes = jnp.zeros(num_clusters, jnp.int32).at[jnp.maximum(labels, 0)].add(labels >= 0)
-  return sharding.psum(sizes, axis_name)
-
-
-def best_run(runs: Any, inertias: jax.Array) -> tuple[Any, jax.Array]:
-  """The run of lowest inertia.
-
-  Runs that end alike are told apart by rounding alone: the first of them wins, on any shards.
-
-  Args:
-    runs: Pytree of arrays with one leading entry a run.
-    inertias: Array of shape ``[runs]``.
-
-  Returns:
-    That run and its inertia.
-  """
-  best = jnp.argmax(inertias <= jnp.min(inertias) * (1 + SAME_INERTIA))
-  return jax.tree.map(lambda leaf: leaf[best], (runs, inertias))
 
 
 def check_arguments(
