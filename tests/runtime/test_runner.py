@@ -1,7 +1,7 @@
 """The runner on small made stages: what it reuses, refuses, takes up and stops."""
 
+import dataclasses
 import pathlib
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from udh_jax.data.dataset import Dataset
+from udh_jax.data.protocol import Splits
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import Runner, prepare_workdir, select
@@ -20,7 +22,19 @@ STEPS = 10
 
 @pytest.fixture
 def context(mesh):
-  dataset = SimpleNamespace(images=np.zeros((13, 2, 2, 3)), protocol="made", image_shape=(2, 2, 3))
+  rows = np.arange(13)
+  dataset = Dataset(
+    name="made",
+    images=np.zeros((13, 2, 2, 3), np.uint8),
+    image_shape=(2, 2, 3),
+    labels=rows % 2,
+    names=[str(row) for row in rows],
+    class_names=["even", "odd"],
+    splits=Splits(train=rows[:10], database=rows[:10], query=rows[10:]),
+    protocol="made",
+    digest="",
+    texts=np.eye(13) > 0,
+  )
   return Context(mesh, dataset)
 
 
@@ -120,9 +134,33 @@ def test_a_remade_input_is_not_mixed_with_what_was_made_of_the_old_one(context, 
 
 def test_other_data_is_refused(context, config, tmp_path):
   run(context, config, tmp_path, Counted())
-  context.dataset.protocol = "other data"
-  with pytest.raises(InputError, match="was made from made"):
-    run(context, config, tmp_path, Counted())
+  for changes in ({"protocol": "other data"}, {"texts": np.eye(13) > 1}):
+    other = context._replace(dataset=dataclasses.replace(context.dataset, **changes))
+    with pytest.raises(InputError, match="was made from made"):
+      run(other, config, tmp_path, Counted())
+
+
+def test_labels_are_seen_by_stages_that_declare_them_and_count_for_them_alone(
+  context, config, tmp_path
+):
+  def see(context, config, inputs):
+    labels = context.dataset.labels
+    total = -1 if labels is None else labels[context.dataset.splits.train].sum()
+    return Work(finish=lambda state: {"total": jnp.asarray(total)})
+
+  def totals(labels):
+    stages = [Stage("blind", see, ()), Stage("sees", see, (), {}, reads_labels=True)]
+    changed = context._replace(dataset=dataclasses.replace(context.dataset, labels=labels))
+    outputs = Runner(changed, config, tmp_path).run(stages)
+    return [int(outputs[name]["total"]) for name in ("blind", "sees")]
+
+  labels = np.arange(13) % 2
+  assert totals(labels) == [-1, 5]
+  labels[12] = 1  # a query's: nothing is learned from it
+  assert totals(labels) == [-1, 5]
+  labels[0] = 1
+  with pytest.raises(InputError, match=r"Stage sees .* training labels"):
+    totals(labels)
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_save(context, config, tmp_path):

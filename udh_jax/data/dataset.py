@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import types
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -97,6 +98,29 @@ class Dataset:
   def image_dtype(self) -> np.dtype:
     """uint8 of pictures, float32 of features."""
     return np.dtype(np.uint8 if self.has_pictures else np.float32)
+
+  @functools.cached_property
+  def texts_digest(self) -> str:
+    """SHA-256 over the texts and their words; empty where there are none."""
+    return "" if self.texts is None else _digest(self.texts, self.words)
+
+  @functools.cached_property
+  def training_labels_digest(self) -> str:
+    """SHA-256 over the labels of the training images and the names of their classes."""
+    if self.labels is None:
+      return ""
+    return _digest(self.labels[self.splits.train], self.class_names)
+
+  def without_labels(self) -> "Dataset":
+    """The same, as an unsupervised stage sees it."""
+    return dataclasses.replace(self, labels=None, class_names=())
+
+
+def _digest(array: np.ndarray, columns: Sequence[str]) -> str:
+  digest = hashlib.sha256(f"{array.dtype.name} {array.shape}\n".encode())
+  digest.update(np.ascontiguousarray(array).data)
+  digest.update("\n".join(columns).encode("utf-8", "surrogateescape"))
+  return digest.hexdigest()
 
 
 def _digits(config: Any, progress: Any) -> Source:

@@ -46,7 +46,13 @@ def stages(config: ConfigDict) -> list[Stage]:
   bits = f"{config.bits}bits"
   return [
     teacher.stage(config),
-    Stage(f"supervised_{bits}", supervised.supervised, supervised.FIELDS, {"teacher": "teacher"}),
+    Stage(
+      f"supervised_{bits}",
+      supervised.supervised,
+      supervised.FIELDS,
+      {"teacher": "teacher"},
+      reads_labels=True,
+    ),
     encode_stage(config, f"supervised_{bits}"),
     features_stage(config, 1, "teacher"),
     floors_stage(config),

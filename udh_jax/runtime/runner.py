@@ -87,9 +87,14 @@ class Runner:
   def _record(self, stage: Stage) -> dict[str, Any]:
     """All that decides a stage's outputs, to compare with what its folder was made from."""
     dataset = self._context.dataset
+    data = f"{dataset.protocol}, images {dataset.image_shape}"
+    if dataset.texts is not None:
+      data += f", texts {dataset.texts.shape} {dataset.texts_digest[:12]}"
+    if stage.reads_labels:
+      data += f", training labels {dataset.training_labels_digest[:12]}"
     return {
       "fields": flatten(select(self._config, stage.fields)),
-      "data": f"{dataset.protocol}, images {dataset.image_shape}",
+      "data": data,
       "inputs": {role: [name, self._identities[name]] for role, name in stage.inputs.items()},
     }
 
@@ -171,7 +176,10 @@ class Runner:
           write_json(folder / "stage.json", record)
       mesh_lib.barrier(f"begin {stage.name}")
       inputs = {role: outputs[name] for role, name in stage.inputs.items()}
-      work = stage.build(self._context, select(self._config, stage.fields), inputs)
+      context = self._context
+      if not stage.reads_labels:
+        context = context._replace(dataset=context.dataset.without_labels())
+      work = stage.build(context, select(self._config, stage.fields), inputs)
       result = self._execute(stage, work, log)
       checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
       if mesh_lib.is_main() and work.row_state:  # as large as the output, and the same again

@@ -16,7 +16,7 @@ class Context(NamedTuple):
 
   Attributes:
     mesh: All devices, one axis named ``data``.
-    dataset: The images, their splits and, for scoring alone, their labels.
+    dataset: The images and their splits; labels for scoring, and for stages that read them.
   """
 
   mesh: Mesh
@@ -58,9 +58,12 @@ class Stage(NamedTuple):
     build: ``(context, config, inputs) -> Work``. Pure. ``config`` holds ``fields`` and no more.
     fields: Configuration fields that the stage reads, dotted; a section stands for all in it.
     inputs: By role, the name of the earlier stage whose outputs the stage receives.
+    reads_labels: Whether the stage learns from labels of the training images; all others are given
+      a data set without labels.
   """
 
   name: str
   build: Callable[[Context, ConfigDict, Mapping[str, Any]], Work]
   fields: tuple[str, ...]
   inputs: Mapping[str, str] = {}
+  reads_labels: bool = False
