@@ -4,6 +4,7 @@ import ast
 
 from absl import flags
 
+from udh_jax.commands.huge_pages import use_huge_pages
 from udh_jax.methods import cli
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder that train.py has finished.")
@@ -30,5 +31,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  use_huge_pages()
   flags.mark_flags_as_required(["workdir"])
   cli.main(main)

@@ -6,6 +6,7 @@ Several lengths and seeds, and a table of them: --bits=16,32,64 --seeds=0,1,2.
 from absl import flags
 from ml_collections import config_flags
 
+from udh_jax.commands.huge_pages import use_huge_pages
 from udh_jax.errors import require
 from udh_jax.methods import cli
 
@@ -43,5 +44,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+  use_huge_pages()
   flags.mark_flags_as_required(["config", "workdir"])
   cli.main(main)
