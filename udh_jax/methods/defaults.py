@@ -242,11 +242,11 @@ def dudch(data: str, **data_fields: Any) -> ConfigDict:
   return config
 
 
-# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours, by
-# methods.md section 8, the rivals' as in their authors' code.
+# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours
+# (docs/results.md), the rivals' as in their authors' code.
 _LOSSES = {
   "scale": {"scale": 2.0},
-  "l_softmax": {"margin": 2},
+  "l_softmax": {"margin": 2, "annealing_rate": 5.0, "annealing_least": 1.0},
   "a_softmax": {"margin": 4},
   "cosface": {"scale": 16.0, "margin": 0.2},
   "arcface": {"scale": 16.0, "margin": 0.2},
@@ -255,7 +255,7 @@ _LOSSES = {
   "orthohash": {"margin": 0.3, "quantisation_weight": 0.0},
   "csq": {"quantisation_weight": 1e-4},
 }
-DHIH_LOSS = "scale"  # of the method "dhih"
+DHIH_LOSS = "l_softmax"  # of the method "dhih": the best of its family on validation images
 
 
 def supervised(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
