@@ -50,7 +50,8 @@ def sweep(
         found.setdefault(name, {}).setdefault(length, []).append(value)
   if mesh_lib.is_main() and found:
     meaning = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")[0]["definition"]
-    text = f"{table(found, bits)}\n\n{meaning}; {len(seeds)} seeds: mean ± standard deviation"
+    several = f"{len(seeds)} seeds: mean ± standard deviation"
+    text = f"{table(found, bits)}\n\n{meaning}; {several if len(seeds) > 1 else 'one seed'}"
     write_text(workdir / "table.md", f"{text}\n")
     write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": found})
     say(f"\n{text}\n")
