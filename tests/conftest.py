@@ -13,7 +13,7 @@ os.environ.setdefault(
   str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "xla"),
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-# As the programs do for themselves; workers of pytest-xdist and programs that tests start inherit it.
+# As the programs do for themselves; pytest-xdist and programs that tests start inherit it.
 os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 

@@ -38,6 +38,7 @@ def compare(one, workdir, output):
     assert abs(ours["mean_average_precision"][name] - value) < 0.01, name
 
 
+@pytest.mark.slow  # two processes of four devices, below, are harder to get right
 def test_eight_devices_learn_what_one_learns(one, tmp_path):
   output = run("train.py", *quickstart(tmp_path), devices=8)
   assert "[devices] 8 x cpu" in output
