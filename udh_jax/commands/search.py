@@ -72,6 +72,11 @@ def search_picture(
   return _nearest(index, encoder(image[None]), k, radius)
 
 
+def words_of(text: str) -> list[str]:
+  """Words apart by commas, if there is one; else by blanks."""
+  return [word.strip() for word in text.split(",")] if "," in text else text.split()
+
+
 def search_text(
   index: HammingIndex,
   encoder: PairEncoder,
@@ -97,7 +102,7 @@ def search_text(
     "The encoder of this index takes pictures alone; to search by text, encode the pictures with "
     "one trained on pairs (configs/dudch.py).",
   )
-  words = [word.strip() for word in text.split(",")] if "," in text else text.split()
+  words = words_of(text)
   known, of = encoder.about["words"], "the texts that the encoder was trained on"
   require(known, f"There is no vocabulary of {of}; search by code.")
   require(
@@ -168,7 +173,7 @@ def _draw(index, options, asked, found) -> None:
   cells = [(folder / item["name"], f"d = {item['distance']}") for item in found[:24]]
   pictures = []
   if options.image is None:
-    pictures.append((asked.replace(",", " ").split(), "query"))
+    pictures.append((words_of(asked), "query"))
   else:
     cells.insert(0, (pathlib.Path(options.image), "query"))
   for path, text in cells:
