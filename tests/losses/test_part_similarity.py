@@ -77,15 +77,16 @@ def test_an_image_of_zeros_is_like_nothing(feature_map):
   np.testing.assert_array_equal(similarity[2], 0)
 
 
-def test_pairs_are_soft_within_a_pseudo_class_and_apart_between(rng):
+@pytest.mark.parametrize("apart", [-1.0, 0.0])
+def test_pairs_are_soft_within_a_pseudo_class_and_apart_between(rng, apart):
   labels, similarity = np.array([0, 1, 0, -1, 1]), rng.uniform(-1, 1, (5, 5))
-  targets, known = pseudo_label_pairs(labels, similarity)
+  targets, known = pseudo_label_pairs(labels, similarity, apart=apart)
   for i in range(5):
     for j in range(5):
       sure = labels[i] >= 0 and labels[j] >= 0
       assert known[i, j] == sure
       if sure:
-        wanted = similarity[i, j] if labels[i] == labels[j] else -1
+        wanted = similarity[i, j] if labels[i] == labels[j] else apart
         np.testing.assert_allclose(targets[i, j], wanted, rtol=1e-6)
 
 
@@ -183,6 +184,10 @@ def test_signs_say_what_lies_beyond_the_deviations(clustered):
       "expected one integer an image",
     ),
     (lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 2))), r"shape \(3, 2\)"),
+    (
+      lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 3)), apart=-2.0),
+      "apart is -2.0, expected -1 to 1",
+    ),
     (lambda: pair_loss(np.ones((3, 2)), np.ones((2, 2)), np.ones((3, 3))), r"\(2, 2\)"),
     (
       lambda: pair_loss(np.ones((3, 2)), np.ones((3, 3)), np.ones((3, 3)), weights=np.ones(2)),

@@ -13,6 +13,7 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
+from udh_jax.stages import parts as parts_stage
 from udh_jax.stages import psch as psch_stage
 from udh_jax.stages import pseudo_labels, ssdh, structure
 from udh_jax.stages.network import new_network
@@ -139,6 +140,14 @@ def test_the_structure_is_that_of_a_sample_of_the_training_images(context, featu
     structure_of(context, features, config_of("ssdh", structure={"num_images": 1}))
 
 
+def parts_of(context, teacher, config):
+  work = parts_stage.parts(context, select(config, parts_stage.FIELDS), {"teacher": teacher})
+  state = work.state
+  for batch in work.batches(0):
+    state, _ = work.step(state, batch)
+  return work.finish(state)
+
+
 def first_step(context, module, fields, config, inputs):
   """Rows and metrics of the first step, and the start parameters."""
   work = module(context, select(config, fields), inputs)
@@ -171,6 +180,7 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
     "features": {"features": split_rows(context.mesh, features)},
     "clustering": clustered,
     "structure": structure_of(context, features, config),
+    "parts": parts_of(context, teacher, config),
   }
   rows, metrics, start = first_step(context, psch_stage.psch, psch_stage.FIELDS, config, inputs)
   # What the network is at the start is the frozen network, and images are not augmented.
@@ -248,6 +258,7 @@ def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
   [
     ("parts", {"groups": 7}, "128 channels cannot be split into 7 equal groups"),
     ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; choose one of parts, one"),
+    ("psch", {"apart": -2.0}, "psch.apart is -2.0; choose one from -1 to 1"),
     ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; choose one of ignore, structure"),
   ],
 )
@@ -258,8 +269,10 @@ def test_a_configuration_without_sense_is_refused_before_anything_runs(section, 
   assert "\n" not in str(error.value)
 
 
-def test_without_the_structure_there_is_no_stage_for_it():
+def test_what_is_not_read_has_no_stage():
   names = [stage.name for stage in psch.stages(config_of("psch"))]
-  assert "structure" not in names
+  assert "structure" not in names and "parts" in names
+  hard = psch.stages(config_of("psch", psch={"similarity": "one"}))
+  assert "parts" not in [stage.name for stage in hard]
   with_structure = psch.stages(config_of("psch", psch={"unsure": "structure"}))
   assert [stage.name for stage in with_structure if stage.name not in names] == ["structure"]

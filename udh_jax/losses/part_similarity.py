@@ -112,22 +112,25 @@ def part_similarity(parts: jax.Array) -> jax.Array:
   return jnp.matmul(unit, unit.T, precision=lax.Precision.HIGHEST) / groups
 
 
-def pseudo_label_pairs(labels: jax.Array, similarity: jax.Array) -> tuple[jax.Array, jax.Array]:
+def pseudo_label_pairs(
+  labels: jax.Array, similarity: jax.Array, *, apart: float = -1.0
+) -> tuple[jax.Array, jax.Array]:
   """What pseudo labels say of pairs.
 
   Two confident images of one pseudo class have their similarity for a target, two of different
-  ones -1; of any other pair nothing is known.
+  ones ``apart``; of any other pair nothing is known.
 
   Args:
     labels: Pseudo label of each image, -1 where it is not confident. Integer array of shape
       ``[m]``.
     similarity: See `part_similarity`; ones for hard targets. Array of shape ``[m, m]``.
+    apart: In [-1, 1]. Codes of K classes cannot all be further apart than -1 / (K - 1).
 
   Returns:
     Targets ``[m, m]`` and weights ``[m, m]``, 1 where the target is known, else 0; float32.
 
   Raises:
-    InputError: If the shapes disagree or the labels are no integers.
+    InputError: If the shapes disagree, the labels are no integers or ``apart`` is out of range.
 
   References:
     PSCH: soft similarity within a class, and codes of different classes apart, are the paper's;
@@ -140,9 +143,10 @@ def pseudo_label_pairs(labels: jax.Array, similarity: jax.Array) -> tuple[jax.Ar
     f"pseudo_label_pairs: labels are {labels.dtype} of shape {labels.shape} and the similarity has "
     f"shape {similarity.shape}, expected one integer an image, [m], and [m, m].",
   )
+  require(-1 <= apart <= 1, f"pseudo_label_pairs: apart is {apart}, expected -1 to 1.")
   confident = labels >= 0
   known = confident[:, None] & confident
-  targets = jnp.where(labels[:, None] == labels, at_least_float32(similarity), -1.0)
+  targets = jnp.where(labels[:, None] == labels, at_least_float32(similarity), apart)
   return jnp.where(known, targets, 0.0), known.astype(jnp.float32)
 
 

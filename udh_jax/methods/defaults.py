@@ -324,6 +324,7 @@ def psch(data: str, **data_fields: Any) -> ConfigDict:
         classification_weight=1.0,
         quantisation_weight=0.1,
         similarity="parts",  # within a pseudo class; or "one"
+        apart=-1.0,  # between pseudo classes
         unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
         hash_start="itq",  # begins at the floor's codes, or "random"
       ),

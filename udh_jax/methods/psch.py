@@ -20,7 +20,7 @@ from udh_jax.report import plots
 from udh_jax.report.page import Section
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Stage
-from udh_jax.stages import psch, pseudo_labels, teacher
+from udh_jax.stages import parts, psch, pseudo_labels, teacher
 from udh_jax.stages.network import backbone_variables
 
 PICTURED = 6  # Images whose attention is drawn.
@@ -41,8 +41,12 @@ def stages(config: ConfigDict) -> list[Stage]:
   name = f"psch_{config.bits}bits"
   inputs = {"teacher": "teacher", "features": "features_1", "clustering": "cluster_1"}
   before = []
+  if config.psch.similarity == "parts":
+    before.append(Stage("parts", parts.parts, parts.FIELDS, {"teacher": "teacher"}))
+    inputs["parts"] = "parts"
   if config.psch.unsure == "structure":
-    before, inputs["structure"] = [structure_stage()], "structure"
+    before.append(structure_stage())
+    inputs["structure"] = "structure"
   return [
     teacher.stage(config),
     features_stage(config, 1, "teacher"),
@@ -77,7 +81,7 @@ def pictures(
   rows = queries[np.linspace(0, len(queries) - 1, min(PICTURED, len(queries))).astype(int)]
   images = np.stack([dataset.images[int(row)] for row in rows])
   variables = jax.tree.map(mesh_lib.to_host, backbone_variables(network))
-  _, attention = jax.jit(psch.part_maps(network, config))(variables, images)
+  _, attention = jax.jit(parts.part_maps(network, config))(variables, images)
   path = workdir / "attention.png"
   plots.attention_maps(
     path,

@@ -1,23 +1,15 @@
 """Pseudo labels in, a hash network out: PSCH, with part similarity within the batch."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 
 from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
-from udh_jax.losses.part_similarity import (
-  attention_maps,
-  pair_loss,
-  part_similarity,
-  part_vectors,
-  pseudo_label_pairs,
-)
+from udh_jax.losses.part_similarity import pair_loss, part_similarity, pseudo_label_pairs
 from udh_jax.losses.structure import structure_signs
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import backbone_of, backbone_variables, plain_view, preprocess
+from udh_jax.stages.network import preprocess
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.ssdh import pairwise_network
 from udh_jax.stages.structure import fitted
@@ -25,10 +17,8 @@ from udh_jax.stages.training import train_network
 
 FIELDS = (
   "psch",
-  "parts",
   "structure",
   "cluster.num_clusters",
-  "features.image_sizes",
   "student.image_size",
   "bits",
   "seed",
@@ -38,41 +28,17 @@ CHOICES = {"similarity": ("parts", "one"), "unsure": ("ignore", "structure")}
 
 
 def require_choices(settings) -> None:
-  """Refuses words that mean nothing.
+  """Refuses words that mean nothing and a target that no pair can have.
 
   Raises:
-    InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`.
+    InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`, or ``apart`` is out of range.
   """
+  require(-1 <= settings.apart <= 1, f"psch.apart is {settings.apart}; choose one from -1 to 1.")
   for field, words in CHOICES.items():
     require(
       settings[field] in words,
       f"psch.{field} is {settings[field]!r}; choose one of {', '.join(words)}.",
     )
-
-
-def part_maps(network, config) -> Any:
-  """The function from variables and stored images to feature maps and attention.
-
-  The network reads whole images, at the side that its features are read at.
-
-  Args:
-    network: The frozen one.
-    config: ``parts``, ``features.image_sizes`` and ``dtype`` are read.
-
-  Returns:
-    ``(variables, images uint8 [b, h, w, 3]) -> (map [b, h', w', C], attention [b, h', w', G])``.
-  """
-  module = backbone_of(network, config.dtype)
-  view = plain_view(network, config.features.image_sizes[0])
-
-  def function(variables, images):
-    feature_map = module.apply(variables, view(images), pooled=False)
-    attention = attention_maps(
-      feature_map, groups=config.parts.groups, temperature=config.parts.temperature
-    )
-    return feature_map, attention
-
-  return function
 
 
 def psch(context: Context, config, inputs) -> Work:
@@ -91,7 +57,6 @@ def psch(context: Context, config, inputs) -> Work:
   """
   settings, size = config.psch, config.student.image_size
   require_choices(settings)
-  teacher = inputs["teacher"]
   module, network = pairwise_network(
     context,
     config,
@@ -99,7 +64,7 @@ def psch(context: Context, config, inputs) -> Work:
     num_classes=config.cluster.num_clusters,
     start=settings.hash_start,
   )
-  prepare, read_parts = preprocess(network), part_maps(teacher, config)
+  prepare = preprocess(network)
   clustering = inputs["clustering"]
   constants = {
     "labels": confident_labels(
@@ -107,7 +72,7 @@ def psch(context: Context, config, inputs) -> Work:
     ),
   }
   if settings.similarity == "parts":
-    constants["frozen"] = backbone_variables(teacher)
+    constants["parts"] = inputs["parts"]["parts"]
   if settings.unsure == "structure":
     constants["features"] = inputs["features"]["features"]
     constants["structure"] = fitted(inputs["structure"])
@@ -118,11 +83,10 @@ def psch(context: Context, config, inputs) -> Work:
     weights, rows = batch["weight"], batch["index"]
     labels = constants["labels"][rows]
     if settings.similarity == "parts":
-      parts = part_vectors(*read_parts(constants["frozen"], batch["image"]))
-      similarity = part_similarity(parts)
+      similarity = part_similarity(constants["parts"][rows])
     else:
       similarity = jnp.ones((len(rows), len(rows)))
-    targets, known = pseudo_label_pairs(labels, similarity)
+    targets, known = pseudo_label_pairs(labels, similarity, apart=settings.apart)
     if settings.unsure == "structure":
       signs = structure_signs(
         constants["features"][rows],
