@@ -48,7 +48,7 @@ def _common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDic
       # `curve`: cut-offs at which precision, recall and NDCG are noted besides.
       "score": {
         "at": 1000,
-        "curve": (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000),
+        "curve": tuple(sorted(m * 10**e for m in (1, 2, 5) for e in range(5))),  # 1 to 50,000
         "denominator": "retrieved",
         "ties": "index",
         "empty": "zero",
