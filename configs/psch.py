@@ -14,6 +14,7 @@ def digits():
   """The quickstart's data and teacher."""
   config = defaults.psch("digits")
   defaults.on_digits(config, config.psch)
+  config.cluster.num_clusters = 10
   return config
 
 

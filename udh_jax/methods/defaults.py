@@ -313,7 +313,7 @@ def psch(data: str, **data_fields: Any) -> ConfigDict:
     {
       # Images within this quantile of the distances to the own centroid are confident.
       "cluster": {
-        "num_clusters": 10,
+        "num_clusters": 30,
         "num_restarts": 5,
         "max_iterations": 100,
         "threshold_quantile": 0.8,
@@ -324,7 +324,7 @@ def psch(data: str, **data_fields: Any) -> ConfigDict:
         classification_weight=1.0,
         quantisation_weight=0.1,
         similarity="parts",  # within a pseudo class; or "one"
-        apart=-1.0,  # between pseudo classes
+        apart=0.0,  # the target between pseudo classes; three may well be one true class
         unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
         hash_start="itq",  # begins at the floor's codes, or "random"
       ),
