@@ -215,6 +215,26 @@ def test_contrast_and_saturation_stretch_about_the_mean_and_the_grey(rng):
     assert 0.699 < factor.min() < 0.72 and 1.28 < factor.max() < 1.301
 
 
+@pytest.mark.parametrize("size", [5, 16])
+def test_colour_is_that_of_the_finished_view_whether_images_shrink_or_grow(rng, size):
+  images = (100 + random_images(rng, 50, 12, 10) // 5).astype(np.uint8)  # far from the ends
+  options = {"size": size, "crop_scale": (0.5, 1.2), "padding": 0.2, "flip": True}
+  plain, inside, coloured = (
+    np.asarray(augment(KEY, values, np.arange(50), **options, color=color), np.float64)
+    for values, color in ((images, 0), (np.full_like(images, 255), 0), (images, 0.3))
+  )
+  assert (inside == 0).any()
+  grey = (plain @ np.array([0.299, 0.587, 0.114]))[..., None].repeat(3, axis=3)
+  mean = grey.mean(axis=(1, 2, 3), keepdims=True) * inside
+  for i in range(50):
+    terms = np.stack([grey[i].ravel(), (plain - grey)[i].ravel(), mean[i].ravel()], axis=1)
+    factors, *_ = np.linalg.lstsq(terms, coloured[i].ravel(), rcond=None)
+    np.testing.assert_allclose(terms @ factors, coloured[i].ravel(), atol=1e-5)
+    brightness = factors[0] + factors[2]
+    for factor in (brightness, factors[0] / brightness, factors[1] / factors[0]):
+      assert 0.69 < factor < 1.31
+
+
 def test_cutout_hides_one_square_of_the_given_side():
   images = np.zeros((300, 20, 20, 3), np.uint8)
   views = np.asarray(augment(KEY, images, np.arange(300), size=20, cutout=0.3))
