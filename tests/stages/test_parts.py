@@ -172,7 +172,9 @@ def expected_pairs(context, rows, start, targets, known):
 
 @pytest.mark.parametrize("choice", ["parts", "structure"])
 def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features, clustered, choice):
-  changes = {"unsure": "structure", "similarity": "one"} if choice == "structure" else {}
+  changes = {"apart": -0.5}
+  if choice == "structure":
+    changes |= {"unsure": "structure", "similarity": "one"}
   config = config_of("psch", psch=changes)
   teacher = teacher_of(context)
   inputs = {
@@ -200,7 +202,7 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
   labels = np.where(distances <= float(clustered["threshold"]), labels, -1)
   known = (labels[:, None] >= 0) & (labels >= 0)
   assert known.any() and not known.all()
-  targets = np.where(labels[:, None] == labels, similarity, -1)
+  targets = np.where(labels[:, None] == labels, similarity, -0.5)
   weights = known.astype(float)
   if choice == "structure":
     unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
