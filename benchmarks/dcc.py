@@ -50,6 +50,7 @@ def main():
   times = {name: [] for name in solvers}
   for _ in range(arguments.repeats):  # In turns, so that a disturbance meets both.
     for name, run in solvers.items():
+      time.sleep(0.2)  # The threads of the one before go on spinning for a while.
       start = time.perf_counter()
       run()
       times[name].append(time.perf_counter() - start)

@@ -1,5 +1,7 @@
 """Discrete cyclic coordinate descent: one function for every discrete update."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +10,8 @@ from jax import lax
 from udh_jax.coding.binary import require_unit
 from udh_jax.errors import is_traced, require, require_finite
 
-_GROUP = 4  # bits whose linear terms come from one matrix product
+_GROUP = 8  # bits whose linear terms come from one matrix product
+_PAIR = 2  # bits of a group that one fused loop over the rows decides
 
 
 def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int) -> jax.Array:
@@ -61,11 +64,12 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
   return _dcc(codes, linear, gram, num_sweeps=num_sweeps)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames="num_sweeps")
 def _dcc(codes, linear, gram, *, num_sweeps):
   # Bits lie along the first axis, so that a bit of all rows is contiguous. A group of bits gets its
-  # Q - V A from one matrix product; inside the group a flipped bit corrects the bits after it. That
-  # is the cyclic order exactly, at the speed of a matrix product instead of c matrix-vector ones.
+  # V A from one matrix product; inside the group the changes of earlier bits correct later ones.
+  # That is the cyclic order exactly, at the speed of a matrix product instead of c matrix-vector
+  # ones. The barriers keep XLA from computing earlier bits again inside the loop of each later one.
   c = codes.shape[1]
   dtype = jnp.promote_types(linear.dtype, jnp.float32)
   padding = -c % _GROUP  # a padded bit has A = 0, so it never acts on another one
@@ -78,16 +82,19 @@ def _dcc(codes, linear, gram, *, num_sweeps):
     rows = lax.dynamic_slice_in_dim(gram, start, _GROUP)  # [g, c']
     inner = lax.dynamic_slice_in_dim(rows, start, _GROUP, axis=1)  # [g, g]
     old = lax.dynamic_slice_in_dim(code, start, _GROUP)  # [g, n]
-    slope = lax.dynamic_slice_in_dim(linear, start, _GROUP) - jnp.matmul(
-      rows, code, precision=lax.Precision.HIGHEST
+    slope = lax.dynamic_slice_in_dim(linear, start, _GROUP) - lax.optimization_barrier(
+      jnp.matmul(rows, code, precision=lax.Precision.HIGHEST)
     )
-    slopes, bits = list(slope), []
-    for i in range(_GROUP):
-      bit = jnp.where(slopes[i] + inner[i, i] * old[i] >= 0, 1, -1).astype(dtype)
-      bits.append(bit)
-      for j in range(i + 1, _GROUP):
-        slopes[j] -= inner[j, i] * (bit - old[i])
-    return lax.dynamic_update_slice_in_dim(code, jnp.stack(bits), start, axis=0)
+    changes = []  # new less old, of the bits so far
+    for pair in range(0, _GROUP, _PAIR):
+      decided = len(changes)
+      for i in range(pair, pair + _PAIR):
+        corrected = slope[i] - sum(inner[i, j] * change for j, change in enumerate(changes))
+        bit = jnp.where(corrected + inner[i, i] * old[i] >= 0, 1, -1).astype(dtype)
+        changes.append(bit - old[i])
+      changes[decided:] = lax.optimization_barrier(jnp.stack(changes[decided:]))
+    bits = jnp.stack([before + change for before, change in zip(old, changes, strict=True)])
+    return lax.dynamic_update_slice_in_dim(code, bits, start, axis=0)
 
   num_steps = num_sweeps * ((c + padding) // _GROUP)
   code = lax.fori_loop(0, num_steps, update_group, code)
