@@ -113,7 +113,7 @@ def part_similarity(parts: jax.Array) -> jax.Array:
 
 
 def pseudo_label_pairs(
-  labels: jax.Array, similarity: jax.Array, *, apart: float = -1.0
+  labels: jax.Array, similarity: jax.Array, *, apart: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
   """What pseudo labels say of pairs.
 
