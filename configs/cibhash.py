@@ -14,14 +14,26 @@ def digits():
   return config
 
 
-def cifar10():
-  """CIFAR-10 on two CPU cores, with as many images seen as UDH-ECC's preset trains on."""
-  config = defaults.cibhash("cifar10")
-  config.contrast.steps = 600
+def on_photographs(data):
+  """Sizes as in UDH-ECC's preset, and about as many images read: 400 steps of two views each."""
+  config = defaults.cibhash(data)
+  defaults.on_two_cores(config)
   return config
 
 
-PRESETS = {"digits": digits, "cifar10": cifar10}
+def cifar10():
+  """CIFAR-10 on two CPU cores."""
+  return on_photographs("cifar10")
+
+
+def folder():
+  """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
+  config = on_photographs("folder")
+  config.score.at = 0
+  return config
+
+
+PRESETS = {"digits": digits, "cifar10": cifar10, "folder": folder}
 
 
 def get_config(argument: str = ""):

@@ -3,10 +3,10 @@
 python train.py --config configs/dhih.py:cifar10 --workdir runs/dhih \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: digits (a minute), cifar10, svhn (two CPU cores), nus_wide (an accelerator). With the name
-of a method behind it, such as cifar10_orthohash, a preset is that method's: softmax, greedyhash,
-orthohash, csq, or a member of DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax,
-dhih_cosface, dhih_arcface.
+Presets: digits (a minute), cifar10, svhn (two CPU cores), nus_wide (an accelerator), folder (one's
+own pictures, each in the subfolder of its class). With the name of a method behind it, such as
+cifar10_orthohash, a preset is that method's: softmax, greedyhash, orthohash, csq, or a member of
+DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax, dhih_cosface, dhih_arcface.
 """
 
 import functools
@@ -54,11 +54,19 @@ def nus_wide(method):
   return config
 
 
+def folder(method):
+  """One's own pictures, on a CPU: each in the subfolder of its class."""
+  config = defaults.supervised("folder", method=method)
+  config.features.image_sizes = (128,)
+  return config
+
+
+_DATA = (digits, cifar10, svhn, nus_wide, folder)
 PRESETS = {
-  **{data.__name__: functools.partial(data, "dhih") for data in (digits, cifar10, svhn, nus_wide)},
+  **{data.__name__: functools.partial(data, "dhih") for data in _DATA},
   **{
     f"{data.__name__}_{method}": functools.partial(data, method)
-    for data in (digits, cifar10, svhn, nus_wide)
+    for data in _DATA
     for method in TITLES
     if method != "dhih"
   },

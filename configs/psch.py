@@ -3,8 +3,8 @@
 python train.py --config configs/psch.py:cifar10 --workdir runs/psch \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an accelerator). Every
-run draws where the parts are: attention.png.
+Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an accelerator), folder
+(one's own pictures). Every run draws where the parts are: attention.png.
 """
 
 from udh_jax.methods import defaults
@@ -45,11 +45,20 @@ def nus_wide():
   return config
 
 
+def folder():
+  """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
+  config = defaults.psch("folder")
+  defaults.on_two_cores(config)
+  config.score.at = 0
+  return config
+
+
 PRESETS = {
   "digits": digits,
   "cifar10": cifar10,
   "mirflickr25k": mirflickr25k,
   "nus_wide": nus_wide,
+  "folder": folder,
 }
 
 

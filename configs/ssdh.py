@@ -29,7 +29,15 @@ def mirflickr25k():
   return config
 
 
-PRESETS = {"digits": digits, "cifar10": cifar10, "mirflickr25k": mirflickr25k}
+def folder():
+  """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
+  config = defaults.ssdh("folder")
+  defaults.on_two_cores(config)
+  config.score.at = 0
+  return config
+
+
+PRESETS = {"digits": digits, "cifar10": cifar10, "mirflickr25k": mirflickr25k, "folder": folder}
 
 
 def get_config(argument: str = ""):

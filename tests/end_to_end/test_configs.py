@@ -60,13 +60,14 @@ def pictures(tmp_path, rng, monkeypatch):
 
 PRESETS = [
   *(("udh_ecc", name) for name in ("cifar10", "cifar10_full", "eurosat", "flickr25k", "folder")),
-  *(("cibhash", name) for name in ("digits", "cifar10")),
+  *(("cibhash", name) for name in ("digits", "cifar10", "folder")),
   *(("dudch", name) for name in ("wikipedia", "features", "mirflickr25k", "nus_wide")),
   *(("djsrh", name) for name in ("wikipedia", "mirflickr25k", "nus_wide")),
   ("pair_contrast", "wikipedia"),
-  *(("dhih", name) for name in ("digits", "cifar10", "svhn", "nus_wide", "cifar10_orthohash")),
-  *(("psch", name) for name in ("digits", "cifar10", "mirflickr25k", "nus_wide")),
-  *(("ssdh", name) for name in ("digits", "cifar10", "mirflickr25k")),
+  *(("dhih", name) for name in ("digits", "cifar10", "svhn", "nus_wide", "folder")),
+  ("dhih", "cifar10_orthohash"),
+  *(("psch", name) for name in ("digits", "cifar10", "mirflickr25k", "nus_wide", "folder")),
+  *(("ssdh", name) for name in ("digits", "cifar10", "mirflickr25k", "folder")),
 ]
 
 
