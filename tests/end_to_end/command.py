@@ -27,10 +27,10 @@ SHORT = (
 
 def environment(devices: int = 1) -> dict[str, str]:
   """The environment of a program that finds so many CPU devices."""
-  return os.environ | {
+  inherited = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
+  return inherited | {
     "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     "JAX_PLATFORMS": "cpu",
-    "TF_CPP_MIN_LOG_LEVEL": "2",
     "PYTHONUNBUFFERED": "1",
   }
 

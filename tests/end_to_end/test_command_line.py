@@ -57,6 +57,10 @@ def test_progress_names_stage_step_rate_and_time_left(finished):
   assert "left" in output
 
 
+def test_other_libraries_are_silent(finished):
+  assert not [line for line in finished[1].splitlines() if line.startswith(("I0", "W0", "WARNING"))]
+
+
 def test_eval_scores_without_training_and_takes_another_definition(finished):
   workdir, output = finished
   again = run("eval.py", f"--workdir={workdir}")

@@ -1,5 +1,6 @@
 """What ``train.py`` and ``eval.py`` share: flags, and errors in one line."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -48,6 +49,9 @@ def main(run: Callable[[], None]) -> None:
       fail(f"unknown arguments {' '.join(arguments[1:])}; options begin with --.")
     if not any(argument.startswith(("--verbosity", "-v")) for argument in sys.argv):
       logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that no user asked for
+      # So does TensorFlow, which writes events here and computes nothing, when it is imported.
+      os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+      os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     guarded(join_and_run)
 
   def join_and_run():
