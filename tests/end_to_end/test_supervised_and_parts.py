@@ -47,14 +47,6 @@ def first(weights, tmp_path_factory):
   return train(shortened("dhih", weights), workdir), workdir
 
 
-@pytest.fixture
-def workdir(first, tmp_path):
-  """A work directory with the finished teacher, features and floors of that run."""
-  for stage in ("teacher", "features_1", "floors_12bits"):
-    shutil.copytree(first[1] / "stages" / stage, tmp_path / "run" / "stages" / stage)
-  return tmp_path / "run"
-
-
 def test_dhih_is_trained_and_scored_beside_the_floors(first):
   scores, workdir = first
   assert list(scores) == ["DHIH", *FLOORS]
@@ -64,9 +56,9 @@ def test_dhih_is_trained_and_scored_beside_the_floors(first):
   assert (workdir / "encoder_12bits" / "config.json").exists()
 
 
-def test_psch_is_trained_and_shows_where_it_looks(weights, workdir, capsys):
+def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
+  workdir = tmp_path / "run"
   scores = train(shortened("psch", weights), workdir)
-  assert "features_1: finished before, restored" in capsys.readouterr().out
   assert list(scores) == ["PSCH", *FLOORS]
   purity = json.loads((workdir / "metrics.json").read_text())[0]["purity"]
   assert len(purity) == 1 and 0.1 < purity[0] < 1
@@ -74,8 +66,12 @@ def test_psch_is_trained_and_shows_where_it_looks(weights, workdir, capsys):
   assert "Attention" in (workdir / "report.html").read_text()
 
 
-def test_ssdh_is_trained_and_scored_beside_the_floors(weights, workdir):
+def test_ssdh_is_trained_and_scored_beside_the_floors(weights, first, tmp_path, capsys):
+  workdir = tmp_path / "run"
+  for stage in ("teacher", "features_1", "floors_12bits"):
+    shutil.copytree(first[1] / "stages" / stage, workdir / "stages" / stage)
   assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *FLOORS]
+  assert "features_1: finished before, restored" in capsys.readouterr().out
 
 
 def test_a_number_of_parts_that_does_not_divide_the_channels_is_refused_at_once(tmp_path):

@@ -40,16 +40,16 @@ def stages(config: ConfigDict) -> list[Stage]:
   psch.require_choices(config.psch)
   name = f"psch_{config.bits}bits"
   inputs = {"teacher": "teacher", "features": "features_1", "clustering": "cluster_1"}
-  before = []
+  features = features_stage(config, 1, "teacher")
   if config.psch.similarity == "parts":
-    before.append(Stage("parts", parts.parts, parts.FIELDS, {"teacher": "teacher"}))
-    inputs["parts"] = "parts"
+    features = Stage(features.name, parts.parts, parts.FIELDS, features.inputs)
+  before = []
   if config.psch.unsure == "structure":
     before.append(structure_stage())
     inputs["structure"] = "structure"
   return [
     teacher.stage(config),
-    features_stage(config, 1, "teacher"),
+    features,
     Stage(
       "cluster_1", pseudo_labels.pseudo_labels, pseudo_labels.FIELDS, {"features": "features_1"}
     ),

@@ -1,6 +1,8 @@
 """Images in, features out: the teacher's pooled features, centred and of unit length."""
 
 import functools
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,27 +62,48 @@ def centred_rows(context: Context, features: jax.Array):
   return jax.jit(mapped)(features, train_weights(context))
 
 
-def features(context: Context, config, inputs, *, image_size: int) -> Work:
+def features(
+  context: Context,
+  config,
+  inputs,
+  *,
+  image_size: int,
+  besides: Mapping[str, Callable[[Any, jax.Array], jax.Array]] | None = None,
+) -> Work:
   """Features of every image at ``image_size`` pixels.
 
   Outputs: ``features`` ``[rows, d]``, see `centre_and_normalise`, with the ``length`` ``[rows]``
-  and the ``centre`` ``[d]`` they had before.
+  and the ``centre`` ``[d]`` they had before; and what ``besides`` makes.
+
+  Args:
+    context: Devices and images.
+    config: Of the stage.
+    inputs: ``teacher``, a network.
+    image_size: Side that images are read at.
+    besides: Other outputs, by name: ``(variables, images uint8 [b, h, w, 3]) -> [b, ...]``. Where
+      one reads the same network at the same size, XLA makes one reading of both.
 
   References:
     UDH-ECC, stage 1: "a pre-trained teacher network to extract deep image features".
   """
   network = inputs["teacher"]
   module, view = backbone_of(network, config.dtype), plain_view(network, image_size)
+  functions = {
+    "features": lambda variables, images: module.apply(variables, view(images)),
+    **(besides or {}),
+  }
 
   def finish(rows):
     scaled, lengths, centre = centred_rows(context, rows["features"])
-    return {"features": scaled, "length": lengths, "centre": centre}
+    return {**rows, "features": scaled, "length": lengths, "centre": centre}
 
   return map_rows(
     context,
-    lambda variables, batch: {"features": module.apply(variables, view(batch["image"]))},
+    lambda variables, batch: {
+      name: function(variables, batch["image"]) for name, function in functions.items()
+    },
     backbone_variables(network),
     batch_size=config.features.batch_size,
     finish=finish,
-    row_outputs=("features", "length"),
+    row_outputs=(*functions, "length"),
   )

@@ -1,14 +1,14 @@
-"""Images in, part vectors out: what groups of the frozen network's channels see where they look."""
+"""Images in, features and part vectors out: what groups of channels see where they look."""
 
 from collections.abc import Callable
 from typing import Any
 
 from udh_jax.losses.part_similarity import attention_maps, part_vectors
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
-from udh_jax.stages.rows import map_rows
+from udh_jax.stages import features
+from udh_jax.stages.network import backbone_of, plain_view
 
-FIELDS = ("parts", "features.image_sizes", "features.batch_size", "dtype")
+FIELDS = ("parts", *features.FIELDS)
 
 
 def part_maps(network, config) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -37,20 +37,19 @@ def part_maps(network, config) -> Callable[[Any, Any], tuple[Any, Any]]:
 
 
 def parts(context: Context, config, inputs) -> Work:
-  """Part vectors of every image, so that training need not read the frozen network again.
+  """Features and part vectors of every image, so that training need not read the frozen network.
 
-  Outputs: ``parts`` ``[rows, G, C / G]``, see `part_vectors`.
+  Outputs: those of `udh_jax.stages.features.features` and ``parts`` ``[rows, G, C / G]``, see
+  `part_vectors`.
 
   References:
     PSCH: groups of deep feature maps with an attention map each are the paper's (its abstract).
   """
-  network = inputs["teacher"]
-  read = part_maps(network, config)
-  return map_rows(
+  read = part_maps(inputs["teacher"], config)
+  return features.features(
     context,
-    lambda variables, batch: {"parts": part_vectors(*read(variables, batch["image"]))},
-    backbone_variables(network),
-    batch_size=config.features.batch_size,
-    finish=lambda rows: rows,
-    row_outputs=("parts",),
+    config,
+    inputs,
+    image_size=config.features.image_sizes[0],
+    besides={"parts": lambda variables, images: part_vectors(*read(variables, images))},
   )

@@ -72,7 +72,7 @@ def psch(context: Context, config, inputs) -> Work:
     ),
   }
   if settings.similarity == "parts":
-    constants["parts"] = inputs["parts"]["parts"]
+    constants["parts"] = inputs["features"]["parts"]
   if settings.unsure == "structure":
     constants["features"] = inputs["features"]["features"]
     constants["structure"] = fitted(inputs["structure"])
