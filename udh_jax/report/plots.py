@@ -56,7 +56,7 @@ def neighbours(
   """
   count, k = items.shape
   figure = _figure(1.0 * (k + 1) + 0.3, 1.18 * count + 0.9)
-  legend = "" if dataset.labels is None else "\ngreen: shares the query's label, red: does not"
+  legend = "" if dataset.labels is None else "\ngreen: shares a label of the query, red: does not"
   figure.suptitle(title + legend, fontsize=10)
   axes = figure.subplots(count, k + 1, squeeze=False)
   for row, query in enumerate(queries):
