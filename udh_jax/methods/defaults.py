@@ -189,12 +189,14 @@ def djsrh(data: str, **data_fields: Any) -> ConfigDict:
   return config
 
 
-# beta and within_weight are the authors', and their epochs for pictures; epochs and rates for
-# features were chosen on validation pairs of Wikipedia.
+# beta and within_weight are the authors', and their epochs and eta for pictures; epochs, eta, rates
+# and their decay for features were chosen on validation pairs of Wikipedia.
 _ON_FEATURES = {
   "beta": 0.3,
+  "eta": 0.2,
   "within_weight": 0.3,
-  "epochs": 60,
+  "epochs": 120,
+  "decay": "cosine",
   "image_learning_rate": 0.03,
   "text_learning_rate": 0.03,
 }
@@ -208,7 +210,7 @@ _DJSRH = {
 
 def _djsrh(data: str) -> dict[str, Any]:
   # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
-  return _pair_training(bits=0, eta=0.4, mu=1.5, **_DJSRH[data])
+  return _pair_training(**{"bits": 0, "eta": 0.4, "mu": 1.5} | _DJSRH[data])
 
 
 def pair_contrast(data: str, **data_fields: Any) -> ConfigDict:
