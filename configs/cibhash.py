@@ -14,9 +14,9 @@ def digits():
   return config
 
 
-def on_photographs(data):
+def on_photographs(data, **data_fields):
   """Sizes as in UDH-ECC's preset, and about as many images read: 400 steps of two views each."""
-  config = defaults.cibhash(data)
+  config = defaults.cibhash(data, **data_fields)
   defaults.on_two_cores(config)
   return config
 
@@ -26,6 +26,13 @@ def cifar10():
   return on_photographs("cifar10")
 
 
+def mirflickr25k():
+  """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
+  config = on_photographs("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  config.score.at = 5000
+  return config
+
+
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
   config = on_photographs("folder")
@@ -33,7 +40,7 @@ def folder():
   return config
 
 
-PRESETS = {"digits": digits, "cifar10": cifar10, "folder": folder}
+PRESETS = {"digits": digits, "cifar10": cifar10, "mirflickr25k": mirflickr25k, "folder": folder}
 
 
 def get_config(argument: str = ""):

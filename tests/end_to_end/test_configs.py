@@ -60,7 +60,7 @@ def pictures(tmp_path, rng, monkeypatch):
 
 PRESETS = [
   *(("udh_ecc", name) for name in ("cifar10", "cifar10_full", "eurosat", "flickr25k", "folder")),
-  *(("cibhash", name) for name in ("digits", "cifar10", "folder")),
+  *(("cibhash", name) for name in ("digits", "cifar10", "mirflickr25k", "folder")),
   *(("dudch", name) for name in ("wikipedia", "features", "mirflickr25k", "nus_wide")),
   *(("djsrh", name) for name in ("wikipedia", "mirflickr25k", "nus_wide")),
   ("pair_contrast", "wikipedia"),
