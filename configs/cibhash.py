@@ -14,9 +14,9 @@ def digits():
   return config
 
 
-def on_photographs(data, **data_fields):
+def on_photographs(data):
   """Sizes as in UDH-ECC's preset, and about as many images read: 400 steps of two views each."""
-  config = defaults.cibhash(data, **data_fields)
+  config = defaults.cibhash(data)
   defaults.on_two_cores(config)
   return config
 
@@ -28,7 +28,7 @@ def cifar10():
 
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = on_photographs("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  config = on_photographs("flickr25k")
   config.score.at = 5000
   return config
 

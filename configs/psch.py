@@ -27,7 +27,7 @@ def cifar10():
 
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = defaults.psch("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  config = defaults.psch("flickr25k")
   defaults.on_two_cores(config)
   config.cluster.num_clusters = 24
   config.score.at = 5000

@@ -23,7 +23,7 @@ def cifar10():
 
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = defaults.ssdh("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  config = defaults.ssdh("flickr25k")
   defaults.on_two_cores(config)
   config.score.at = 5000
   return config

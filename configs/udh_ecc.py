@@ -50,7 +50,7 @@ def eurosat():
 
 def flickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = accelerated("flickr25k", num_queries=2000, num_validation=1000, num_train=5000)
+  config = accelerated("flickr25k")
   config.cluster.num_clusters = 70
   config.score.at = 5000
   return config

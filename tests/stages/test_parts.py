@@ -13,6 +13,7 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
+from udh_jax.stages import features as features_stage
 from udh_jax.stages import parts as parts_stage
 from udh_jax.stages import psch as psch_stage
 from udh_jax.stages import pseudo_labels, ssdh, structure
@@ -140,12 +141,29 @@ def test_the_structure_is_that_of_a_sample_of_the_training_images(context, featu
     structure_of(context, features, config_of("ssdh", structure={"num_images": 1}))
 
 
-def parts_of(context, teacher, config):
-  work = parts_stage.parts(context, select(config, parts_stage.FIELDS), {"teacher": teacher})
+def finished(work):
+  """Outputs of a stage, run to its end."""
   state = work.state
   for batch in work.batches(0):
     state, _ = work.step(state, batch)
   return work.finish(state)
+
+
+def parts_of(context, teacher, config):
+  work = parts_stage.parts(context, select(config, parts_stage.FIELDS), {"teacher": teacher})
+  return finished(work)
+
+
+def test_parts_come_with_the_features_of_the_same_reading(context):
+  config, teacher = config_of("psch"), teacher_of(context)
+  size = config.features.image_sizes[0]
+  alone = features_stage.features(
+    context, select(config, features_stage.FIELDS), {"teacher": teacher}, image_size=size
+  )
+  expected, found = finished(alone), parts_of(context, teacher, config)
+  assert found.keys() == {*expected, "parts"}
+  for name, values in expected.items():
+    np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
 
 
 def first_step(context, module, fields, config, inputs):
@@ -274,8 +292,9 @@ def test_a_configuration_without_sense_is_refused_before_anything_runs(section, 
 
 
 def test_what_is_not_read_has_no_stage():
-  names = [stage.name for stage in psch.stages(config_of("psch"))]
-  assert "structure" not in names
+  usual = psch.stages(config_of("psch"))
+  names = [stage.name for stage in usual]
+  assert "structure" not in names and any("parts" in stage.fields for stage in usual)
   hard = psch.stages(config_of("psch", psch={"similarity": "one"}))
   assert not any("parts" in stage.fields for stage in hard)
   with_structure = psch.stages(config_of("psch", psch={"unsure": "structure"}))

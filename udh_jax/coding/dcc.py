@@ -87,12 +87,11 @@ def _dcc(codes, linear, gram, *, num_sweeps):
     )
     changes = []  # new less old, of the bits so far
     for pair in range(0, _GROUP, _PAIR):
-      decided = len(changes)
       for i in range(pair, pair + _PAIR):
         corrected = slope[i] - sum(inner[i, j] * change for j, change in enumerate(changes))
         bit = jnp.where(corrected + inner[i, i] * old[i] >= 0, 1, -1).astype(dtype)
         changes.append(bit - old[i])
-      changes[decided:] = lax.optimization_barrier(jnp.stack(changes[decided:]))
+      changes[pair:] = lax.optimization_barrier(jnp.stack(changes[pair:]))
     bits = jnp.stack([before + change for before, change in zip(old, changes, strict=True)])
     return lax.dynamic_update_slice_in_dim(code, bits, start, axis=0)
 
