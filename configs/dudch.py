@@ -24,7 +24,6 @@ def on_features(data: str):
     text_learning_rate=0.3,
     weight_decay=0.0,
     decay="cosine",
-    gamma=2000.0,
   )
   return config
 

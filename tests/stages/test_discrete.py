@@ -1,5 +1,6 @@
 import itertools
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -7,9 +8,16 @@ from ml_collections import ConfigDict
 from udh_jax.coding.binary import sign
 from udh_jax.coding.dcc import dcc
 from udh_jax.coding.similarity import similarity_row_norms
+from udh_jax.data.dataset import Dataset
+from udh_jax.data.protocol import Splits
 from udh_jax.errors import InputError
+from udh_jax.methods import defaults
+from udh_jax.pair_encoder import pair_module
+from udh_jax.runtime.runner import select
+from udh_jax.runtime.stage import Context
 from udh_jax.stages import discrete
 from udh_jax.stages.discrete import Rounds, objective
+from udh_jax.stages.network import facts
 
 SHARES = {"image_share": 0.3, "cross_share": 0.6}
 
@@ -89,6 +97,67 @@ def test_dcc_is_better_than_the_sign_of_the_outputs(made):
   found = dcc(np.where(signs == 0, 1, signs), problem.linear, problem.gram, num_sweeps=3)
   value = objective(np.asarray(found) * weights[:, None], problem)
   assert value < objective(signs, problem)
+
+
+def test_networks_and_codes_improve_one_objective(made, rng):
+  factors, weights, *_ = made
+  config = defaults.dudch("wikipedia", path="")
+  config.update(bits=6, similarity=SHARES)
+  config.student.update(
+    rounds=1, sampled_pairs=5, batch_size=3, hidden=7, sweeps=2, quantisation_weight=0.4
+  )
+  config = select(config, discrete.FIELDS)
+  rows = np.arange(13)
+  train = rows[weights > 0]
+  images, texts = rng.normal(size=(13, 5)), rng.normal(size=(13, 4))
+  dataset = Dataset(
+    name="made",
+    images=images.astype(np.float32),
+    image_shape=(5,),
+    labels=None,
+    names=[str(row) for row in rows],
+    class_names=[],
+    splits=Splits(train=train, database=train, query=rows[weights == 0]),
+    protocol="made",
+    digest="",
+    texts=texts.astype(np.float32),
+  )
+  auto = (jax.sharding.AxisType.Auto,)
+  mesh = jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
+  factors = {side: values.astype(np.float32) for side, values in factors.items()}
+  work = discrete.discrete(Context(mesh, dataset), config, {"similarity": factors})
+  network = work.finish(work.state)
+  module = pair_module(facts(network), "float32")
+  fixed = {name: v for name, v in network["variables"].items() if name != "params"}
+  gamma = 0.4 * 11 * 6  # weight x pairs x bits
+
+  def outputs(parameters, rows):
+    variables = {"params": parameters, **fixed}
+    return [np.tanh(h) for h in module.apply(variables, dataset.images[rows], dataset.texts[rows])]
+
+  state, kinds = work.state, []
+  for kind, batch in work.batches(0):
+    parameters, codes = jax.device_get((state["parameters"], state["codes"]))
+    assert (codes[weights == 0] == 0).all()
+    if kind == "codes":
+      sampled = np.asarray(batch)
+      both = outputs(parameters, sampled)
+    state, metrics = work.step(state, (kind, batch))
+    kinds.append(kind)
+    if kind == "train":
+      seen = np.asarray(batch["index"])
+      seen = seen[seen >= 0]
+      relaxed = outputs(parameters, seen)
+      value = dense_objective(factors, weights, seen, relaxed, codes, gamma)
+      # The networks' loss leaves out what they cannot change: the squares of S.
+      value -= dense_objective(factors, weights, seen, np.zeros((2, len(seen), 6)), 0 * codes, 0)
+      np.testing.assert_allclose(metrics["loss"], value / (11 * 36) / len(seen), rtol=1e-4)
+  assert kinds == ["train"] * 2 + ["embed"] * 2 + ["codes"]
+  after = np.asarray(state["codes"])
+  for name, found in (("objective_of_networks", codes), ("objective_of_codes", after)):
+    expected = dense_objective(factors, weights, sampled, both, found, gamma) / (2 * 5 * 11 * 36)
+    np.testing.assert_allclose(metrics[name], expected, rtol=1e-4)
+  assert metrics["objective_of_codes"] <= metrics["objective_of_networks"]
 
 
 def test_each_round_draws_trains_embeds_and_codes():

@@ -239,7 +239,7 @@ def dudch(data: str, **data_fields: Any) -> ConfigDict:
   config.similarity = {"image_share": 0.5, "cross_share": 0.5}
   # In each of `rounds`: draw `sampled_pairs`, pass over them `epochs` times, then `sweeps` of DCC.
   config.student = _pair_training(
-    rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, gamma=200.0, discrete="dcc"
+    rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, quantisation_weight=0.06, discrete="dcc"
   )
   return config
 

@@ -22,7 +22,7 @@ from udh_jax.methods.scoring import (
 )
 from udh_jax.report import plots, sections
 from udh_jax.report.page import Section, Table, write_page
-from udh_jax.retrieval.metrics import RetrievalScores
+from udh_jax.retrieval.metrics import TIES, RetrievalScores
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
 from udh_jax.runtime.stage import Context, Stage
@@ -233,7 +233,7 @@ def _curves_of_scores(config, title, dataset, found, picture) -> list[Section]:
   return [
     Section(
       "Precision of the first N",
-      [f"Ties {config.score.ties}; mean over the queries."],
+      [f"Mean over the queries, {TIES[config.score.ties]}."],
       picture=picture("precision_at"),
     ),
     Section(

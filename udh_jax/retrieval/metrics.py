@@ -17,7 +17,7 @@ _DENOMINATORS = {
   "min_k": "denominator min(k, all relevant)",
   "all": "denominator all relevant",
 }
-_TIES = {"index": "ties by index", "expected": "ties averaged over all orders"}
+TIES = {"index": "ties by index", "expected": "ties averaged over all orders"}
 _EMPTY = {
   "zero": "queries without relevant items count 0",
   "drop": "queries without relevant items dropped",
@@ -168,7 +168,7 @@ def retrieval_scores(
     average_precision=precisions,
     items_at=found.items.sum(axis=0),
     relevant_at=found.relevant.sum(axis=0),
-    description=f"{_DENOMINATORS[denominator]}, {_TIES[ties]}, {_EMPTY[empty]}",
+    description=f"{_DENOMINATORS[denominator]}, {TIES[ties]}, {_EMPTY[empty]}",
   )
 
 
@@ -268,7 +268,7 @@ def conventions(
       precisions=found.precisions[:, [column]], retrieved=found.retrieved[:, [column]]
     )
     for denominator in ["all"] if whole else _DENOMINATORS:
-      for ties in _TIES:
+      for ties in TIES:
         values, kept = _average_precision(one, cuts[column : column + 1], denominator, ties)
         for empty in _EMPTY:
           words = average_precision_description(
@@ -302,7 +302,7 @@ def average_precision_description(
   """
   _check_options(at, denominator, ties, empty)
   cut = "ALL" if at is None else at
-  return f"mAP@{cut} ({_DENOMINATORS[denominator]}, {_TIES[ties]}, {_EMPTY[empty]})"
+  return f"mAP@{cut} ({_DENOMINATORS[denominator]}, {TIES[ties]}, {_EMPTY[empty]})"
 
 
 def precision_recall_by_radius(
@@ -343,7 +343,7 @@ def _check_options(at, denominator, ties, empty):
   require(at is None or at >= 1, f"at is {at}, expected None or a cut-off of at least 1.")
   for option, value, known in (
     ("denominator", denominator, _DENOMINATORS),
-    ("ties", ties, _TIES),
+    ("ties", ties, TIES),
     ("empty", empty, _EMPTY),
   ):
     require(value in known, f"{option} is {value!r}, expected one of {sorted(known)}.")

@@ -175,7 +175,9 @@ def discrete(context: Context, config, inputs) -> Work:
 
   Every row of the objective is exact: of S and V no more than ``[rows, bits]`` is ever held.
   After each round the objective is noted before and after the codes' half step, divided by
-  2 m n c^2, so that it is a mean squared error of cosines.
+  2 m n c^2: a mean squared error of cosines, plus ``student.quantisation_weight`` times a mean
+  squared distance of bits from outputs. Gamma of `code_problem` is that weight times n c, so that
+  the weight means the same at every length and number of pairs.
 
   Inputs: ``similarity``, and ``backbone`` where images are pictures.
 
@@ -202,6 +204,7 @@ def discrete(context: Context, config, inputs) -> Work:
   optimizer = pair_optimizer(settings, settings.rounds * rounds.train_steps)
   num_train = len(dataset.splits.train)
   scale = float(num_train * bits**2)
+  gamma = settings.quantisation_weight * num_train * bits
   by_rows, whole = mesh_lib.row_sharding(mesh), mesh_lib.replicated(mesh)
   weights = train_weights(context)
   row_norms = jax.jit(functools.partial(similarity_row_norms, **shares))(
@@ -247,7 +250,7 @@ def discrete(context: Context, config, inputs) -> Work:
       quadratic = jnp.sum((relaxed @ state["gram"]) * relaxed, axis=1)
       linear = jnp.sum(relaxed * state["target"][rows], axis=1)
       apart = jnp.sum((relaxed - state["codes"][rows]) ** 2, axis=1)
-      return (quadratic - 2 * bits * linear + settings.gamma * apart) / scale
+      return (quadratic - 2 * bits * linear + gamma * apart) / scale
 
     return sum(there @ per_row(h) for h in outputs) / jnp.maximum(there.sum(), 1)
 
@@ -284,7 +287,7 @@ def discrete(context: Context, config, inputs) -> Work:
       sampled,
       factors,
       constants["row_norms"],
-      gamma=settings.gamma,
+      gamma=gamma,
       shares=shares,
     )
     if settings.discrete == "dcc":
