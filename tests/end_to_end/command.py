@@ -65,9 +65,9 @@ def stage_output(workdir: pathlib.Path, stage: str) -> dict:
   import jax
 
   from udh_jax.runtime import checkpoint
+  from udh_jax.runtime import mesh as mesh_lib
 
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
   return checkpoint.load(workdir / "stages" / stage / "output", num_rows=1797, mesh=mesh)
 
 

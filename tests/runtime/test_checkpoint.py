@@ -11,11 +11,6 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
 
 
-def one_device_mesh():
-  auto = (jax.sharding.AxisType.Auto,)
-  return jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
-
-
 def tree_on(mesh, rows):
   return {
     "features": split_rows(mesh, rows),
@@ -35,7 +30,7 @@ def damage(folder: pathlib.Path) -> None:
 def test_a_tree_comes_back_on_any_number_of_devices(tmp_path, mesh, rng, after):
   rows = rng.normal(size=(13, 2)).astype(np.float32)
   checkpoint.save(tmp_path / "x", tree_on(mesh, rows), row_keys=("features",), mesh=mesh)
-  target = mesh if after == "eight" else one_device_mesh()
+  target = mesh if after == "eight" else mesh_lib.make_mesh(jax.devices()[:1])
   found = checkpoint.load(tmp_path / "x", num_rows=13, mesh=target)
   assert found["features"].shape == ((16, 2) if after == "eight" else (13, 2))
   np.testing.assert_array_equal(mesh_lib.to_host(found["features"], 13), rows)
@@ -46,7 +41,7 @@ def test_a_tree_comes_back_on_any_number_of_devices(tmp_path, mesh, rng, after):
 
 def test_more_devices_than_before_pad_further(tmp_path, mesh, rng):
   rows = rng.normal(size=(13, 2)).astype(np.float32)
-  single = one_device_mesh()
+  single = mesh_lib.make_mesh(jax.devices()[:1])
   checkpoint.save(tmp_path / "x", tree_on(single, rows), row_keys=("features",), mesh=single)
   found = checkpoint.load(tmp_path / "x", num_rows=13, mesh=mesh)["features"]
   np.testing.assert_array_equal(mesh_lib.to_host(found, 13), rows)
@@ -89,7 +84,7 @@ def test_nothing_saved_gives_the_first_state(tmp_path, mesh):
 def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rng):
   rows = {"rows": {"features": split_rows(mesh, rng.normal(size=(13, 2)))}}
   checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh).save(1, rows, row_keys=("rows",))
-  single = one_device_mesh()
+  single = mesh_lib.make_mesh(jax.devices()[:1])
   start = {"rows": {"features": split_rows(single, np.zeros((13, 2)))}}
   step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=single).restore(start)
   assert step == 0

@@ -13,6 +13,7 @@ from udh_jax.data.protocol import Splits
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults
 from udh_jax.pair_encoder import pair_module
+from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.stages import discrete
@@ -122,8 +123,7 @@ def test_networks_and_codes_improve_one_objective(made, rng):
     digest="",
     texts=texts.astype(np.float32),
   )
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
   factors = {side: values.astype(np.float32) for side, values in factors.items()}
   work = discrete.discrete(Context(mesh, dataset), config, {"similarity": factors})
   network = work.finish(work.state)

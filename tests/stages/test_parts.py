@@ -10,6 +10,7 @@ from udh_jax.data.protocol import PAIRS, Splits, permutation
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, psch
 from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
@@ -38,8 +39,7 @@ def context():
     protocol="made",
     digest="",
   )
-  auto = (jax.sharding.AxisType.Auto,)
-  mesh = jax.make_mesh((1,), ("data",), axis_types=auto, devices=jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
   return Context(mesh, dataset)
 
 

@@ -14,6 +14,7 @@ from udh_jax.data.protocol import Splits
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, dhih
 from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.stages import supervised
@@ -58,15 +59,10 @@ def config_of(name, /, **loss):
   return select(config, supervised.FIELDS)
 
 
-def mesh_of(count):
-  auto = (jax.sharding.AxisType.Auto,)
-  return jax.make_mesh((count,), ("data",), axis_types=auto, devices=jax.devices()[:count])
-
-
 @pytest.fixture(scope="module")
 def single():
   """A mesh of one device: quicker to compile for."""
-  return mesh_of(1)
+  return mesh_lib.make_mesh(jax.devices()[:1])
 
 
 def teacher_of(context):
@@ -143,7 +139,7 @@ def test_images_that_are_not_for_training_have_no_label(dataset, make):
 def test_fixed_centres_are_said_and_a_row_filled_up_or_without_a_label_has_no_say(dataset, capsys):
   # 11 rows on 2 devices; image 12 has no label.
   dataset = several(dataset)
-  step = first_step(mesh_of(2), dataset, "csq", quantisation_weight=0.5)
+  step = first_step(mesh_lib.make_mesh(jax.devices()[:2]), dataset, "csq", quantisation_weight=0.5)
   assert capsys.readouterr().out.count("12 bits are no power of two") == 1
   assert "head" not in step.start
   centres = class_centres(3, 12, seed=0)

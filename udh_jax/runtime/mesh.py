@@ -43,9 +43,10 @@ def initialize(
     jax.distributed.initialize()
 
 
-def make_mesh() -> Mesh:
-  """A mesh of one axis, ``data``, over all devices of all processes."""
-  return jax.make_mesh((jax.device_count(),), (DATA_AXIS,), axis_types=(AxisType.Auto,))
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh of one axis, ``data``, over these devices, or all devices of all processes."""
+  count = jax.device_count() if devices is None else len(devices)
+  return jax.make_mesh((count,), (DATA_AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def is_main() -> bool:
