@@ -17,8 +17,8 @@ def work(arguments):
   import jax
   import numpy as np
 
-  from udh_jax.data.dataset import Dataset
   from udh_jax.data.protocol import Splits
+  from udh_jax.data.types import Dataset
   from udh_jax.methods import defaults
   from udh_jax.runtime import mesh as mesh_lib
   from udh_jax.runtime.runner import select

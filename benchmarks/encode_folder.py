@@ -12,8 +12,8 @@ import machine
 import numpy as np
 
 from udh_jax import load_encoder
-from udh_jax.commands.encode import decoded
 from udh_jax.data.pictures import list_pictures
+from udh_jax.encoders.folder import decoded
 
 
 def main():

@@ -17,8 +17,8 @@ import jax
 import machine
 import numpy as np
 
-from udh_jax.data.dataset import Dataset
 from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
 from udh_jax.methods import defaults
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD

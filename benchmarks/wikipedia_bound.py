@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 from sklearn.kernel_ridge import KernelRidge
 
-from udh_jax.data.dataset import data_config, load_dataset
+from udh_jax.data.registry import data_config, load_dataset
 
 SPLITS = (0, 1, 2)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from udh_jax.clustering.rows import Rows
+from udh_jax.clustering.fold import Rows
 from udh_jax.clustering.seeding import k_means_plus_plus
 
 

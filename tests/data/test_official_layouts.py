@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 
-from udh_jax.data import nus_wide
-from udh_jax.data.dataset import data_config, load_dataset
 from udh_jax.data.pictures import decode_picture
+from udh_jax.data.readers import nus_wide
+from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
 SMALL = {"num_queries": 6, "num_validation": 5, "num_train": 10, "image_size": 16}
@@ -434,7 +434,7 @@ def test_a_prepared_nus_wide_is_the_one_in_the_files(nus, tmp_path):
   with pytest.raises(InputError, match="holds no ImageList"):  # of tc10 nothing is prepared
     load("nus_wide", tmp_path / "tfds")
   code = (
-    "import sys; from udh_jax.data.dataset import data_config, load_dataset; "
+    "import sys; from udh_jax.data.registry import data_config, load_dataset; "
     f"c = data_config('nus_wide'); c.path = {str(tmp_path / 'tfds')!r}; c.selection = 'tc21'; "
     "c.num_queries = c.num_train = 5; load_dataset(c).images[3]; "
     "assert not {'tensorflow', 'udh_jax.data.builders'} & set(sys.modules)"

@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
-from udh_jax.data.dataset import data_config, load_dataset
+from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
 

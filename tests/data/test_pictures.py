@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from udh_jax.data import images as images_module
-from udh_jax.data.dataset import data_config, load_dataset
 from udh_jax.data.images import DecodedImages
 from udh_jax.data.loader import read_batches
 from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
 

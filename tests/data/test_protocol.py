@@ -3,7 +3,6 @@ import json
 import numpy as np
 import pytest
 
-from udh_jax.data.dataset import data_config, load_dataset
 from udh_jax.data.protocol import (
   Splits,
   balanced_sample,
@@ -12,6 +11,7 @@ from udh_jax.data.protocol import (
   split_digest,
   write_manifest,
 )
+from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
 PROTOCOL = {

@@ -13,7 +13,7 @@ from udh_jax.methods.run import train
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
-FLOORS = ["ITQ", "PCA + rotation", "LSH"]
+BASELINES = ["ITQ", "PCA + rotation", "LSH"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def first(weights, tmp_path_factory):
 
 def test_dhih_is_trained_and_scored_beside_the_floors(first):
   scores, workdir = first
-  assert list(scores) == ["DHIH", *FLOORS]
+  assert list(scores) == ["DHIH", *BASELINES]
   assert all(0 < value < 1 for value in scores.values())
   splits = json.loads((workdir / "splits.json").read_text())
   assert len(splits["train"]) == 500
@@ -59,7 +59,7 @@ def test_dhih_is_trained_and_scored_beside_the_floors(first):
 def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
   workdir = tmp_path / "run"
   scores = train(shortened("psch", weights), workdir)
-  assert list(scores) == ["PSCH", *FLOORS]
+  assert list(scores) == ["PSCH", *BASELINES]
   purity = json.loads((workdir / "metrics.json").read_text())[0]["purity"]
   assert len(purity) == 1 and 0.1 < purity[0] < 1
   assert (workdir / "attention.png").read_bytes().startswith(b"\x89PNG")
@@ -70,7 +70,7 @@ def test_ssdh_is_trained_and_scored_beside_the_floors(weights, first, tmp_path, 
   workdir = tmp_path / "run"
   for stage in ("teacher", "features_1", "floors_12bits"):
     shutil.copytree(first[1] / "stages" / stage, workdir / "stages" / stage)
-  assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *FLOORS]
+  assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *BASELINES]
   assert "features_1: finished before, restored" in capsys.readouterr().out
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from udh_jax.errors import InputError
-from udh_jax.losses.cosine import unit_rows
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
+from udh_jax.similarity.cosine import unit_rows
 
 
 def cosines(first, second):

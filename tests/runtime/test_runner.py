@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import Dataset
 from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import Runner, prepare_workdir, select

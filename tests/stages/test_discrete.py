@@ -7,15 +7,15 @@ from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import sign
 from udh_jax.coding.dcc import dcc
-from udh_jax.coding.similarity import similarity_row_norms
-from udh_jax.data.dataset import Dataset
 from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
+from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults
-from udh_jax.pair_encoder import pair_module
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
+from udh_jax.similarity.symmetric import similarity_row_norms
 from udh_jax.stages import discrete
 from udh_jax.stages.discrete import Rounds, objective
 from udh_jax.stages.network import facts

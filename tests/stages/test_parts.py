@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import Dataset
 from udh_jax.data.protocol import PAIRS, Splits, permutation
+from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, psch
 from udh_jax.models.registry import create_backbone

@@ -9,8 +9,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from udh_jax.coding.centres import class_centres
-from udh_jax.data.dataset import Dataset
 from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, dhih
 from udh_jax.models.registry import create_backbone

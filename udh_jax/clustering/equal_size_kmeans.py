@@ -10,6 +10,7 @@ from jax import lax
 
 from udh_jax import errors, sharding
 from udh_jax.clustering import sinkhorn
+from udh_jax.clustering.fold import Rows, standardise
 from udh_jax.clustering.members import (
   Clustering,
   check_arguments,
@@ -21,7 +22,6 @@ from udh_jax.clustering.members import (
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.restarts import best_clustering
 from udh_jax.clustering.rounding import round_to_sizes
-from udh_jax.clustering.rows import Rows, standardise
 
 # Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
 # the first, which is relative to the mean squared norm of the rows and finds potentials from 0.

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.clustering.fold import Rows, fold, standardise
 from udh_jax.clustering.members import (
   Clustering,
   check_arguments,
@@ -17,7 +18,6 @@ from udh_jax.clustering.members import (
   member_means,
 )
 from udh_jax.clustering.restarts import best_clustering
-from udh_jax.clustering.rows import Rows, fold, standardise
 
 
 class _Run(NamedTuple):

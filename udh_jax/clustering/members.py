@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.clustering.fold import Rows, fold
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
-from udh_jax.clustering.rows import Rows, fold
 
 
 class Clustering(NamedTuple):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax import sharding
+from udh_jax.clustering.fold import Rows, held
 from udh_jax.clustering.members import Clustering
-from udh_jax.clustering.rows import Rows, held
 from udh_jax.clustering.seeding import k_means_plus_plus
 
 SAME_INERTIA = 1e-5

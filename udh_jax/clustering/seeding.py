@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax import sharding
-from udh_jax.clustering.rows import Rows, fold
+from udh_jax.clustering.fold import Rows, fold
 
 FARTHEST = jnp.finfo(jnp.float32).max  # Race time of a row that coincides with a centroid.
 

@@ -1,8 +1,8 @@
-"""Real outputs in, bits out: sign, packing, discrete descent and the shallow floors."""
+"""Real outputs in, bits out: sign, packing, discrete descent and the shallow baselines."""
 
+from udh_jax.coding.baselines import LinearHash, encode, itq, lsh, pca_rotation
 from udh_jax.coding.binary import pack_codes, sign, unpack_codes
 from udh_jax.coding.dcc import dcc
-from udh_jax.coding.floors import LinearHash, encode, itq, lsh, pca_rotation
 
 __all__ = [
   "LinearHash",

@@ -1,8 +1,8 @@
-"""Neighbours of a picture or a text: python -m udh_jax.search --index FILE --image PICTURE [-k 10].
+"""Neighbours of a picture or a text: udh-jax search --index FILE --image PICTURE [-k 10].
 
-The index is one that ``python -m udh_jax.encode`` wrote; it names the encoder that made it. With
-``--text "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was
-trained on pairs of images and texts.
+The index is one that ``udh-jax encode`` wrote; it names the encoder that made it. With ``--text
+"beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
+on pairs of images and texts.
 """
 
 import argparse
@@ -12,120 +12,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from udh_jax.commands.encode import require_pictures
 from udh_jax.commands.ending import guarded
 from udh_jax.data.pictures import decode_picture
-from udh_jax.encoder import Encoder, load_encoder
-from udh_jax.errors import InputError, require
-from udh_jax.pair_encoder import PairEncoder
-from udh_jax.retrieval.index import HammingIndex, Hits
-
-
-def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | PairEncoder:
-  """The encoder that made an index.
-
-  Args:
-    index: From `udh_jax.encode`.
-    source: Where the encoder is now; by default where it was then.
-
-  Raises:
-    InputError: If it is not there, or is another.
-  """
-  made = index.about.get("encoder")
-  require(made is not None, "The index does not say which encoder made it; search it by code.")
-  source = source or made["source"]
-  require(source, "The index does not say where its encoder is; give it with --encoder.")
-  encoder = load_encoder(source)
-  require(
-    encoder.digest == made["digest"],
-    f"The encoder {source} is not the one that made the index, so their codes do not agree; give "
-    "the right one with --encoder, or encode the pictures again.",
-  )
-  return encoder
-
-
-def search_picture(
-  index: HammingIndex,
-  encoder: Encoder | PairEncoder,
-  picture: str | pathlib.Path,
-  *,
-  k: int | None = 10,
-  radius: int | None = None,
-) -> Hits:
-  """The items nearest to a picture file, ties by index.
-
-  Args:
-    index: To search in.
-    encoder: That made it.
-    picture: A file in a common format.
-    k: How many, at most; None for all within the radius.
-    radius: Only items within this distance.
-
-  Raises:
-    InputError: If the picture cannot be read, the encoder takes none, or an option is out of range.
-  """
-  require_pictures(encoder)
-  try:
-    image = decode_picture(pathlib.Path(picture).read_bytes(), encoder.about["picture_size"])
-  except (OSError, ValueError) as error:
-    raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
-  return _nearest(index, encoder(image[None]), k, radius)
-
-
-def words_of(text: str) -> list[str]:
-  """Words apart by commas, if there is one; else by blanks."""
-  return [word.strip() for word in text.split(",")] if "," in text else text.split()
-
-
-def search_text(
-  index: HammingIndex,
-  encoder: PairEncoder,
-  text: str,
-  *,
-  k: int | None = 10,
-  radius: int | None = None,
-) -> Hits:
-  """The items nearest to a text, ties by index.
-
-  Args:
-    index: To search in.
-    encoder: That made it.
-    text: Words of the encoder's vocabulary, apart by blanks; or by commas, if there is one.
-    k: How many, at most; None for all within the radius.
-    radius: Only items within this distance.
-
-  Raises:
-    InputError: If the encoder takes no words or knows none of these, or an option is out of range.
-  """
-  require(
-    isinstance(encoder, PairEncoder),
-    "The encoder of this index takes pictures alone; to search by text, encode the pictures with "
-    "one trained on pairs (configs/dudch.py).",
-  )
-  words = words_of(text)
-  known, of = encoder.about["words"], "the texts that the encoder was trained on"
-  require(known, f"There is no vocabulary of {of}; search by code.")
-  require(
-    not set(known).isdisjoint(words),
-    f"No word of {text!r} is in the vocabulary of {of}: {len(known)} words, such as "
-    f"{', '.join(known[:5])}.",
-  )
-  return _nearest(index, encoder.texts([words]), k, radius)
-
-
-def _nearest(index, code, k, radius) -> Hits:
-  if radius is None:
-    distances, indices = index.search(code, k)
-    return Hits(distances[0], indices[0])
-  require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
-  (hits,) = index.radius_search(code, radius)
-  return Hits(hits.distances[:k], hits.indices[:k])
+from udh_jax.encoders.loading import encoder_of
+from udh_jax.encoders.queries import search_picture, search_text, words_of
+from udh_jax.errors import require
+from udh_jax.retrieval.index import HammingIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
-  parser = argparse.ArgumentParser("python -m udh_jax.search", description=__doc__)
-  parser.add_argument("--index", required=True, help="written by python -m udh_jax.encode")
+  parser = argparse.ArgumentParser("udh-jax search", description=__doc__)
+  parser.add_argument("--index", required=True, help="written by udh-jax encode")
   query = parser.add_mutually_exclusive_group(required=True)
   query.add_argument("--image", help="the picture to look for")
   query.add_argument("--text", help="words to look for, apart by blanks or commas")

@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from udh_jax.data.dataset import NUS_WIDE_SELECTIONS
-from udh_jax.data.flickr25k import list_mirflickr25k
-from udh_jax.data.listing import Listing
-from udh_jax.data.nus_wide import list_nus_wide
 from udh_jax.data.pictures import open_pictures
+from udh_jax.data.readers.flickr25k import list_mirflickr25k
+from udh_jax.data.readers.listing import Listing
+from udh_jax.data.readers.nus_wide import NUS_WIDE_SELECTIONS, list_nus_wide
 
 _CHECK_SIZE = 32  # a picture's end is reached at any size, and a small one costs least
 

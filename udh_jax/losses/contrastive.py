@@ -5,8 +5,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.cosine import unit_rows
-from udh_jax.losses.reduction import at_least_float32, weighted_mean
+from udh_jax.losses.reduction import weighted_mean
+from udh_jax.numerics import at_least_float32
+from udh_jax.similarity.cosine import unit_rows
 
 
 def nt_xent(

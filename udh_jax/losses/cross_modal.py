@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.cosine import cosines
+from udh_jax.similarity.cosine import cosines
 
 
 def joint_semantics(

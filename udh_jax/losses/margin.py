@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.cosine import cosines
 from udh_jax.losses.labels import label_cross_entropy, label_targets
-from udh_jax.losses.reduction import at_least_float32
+from udh_jax.numerics import at_least_float32
+from udh_jax.similarity.cosine import cosines
 
 
 def annealing_weight(

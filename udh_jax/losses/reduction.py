@@ -6,19 +6,6 @@ import jax.numpy as jnp
 from udh_jax.errors import require
 
 
-def at_least_float32(x: jax.Array) -> jax.Array:
-  """Casts to float32 whatever is narrower: a mean over a batch loses bits in bfloat16.
-
-  Args:
-    x: Array of any shape and real dtype.
-
-  Returns:
-    The same values in float32, or in float64 if they were.
-  """
-  x = jnp.asarray(x)
-  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def weighted_mean(values: jax.Array, weights: jax.Array | None) -> jax.Array:
   """sum_i w_i v_i / sum_i w_i along the first axis, and 0 where all weights are 0.
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.errors import require
-from udh_jax.losses.reduction import at_least_float32, weighted_mean
+from udh_jax.losses.reduction import weighted_mean
+from udh_jax.numerics import at_least_float32
 
 
 def quantisation_loss(outputs: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:

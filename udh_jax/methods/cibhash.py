@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
+from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import contrast, teacher
 
@@ -19,5 +19,5 @@ def stages(config: ConfigDict) -> list[Stage]:
     Stage(f"contrast_{bits}", contrast.contrast, contrast.FIELDS, {"teacher": "teacher"}),
     encode_stage(config, f"contrast_{bits}"),
     features_stage(config, 1, "teacher"),
-    floors_stage(config),
+    baselines_stage(config),
   ]

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import data_config
+from udh_jax.data.registry import data_config
 from udh_jax.errors import require
 
 
@@ -135,7 +135,7 @@ def cibhash(data: str, **data_fields: Any) -> ConfigDict:
 
 
 def _pair_training(**changes: Any) -> dict[str, Any]:
-  """Fields that `udh_jax.stages.pairs` reads, with ``changes``."""
+  """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {
     "hidden": 4096,
     "dropout": 0.0,
@@ -299,7 +299,7 @@ def ssdh(data: str, **data_fields: Any) -> ConfigDict:
   """
   config = _on_images("ssdh", data, data_fields)
   config.structure = _structure()
-  config.ssdh = _training(hash_start="itq")  # "itq" begins at the floor's codes, or "random"
+  config.ssdh = _training(hash_start="itq")  # "itq" begins at the baseline's codes, or "random"
   return config
 
 
@@ -328,7 +328,7 @@ def psch(data: str, **data_fields: Any) -> ConfigDict:
         similarity="parts",  # within a pseudo class; or "one"
         apart=0.0,  # the target between pseudo classes; three may well be one true class
         unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
-        hash_start="itq",  # begins at the floor's codes, or "random"
+        hash_start="itq",  # begins at the baseline's codes, or "random"
       ),
     }
   )

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses.margin import KINDS
-from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
+from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import supervised, teacher
 
@@ -55,5 +55,5 @@ def stages(config: ConfigDict) -> list[Stage]:
     ),
     encode_stage(config, f"supervised_{bits}"),
     features_stage(config, 1, "teacher"),
-    floors_stage(config),
+    baselines_stage(config),
   ]

@@ -4,7 +4,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.image_stages import features_stage
+from udh_jax.methods.steps import features_stage
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import djsrh, encode_pairs, teacher
 

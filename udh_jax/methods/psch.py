@@ -12,9 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.losses.part_similarity import require_groups
-from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
 from udh_jax.methods.ssdh import structure_stage
+from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
+from udh_jax.models.parts import require_groups
 from udh_jax.models.registry import create_backbone
 from udh_jax.report import plots
 from udh_jax.report.page import Section
@@ -56,7 +56,7 @@ def stages(config: ConfigDict) -> list[Stage]:
     *before,
     Stage(name, psch.psch, psch.FIELDS, inputs),
     encode_stage(config, name),
-    floors_stage(config),
+    baselines_stage(config),
   ]
 
 

@@ -7,13 +7,13 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
+from udh_jax.evaluation import images as evaluation
+from udh_jax.evaluation import pairs as cross_evaluation
 from udh_jax.methods import (
   cibhash,
-  cross_evaluation,
   dhih,
   djsrh,
   dudch,
-  evaluation,
   pair_contrast,
   psch,
   ssdh,
@@ -29,7 +29,7 @@ class Method(NamedTuple):
     title: Its name in tables.
     stages: From a configuration to its stages, in order. The one that makes the codes is called
       ``encode_{bits}bits``.
-    evaluate: Scores the codes and writes what a run leaves, see `udh_jax.methods.evaluation`.
+    evaluate: Scores the codes and writes what a run leaves, see `udh_jax.evaluation.images`.
   """
 
   title: str

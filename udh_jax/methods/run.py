@@ -2,14 +2,13 @@
 
 import pathlib
 import time
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import load_dataset
 from udh_jax.data.protocol import write_manifest
-from udh_jax.errors import InputError, require
+from udh_jax.data.registry import load_dataset
+from udh_jax.errors import require
 from udh_jax.files import read_json, write_json
 from udh_jax.methods.registry import method
 from udh_jax.runtime import mesh as mesh_lib
@@ -69,31 +68,40 @@ def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
   return scores
 
 
-def score(workdir: str | pathlib.Path, overrides: dict[str, Any] | None = None) -> dict[str, float]:
+def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
+  """The configuration that a finished run was made with.
+
+  Raises:
+    InputError: If ``workdir`` holds no finished run.
+  """
+  path = pathlib.Path(workdir) / "config.json"
+  require(path.exists(), f"{workdir} holds no finished run (no config.json); run train.py first.")
+  return ConfigDict(_with_tuples(read_json(path)))
+
+
+def _with_tuples(value):
+  """Lists of JSON as the tuples that configurations have."""
+  if isinstance(value, dict):
+    return {key: _with_tuples(item) for key, item in value.items()}
+  return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict[str, float]:
   """Scores a finished work directory again, without training.
 
   Args:
     workdir: Where `train` has finished.
-    overrides: Values that replace the stored configuration's, by dotted field: where the data are
-      now, or another definition of the score.
+    config: `stored_config`, with fields replaced (`udh_jax.configuration.override`): where the data
+      are now, or another definition of the score. None takes it as it is.
 
   Returns:
     mAP by method.
 
   Raises:
-    InputError: If ``workdir`` holds no finished run, or a field does not exist.
+    InputError: If ``workdir`` holds no finished run.
   """
   workdir = pathlib.Path(workdir)
-  path = workdir / "config.json"
-  if not path.exists():
-    raise InputError(f"{workdir} holds no finished run (no config.json); run train.py first.")
-  config = ConfigDict(read_json(path))
-  for field, value in (overrides or {}).items():
-    try:
-      with config.ignore_type():
-        config.update_from_flattened_dict({field: value})
-    except (KeyError, AttributeError):
-      raise InputError(f"The stored configuration of {workdir} has no field {field}.") from None
+  config = stored_config(workdir) if config is None else config
   context = _context(config)
   chosen, stages = method(config)
   outputs = Runner(context, config, workdir).run(stages, restore_only=True)

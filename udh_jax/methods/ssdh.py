@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
+from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import ssdh, structure, teacher
 
@@ -26,5 +26,5 @@ def stages(config: ConfigDict) -> list[Stage]:
     structure_stage(),
     Stage(name, ssdh.ssdh, ssdh.FIELDS, inputs),
     encode_stage(config, name),
-    floors_stage(config),
+    baselines_stage(config),
   ]

@@ -75,7 +75,7 @@ def table(found: dict[str, dict[int, list[float]]], bits: Sequence[int]) -> str:
   header = ["method", *(f"{length} bits" for length in bits), "mean"]
   rows = []
   for name, by_length in found.items():
-    if all(length in by_length for length in bits):  # a floor may not reach every length
+    if all(length in by_length for length in bits):  # a baseline may not reach every length
       values = [by_length[length] for length in bits]
       rows.append([name, *map(cell, values), cell(np.mean(values, axis=0))])
   return markdown_table(header, rows)

@@ -8,7 +8,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.image_stages import encode_stage, features_stage, floors_stage
+from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import cluster, distill, finetune, soft_labels, teacher
 
@@ -50,6 +50,6 @@ def stages(config: ConfigDict) -> list[Stage]:
       {"teacher": current, "soft_labels": "soft_labels"},
     ),
     encode_stage(config, f"distill_{bits}"),
-    floors_stage(config),
-    floors_stage(config, "tuned_floors", "soft_labels"),
+    baselines_stage(config),
+    baselines_stage(config, "tuned_baselines", "soft_labels"),
   ]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from udh_jax.data.dataset import Dataset
+from udh_jax.data.types import Dataset
 from udh_jax.files import write_atomically
 
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"

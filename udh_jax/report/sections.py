@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from udh_jax.data.dataset import Dataset
+from udh_jax.data.types import Dataset
 from udh_jax.report import plots
 from udh_jax.report.page import Section
 from udh_jax.retrieval.hamming import search

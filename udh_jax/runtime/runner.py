@@ -6,13 +6,14 @@ import logging
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from udh_jax.configuration import flatten, select
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.files import read_json, write_json
 from udh_jax.runtime import checkpoint
@@ -21,30 +22,6 @@ from udh_jax.runtime.log import Events, StageLog
 from udh_jax.runtime.stage import Context, Stage, Work
 
 logger = logging.getLogger(__name__)
-
-
-def select(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
-  """A frozen copy of ``config`` that holds ``fields`` alone, so that no stage reads another."""
-  chosen: dict[str, Any] = {}
-  for field in fields:
-    source, target = config, chosen
-    *sections, last = field.split(".")
-    for section in sections:
-      source, target = source[section], target.setdefault(section, {})
-    value = source[last]
-    target[last] = value.to_dict() if isinstance(value, ConfigDict) else value
-  return ConfigDict(chosen).lock()
-
-
-def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
-  """Dotted names and JSON values of all fields."""
-  flat = {}
-  for key, value in sorted(config.items()):
-    if isinstance(value, Mapping | ConfigDict):
-      flat |= flatten(value, f"{prefix}{key}.")
-    else:
-      flat[prefix + key] = list(value) if isinstance(value, tuple) else value
-  return flat
 
 
 def prepare_workdir(workdir: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from udh_jax.data.dataset import Dataset
+from udh_jax.data.types import Dataset
 
 Tree = Any
 

@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.rows import train_weights
+from udh_jax.stages.map_rows import train_weights
 
 FIELDS = ("cluster", "seed")
 

@@ -14,24 +14,24 @@ import numpy as np
 import optax
 from jax import lax
 
-from udh_jax.coding import floors as floors_lib
+from udh_jax.coding import baselines as baselines_lib
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.coding.dcc import dcc
-from udh_jax.coding.similarity import similarity_product, similarity_row_norms
 from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.data.protocol import SAMPLE, permutation
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.similarity.symmetric import similarity_product, similarity_row_norms
+from udh_jax.stages.baselines import fit
 from udh_jax.stages.features import reading_size
-from udh_jax.stages.floors import fit
-from udh_jax.stages.pairs import (
+from udh_jax.stages.map_rows import train_weights
+from udh_jax.stages.pair_network import (
   image_view,
   new_pair_network,
   pair_optimizer,
   training_outputs,
 )
-from udh_jax.stages.rows import train_weights
 
 FIELDS = ("student", "similarity", "features.image_sizes", "bits", "seed", "dtype")
 _TRAIN, _EMBED, _CODES = "train", "embed", "codes"
@@ -167,7 +167,7 @@ def first_codes(context: Context, config, factors) -> jax.Array:
   features = jnp.concatenate([factors["images"], factors["texts"]], axis=1)
   name = "itq" if config.bits <= features.shape[1] else "lsh"
   fitted = fit(context, name, features, config.bits, config.seed)
-  return floors_lib.encode(fitted, features).astype(jnp.float32)
+  return baselines_lib.encode(fitted, features).astype(jnp.float32)
 
 
 def discrete(context: Context, config, inputs) -> Work:

@@ -12,7 +12,8 @@ from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages import clusterings
-from udh_jax.stages.floors import centred_features, fit
+from udh_jax.stages.baselines import centred_features, fit
+from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import (
   backbone_of,
   facts,
@@ -20,7 +21,6 @@ from udh_jax.stages.network import (
   preprocess,
   start_at,
 )
-from udh_jax.stages.rows import train_weights
 from udh_jax.stages.training import train_network
 
 FIELDS = (

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.pairs import new_pair_network, train_pairs, training_outputs
+from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
 
 FIELDS = ("djsrh", "seed", "dtype")
 

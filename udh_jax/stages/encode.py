@@ -1,16 +1,16 @@
 """Images in, packed codes out."""
 
-from udh_jax.encoder import codes_of
+from udh_jax.encoders.image import codes_of
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.features import reading_size
+from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import backbone_variables, facts
-from udh_jax.stages.rows import map_rows
 
 FIELDS = ("encode", "features.image_sizes", "bits", "dtype")
 
 
 def description(student, config) -> dict:
-  """What `udh_jax.encoder.codes_of` has to know of a student."""
+  """What `udh_jax.encoders.image.codes_of` has to know of a student."""
   about = facts(student)
   return {
     **{name: about[name] for name in ("backbone", "padding", "mean", "std")},

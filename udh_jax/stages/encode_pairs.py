@@ -1,15 +1,15 @@
 """Pairs in, packed codes of both sides out."""
 
-from udh_jax.pair_encoder import image_codes_of, text_codes_of
+from udh_jax.encoders.pair import image_codes_of, text_codes_of
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import facts
-from udh_jax.stages.rows import map_rows
 
 FIELDS = ("encode", "features.image_sizes", "dtype")
 
 
 def description(network, config) -> dict:
-  """What `udh_jax.pair_encoder` has to know of a pair network."""
+  """What `udh_jax.encoders.pair` has to know of a pair network."""
   return {
     **facts(network),
     "dtype": config.dtype,

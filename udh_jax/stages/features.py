@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.sharding import psum
+from udh_jax.stages.map_rows import map_rows, train_weights
 from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
-from udh_jax.stages.rows import map_rows, train_weights
 
 FIELDS = ("features", "dtype")
 

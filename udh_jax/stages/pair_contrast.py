@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.pairs import new_pair_network, train_pairs, training_outputs
+from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
 
 FIELDS = ("contrast", "bits", "seed", "dtype")
 

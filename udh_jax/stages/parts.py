@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from udh_jax.losses.part_similarity import attention_maps, part_vectors
+from udh_jax.models.parts import attention_maps, part_vectors
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages import features
 from udh_jax.stages.network import backbone_of, plain_view

@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
-from udh_jax.losses.part_similarity import pair_loss, part_similarity, pseudo_label_pairs
-from udh_jax.losses.structure import structure_signs
+from udh_jax.losses.pairs import pair_loss
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
+from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.network import preprocess
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.ssdh import pairwise_network

@@ -12,7 +12,7 @@ from udh_jax.clustering.members import Clustering
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.rows import train_weights
+from udh_jax.stages.map_rows import train_weights
 
 FIELDS = ("cluster", "seed")
 

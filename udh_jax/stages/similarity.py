@@ -2,14 +2,14 @@
 
 import jax.numpy as jnp
 
-from udh_jax.losses.cosine import unit_rows
-from udh_jax.pair_encoder import pair_module
+from udh_jax.encoders.pair import pair_module
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.similarity.cosine import unit_rows
 from udh_jax.stages.djsrh import last_alpha
 from udh_jax.stages.features import reading_size
+from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import facts
-from udh_jax.stages.pairs import image_view
-from udh_jax.stages.rows import map_rows
+from udh_jax.stages.pair_network import image_view
 
 FIELDS = ("djsrh.epochs", "features.image_sizes", "encode", "dtype")
 
@@ -18,7 +18,7 @@ def similarity(context: Context, config, inputs) -> Work:
   """The teacher's relaxed codes tanh(alpha h) of every pair, alpha of its last epoch.
 
   Outputs: ``images`` and ``texts``, rows of unit length, ``[rows, bits]``: what
-  `udh_jax.coding.similarity` makes the symmetric similarity of. It is never held as n x n.
+  `udh_jax.similarity.symmetric` makes the symmetric similarity of. It is never held as n x n.
 
   References:
     DUDCH: "latent associations of the pre-trained unsupervised teacher" rebuild a symmetric

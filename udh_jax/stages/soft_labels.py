@@ -8,8 +8,8 @@ from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.features import centred_rows, reading_size
+from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import backbone_of, plain_view, preprocess
-from udh_jax.stages.rows import map_rows
 
 FIELDS = (
   "soft_labels",

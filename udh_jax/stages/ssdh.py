@@ -2,9 +2,9 @@
 
 from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
-from udh_jax.losses.part_similarity import pair_loss
-from udh_jax.losses.structure import structure_signs
+from udh_jax.losses.pairs import pair_loss
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.distill import start_at_itq
 from udh_jax.stages.network import new_hash_network, preprocess
 from udh_jax.stages.structure import fitted

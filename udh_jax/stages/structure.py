@@ -7,10 +7,10 @@ from jax.sharding import PartitionSpec
 
 from udh_jax.data.protocol import PAIRS, permutation
 from udh_jax.errors import require
-from udh_jax.losses.structure import HalfGaussians, fit_half_gaussians
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.sharding import split_rows
+from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians
 
 FIELDS = ("structure.num_images", "seed")
 

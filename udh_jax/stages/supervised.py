@@ -9,7 +9,7 @@ import numpy as np
 
 from udh_jax.coding.centres import class_centres
 from udh_jax.data.augmentation import augment
-from udh_jax.data.dataset import Dataset
+from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.centres import central_similarity_loss, greedy_penalty, majority_centres

@@ -1,0 +1,175 @@
+import json
+import logging
+import os
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import udh_jax
+from udh_jax.commands import encode, search
+from udh_jax.encoders.pair import PairEncoder, pair_module
+from udh_jax.errors import InputError
+from udh_jax.retrieval import HammingIndex
+
+ABOUT = {
+  "backbone": "",
+  "padding": "",
+  "mean": [],
+  "std": [],
+  "dtype": "float32",
+  "image_size": 0,
+  "bits": 12,
+  "hidden": 9,
+  "dropout": 0.0,
+  "picture_size": 0,
+  "image_width": 5,
+  "text_width": 4,
+  "words": ["sky", "sea", "dog", "new york"],
+}
+
+
+def make(**changes):
+  about = ABOUT | changes
+  images = np.zeros((1, 16, 16, 3) if about["backbone"] else (1, 5), np.float32)
+  module = pair_module(about, "float32")
+  variables = module.init(jax.random.key(0), images, np.zeros((1, 4), np.float32))
+  return PairEncoder(jax.tree.map(np.asarray, variables), about)
+
+
+@pytest.fixture
+def encoder():
+  return make()
+
+
+def test_a_saved_encoder_gives_the_same_codes(encoder, rng, tmp_path):
+  encoder.save(tmp_path / "e")
+  loaded = udh_jax.load_encoder(tmp_path / "e")
+  images, texts = rng.normal(size=(7, 5)), rng.random((7, 4)) < 0.5
+  np.testing.assert_array_equal(loaded.images(images), encoder.images(images))
+  np.testing.assert_array_equal(loaded.texts(texts), encoder.texts(texts))
+  assert loaded.images(images).shape == (7, 2) and loaded.digest == encoder.digest
+
+
+def test_codes_are_the_signs_of_two_plain_layers(encoder, rng):
+  texts = (rng.random((6, 4)) < 0.5).astype(np.float64)
+  layers = encoder.variables["params"]["text_layers"]
+  hidden = np.maximum(texts @ layers["hidden"]["kernel"] + layers["hidden"]["bias"], 0)
+  outputs = hidden @ layers["output"]["kernel"] + layers["output"]["bias"]
+  np.testing.assert_array_equal(encoder.texts(texts), np.packbits(outputs >= 0, axis=1))
+
+
+PICTURES = {
+  "backbone": "small_convnet",
+  "padding": "symmetric",
+  "mean": [0.5] * 3,
+  "std": [0.25] * 3,
+  "image_size": 16,
+  "picture_size": 20,
+  "image_width": 0,
+}
+
+
+def test_pictures_go_through_the_backbone(rng, tmp_path):
+  encoder = make(**PICTURES)
+  pictures = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+  codes = encoder.images(pictures)
+  encoder.save(tmp_path / "e")
+  np.testing.assert_array_equal(udh_jax.load_encoder(tmp_path / "e").images(pictures), codes)
+  with pytest.raises(InputError, match="uint8"):
+    encoder.images(pictures.astype(np.float32))
+
+
+def test_texts_may_be_words(encoder, caplog):
+  expected = encoder.texts(np.array([[1, 0, 1, 0], [0, 0, 0, 1], [0, 0, 0, 0]]))
+  with caplog.at_level(logging.WARNING):
+    found = encoder.texts(["dog sky zebra", ["new york"], ""])
+  np.testing.assert_array_equal(found, expected)
+  assert "1 words are not in the vocabulary of 4" in caplog.text and "zebra" in caplog.text
+
+
+def test_nothing_gives_no_codes(encoder):
+  assert encoder.images(np.zeros((0, 5))).shape == (0, 2)
+  assert encoder.texts([]).shape == (0, 2)
+
+
+def test_a_vocabulary_of_another_size_is_refused(encoder):
+  with pytest.raises(InputError, match=r"\(2, 6\), expected \[b, 4\]"):
+    encoder.texts(np.zeros((2, 6)))
+  with pytest.raises(InputError, match=r"expected features \[b, 5\]"):
+    encoder.images(np.zeros((2, 6)))
+  with pytest.raises(InputError, match="without a vocabulary"):
+    make(words=[]).texts(["dog"])
+
+
+def test_a_damaged_file_is_refused(encoder, tmp_path):
+  encoder.save(tmp_path)
+  path = tmp_path / "networks.safetensors"
+  data = bytearray(path.read_bytes())
+  data[-3] ^= 1
+  path.write_bytes(data)
+  with pytest.raises(InputError, match="checksum"):
+    udh_jax.load_encoder(tmp_path)
+  path.write_bytes(data[:20])
+  with pytest.raises(InputError, match="damaged"):
+    udh_jax.load_encoder(tmp_path)
+
+
+def test_another_version_is_refused(encoder, tmp_path):
+  encoder.save(tmp_path)
+  config = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "config.json").write_text(json.dumps(config | {"version": 9}))
+  with pytest.raises(InputError, match="version 9"):
+    udh_jax.load_encoder(tmp_path)
+
+
+@pytest.fixture
+def folder(rng, tmp_path):
+  """A folder of seven pictures."""
+  (tmp_path / "pictures").mkdir()
+  for i in range(7):
+    picture = Image.fromarray(rng.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    picture.save(tmp_path / "pictures" / f"{i}.png")
+  return tmp_path / "pictures"
+
+
+def test_texts_find_pictures_from_the_command_line(folder, failing, tmp_path, capsys):
+  encoder = make(**PICTURES)
+  encoder.save(tmp_path / "run" / "encoder_12bits")
+  file = tmp_path / "mine.index"
+  encode.main([f"--workdir={tmp_path / 'run'}", f"--images={folder}", f"--output={file}"])
+  index = HammingIndex.load(file)
+  capsys.readouterr()
+
+  for text, words in (("dog sky", ["dog", "sky"]), ("new york, sea", ["new york", "sea"])):
+    gallery = tmp_path / "gallery.png"
+    search.main([f"--index={file}", f"--text={text}", "-k=3", "--json", f"--gallery={gallery}"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"] == text
+    distances, indices = index.search(encoder.texts([words]), 3)
+    expected = zip(distances[0], indices[0], strict=True)
+    assert [(n["distance"], n["name"]) for n in found["neighbours"]] == [
+      (d, index.names[i]) for d, i in expected
+    ]
+    with Image.open(gallery) as image:
+      assert min(image.size) > 150
+    os.remove(gallery)
+  search.main([f"--index={file}", f"--image={folder / '4.png'}", "-k=1"])
+  assert capsys.readouterr().out.split()[0] == "0"
+
+  line = failing(search.main, [f"--index={file}", "--text=zebra"])
+  assert "No word of 'zebra'" in line and "4 words, such as sky" in line
+
+
+def test_an_encoder_of_features_reads_no_picture_files(encoder, folder, failing, tmp_path, capsys):
+  encoder.save(tmp_path / "encoder")
+  arguments = [f"--encoder={tmp_path / 'encoder'}", f"--images={folder}", "--output=x.index"]
+  assert "features of 5 numbers an image" in failing(encode.main, arguments)
+  about = {"encoder": {"source": str(tmp_path / "encoder"), "digest": encoder.digest}}
+  index = HammingIndex(encoder.images(np.eye(5)), list("abcde"), num_bits=12, about=about)
+  index.save(tmp_path / "features.index")
+  by_picture = [f"--index={tmp_path / 'features.index'}", f"--image={folder / '0.png'}"]
+  assert "not on pictures" in failing(search.main, by_picture)
+  search.main([f"--index={tmp_path / 'features.index'}", "--text=dog", "-k=2"])
+  assert len(capsys.readouterr().out.splitlines()) == 2

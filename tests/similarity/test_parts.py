@@ -1,0 +1,203 @@
+"""Parts, pairs and the structure of distances against plain loops in numpy's float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from udh_jax.errors import InputError
+from udh_jax.losses.pairs import pair_loss
+from udh_jax.models.parts import attention_maps, part_vectors
+from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
+from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians, structure_signs
+
+
+def cosine(a, b):
+  return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def plain_parts(feature_map, groups, temperature):
+  """Attention ``[m][g][h, w]`` and parts ``[m][g][C / G]``, one after another."""
+  m, height, width, channels = feature_map.shape
+  size = channels // groups
+  attention, parts = np.zeros((m, height, width, groups)), np.zeros((m, groups, size))
+  for i in range(m):
+    for g in range(groups):
+      block = feature_map[i, :, :, g * size : (g + 1) * size].astype(np.float64)
+      scores = np.exp(block.mean(axis=2) / temperature)
+      attention[i, :, :, g] = scores / scores.sum()
+      for y in range(height):
+        for x in range(width):
+          parts[i, g] += attention[i, y, x, g] * block[y, x]
+  return attention, parts
+
+
+@pytest.fixture
+def feature_map(rng):
+  return np.maximum(rng.normal(size=(5, 3, 4, 12)), 0).astype(np.float32)
+
+
+@pytest.mark.parametrize(("groups", "temperature"), [(1, 1.0), (3, 0.2), (12, 1.0)])
+def test_parts_and_their_similarity_agree_with_plain_loops(feature_map, groups, temperature):
+  attention, parts = plain_parts(feature_map, groups, temperature)
+  found = attention_maps(feature_map, groups=groups, temperature=temperature)
+  np.testing.assert_allclose(found, attention, rtol=1e-5)
+  np.testing.assert_allclose(found.sum(axis=(1, 2)), 1, rtol=1e-5)
+  vectors = part_vectors(feature_map, found)
+  np.testing.assert_allclose(vectors, parts, rtol=1e-4, atol=1e-6)
+  expected = [
+    [np.mean([cosine(a, b) for a, b in zip(one, other, strict=True)]) for other in parts]
+    for one in parts
+  ]
+  similarity = jax.jit(part_similarity)(vectors)
+  if groups < 12:  # a part of one channel may be 0, which has no cosine
+    np.testing.assert_allclose(similarity, expected, rtol=1e-4)
+  np.testing.assert_allclose(similarity, similarity.T)
+
+
+def test_one_group_on_one_position_is_the_cosine_of_features(rng):
+  features = rng.normal(size=(4, 1, 1, 6))
+  similarity = part_similarity(part_vectors(features, attention_maps(features, groups=1)))
+  rows = features[:, 0, 0]
+  expected = [[cosine(a, b) for b in rows] for a in rows]
+  np.testing.assert_allclose(similarity, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_image_of_zeros_is_like_nothing(feature_map):
+  feature_map[2] = 0
+  similarity = part_similarity(part_vectors(feature_map, attention_maps(feature_map, groups=3)))
+  assert np.isfinite(similarity).all()
+  np.testing.assert_array_equal(similarity[2], 0)
+
+
+@pytest.mark.parametrize("apart", [-1.0, 0.0])
+def test_pairs_are_soft_within_a_pseudo_class_and_apart_between(rng, apart):
+  labels, similarity = np.array([0, 1, 0, -1, 1]), rng.uniform(-1, 1, (5, 5))
+  targets, known = pseudo_label_pairs(labels, similarity, apart=apart)
+  for i in range(5):
+    for j in range(5):
+      sure = labels[i] >= 0 and labels[j] >= 0
+      assert known[i, j] == sure
+      if sure:
+        wanted = similarity[i, j] if labels[i] == labels[j] else apart
+        np.testing.assert_allclose(targets[i, j], wanted, rtol=1e-6)
+
+
+def test_the_pair_loss_is_the_mean_over_all_pairs(rng):
+  outputs, targets = rng.uniform(-1, 1, (6, 4)), rng.uniform(-1, 1, (6, 6))
+  pair_weights, weights = rng.uniform(0, 1, (6, 6)), np.array([1, 1, 0, 1, 0, 1.0])
+  rows = np.flatnonzero(weights)
+  total = sum(
+    pair_weights[i, j] * (outputs[i] @ outputs[j] / 4 - targets[i, j]) ** 2
+    for i in rows
+    for j in rows
+  )
+  found = pair_loss(outputs, targets, pair_weights, weights=weights)
+  np.testing.assert_allclose(found, total / len(rows) ** 2, rtol=1e-5)
+  spoilt = outputs.copy()
+  spoilt[weights == 0] = 1e9
+  value, gradient = jax.value_and_grad(
+    lambda u: pair_loss(u, targets, pair_weights, weights=weights)
+  )(spoilt)
+  np.testing.assert_allclose(value, found, rtol=1e-6)
+  np.testing.assert_array_equal(gradient[weights == 0], 0)
+  assert pair_loss(outputs, targets, pair_weights, weights=np.zeros(6)) == 0
+
+
+def plain_half_gaussians(features):
+  """All distances at once, mirrored, as scipy's norm.fit would fit each side."""
+  unit = features.astype(np.float64)
+  unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+  distances = (1 - unit @ unit.T)[~np.eye(len(unit), dtype=bool)]
+  counts, edges = np.histogram(distances, bins=200, range=(0, 2))
+  mode = (edges[counts.argmax()] + edges[counts.argmax() + 1]) / 2
+  sides = distances[distances <= mode], distances[distances > mode]
+  return mode, *(np.concatenate([side, 2 * mode - side]).std() for side in sides)
+
+
+@pytest.fixture
+def clustered(rng):
+  centres = rng.normal(size=(4, 8)) * 2
+  return (centres[rng.integers(0, 4, 96)] + rng.normal(size=(96, 8))).astype(np.float32)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 20])
+def test_half_gaussians_are_those_of_the_mirrored_distances(clustered, chunk_size):
+  found = fit_half_gaussians(clustered, chunk_size=chunk_size)
+  np.testing.assert_allclose(found, plain_half_gaussians(clustered), rtol=1e-4)
+
+
+def test_shards_and_masked_rows_give_the_same_half_gaussians(mesh, clustered):
+  weights = np.r_[np.ones(90), np.zeros(6)].astype(np.float32)
+  spoilt = clustered.copy()
+  spoilt[90:] = 7
+  expected = plain_half_gaussians(clustered[:90])
+  np.testing.assert_allclose(fit_half_gaussians(spoilt, weights=weights), expected, rtol=1e-4)
+  sharded = jax.shard_map(
+    lambda x, w: functools.partial(fit_half_gaussians, axis_name="data", chunk_size=5)(
+      x, weights=w
+    ),
+    mesh=mesh,
+    in_specs=(P("data"), P("data")),
+    out_specs=P(),
+  )
+  np.testing.assert_allclose(jax.jit(sharded)(spoilt, weights), expected, rtol=1e-4)
+
+
+def test_signs_say_what_lies_beyond_the_deviations(clustered):
+  fitted = HalfGaussians(jnp.float32(0.9), jnp.float32(0.2), jnp.float32(0.1))
+  signs = structure_signs(clustered, fitted, deviations=2.0)
+  unit = clustered / np.linalg.norm(clustered, axis=1, keepdims=True)
+  distances = 1 - unit @ unit.T
+  expected = np.where(distances < 0.5, 1, np.where(distances > 1.1, -1, 0))
+  np.testing.assert_array_equal(signs, expected)
+  assert set(np.unique(expected)) == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(
+  ("call", "message"),
+  [
+    (
+      lambda: attention_maps(np.ones((1, 2, 2, 12)), groups=5),
+      "12 channels cannot be split into 5 equal groups; .* such as 4",
+    ),
+    (lambda: attention_maps(np.ones((1, 2, 2, 12)), groups=0), "into 0 equal groups"),
+    (lambda: attention_maps(np.ones((1, 2, 12)), groups=1), r"shape \(1, 2, 12\)"),
+    (
+      lambda: attention_maps(np.ones((1, 2, 2, 4)), groups=1, temperature=0.0),
+      "temperature is 0.0",
+    ),
+    (
+      lambda: part_vectors(np.ones((1, 2, 2, 4)), np.ones((1, 3, 2, 1))),
+      r"\(1, 2, 2, 4\) and \(1, 3, 2, 1\)",
+    ),
+    (lambda: part_similarity(np.ones((2, 3))), r"shape \(2, 3\)"),
+    (
+      lambda: pseudo_label_pairs(np.ones((3, 4), bool), np.ones((3, 3))),
+      "expected one integer an image",
+    ),
+    (lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 2))), r"shape \(3, 2\)"),
+    (
+      lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 3)), apart=-2.0),
+      "apart is -2.0, expected -1 to 1",
+    ),
+    (lambda: pair_loss(np.ones((3, 2)), np.ones((2, 2)), np.ones((3, 3))), r"\(2, 2\)"),
+    (
+      lambda: pair_loss(np.ones((3, 2)), np.ones((3, 3)), np.ones((3, 3)), weights=np.ones(2)),
+      r"weights have shape \(2,\)",
+    ),
+    (lambda: fit_half_gaussians(np.ones((1, 2))), "1 rows make no pair"),
+    (lambda: fit_half_gaussians(np.ones(4)), r"shape \(4,\)"),
+    (
+      lambda: structure_signs(np.ones((3, 2)), HalfGaussians(1.0, 0.1, 0.1), deviations=-1),
+      "deviations is -1",
+    ),
+  ],
+)
+def test_bad_input_is_refused_in_one_line(call, message):
+  with pytest.raises(InputError, match=message) as error:
+    call()
+  assert "\n" not in str(error.value)

@@ -1,0 +1,247 @@
+"""Shallow hash functions on given features: the baselines every learned result stands beside."""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.coding.binary import sign
+from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.sharding import psum
+
+
+class LinearHash(NamedTuple):
+  """A hash function that is one affine map and a sign.
+
+  Attributes:
+    mean: What is subtracted from the features. Array of shape ``[d]``.
+    projection: One column a bit. Array of shape ``[d, c]``.
+  """
+
+  mean: jax.Array
+  projection: jax.Array
+
+
+def encode(hash_function: LinearHash, features: jax.Array) -> jax.Array:
+  """Codes of features: sign((x - mean) P).
+
+  Args:
+    hash_function: Fitted by `lsh`, `pca_rotation` or `itq`.
+    features: Array of shape ``[n, d]``.
+
+  Returns:
+    int8 array of shape ``[n, c]``, values in {-1, +1}.
+
+  Raises:
+    InputError: If the widths differ or a feature is not finite.
+
+  References:
+    Our own definition.
+  """
+  features = jnp.asarray(features)
+  width = hash_function.mean.shape[0]
+  require(
+    features.ndim == 2 and features.shape[1] == width,
+    f"encode: features have shape {features.shape}, the hash function expects [n, {width}].",
+  )
+  if features.size:
+    require_finite("encode: features", features)
+  return _encode(hash_function, features)
+
+
+def lsh(
+  features: jax.Array,
+  num_bits: int,
+  *,
+  key: jax.Array,
+  weights: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> LinearHash:
+  """Locality-sensitive hashing: random hyperplanes through the mean.
+
+  Args:
+    features: Training features, this device's rows. Array of shape ``[n, d]``.
+    num_bits: Number of bits c, any number.
+    key: Random key, the same on every shard.
+    weights: 0 masks a row (padding, or not for training). Array of shape ``[n]``; None counts all.
+    axis_name: Mapped axis over which the rows are sharded; None means one device.
+
+  Returns:
+    The hash function.
+
+  Raises:
+    InputError: If a shape is wrong, ``num_bits`` < 1, a value is not finite or no row counts.
+
+  References:
+    Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002, section 3. The
+    subtraction of the mean is ours.
+  """
+  features, weights = _checked("lsh", features, num_bits, weights, limit=None)
+  return _fit_lsh(features, weights, key, num_bits=num_bits, axis_name=axis_name)
+
+
+def pca_rotation(
+  features: jax.Array,
+  num_bits: int,
+  *,
+  key: jax.Array,
+  weights: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> LinearHash:
+  """Principal directions, turned by one random rotation, which evens out their variances.
+
+  Args:
+    features: Training features, this device's rows. Array of shape ``[n, d]``.
+    num_bits: Number of bits c, at most d.
+    key: Random key, the same on every shard.
+    weights: 0 masks a row (padding, or not for training). Array of shape ``[n]``; None counts all.
+    axis_name: Mapped axis over which the rows are sharded; None means one device.
+
+  Returns:
+    The hash function. Its columns are orthonormal.
+
+  Raises:
+    InputError: If a shape is wrong, ``num_bits`` is not in 1..d, a value is not finite or no row
+      counts.
+
+  References:
+    Jegou et al., Aggregating local descriptors into a compact image representation, CVPR 2010, and
+    Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2 (the "PCA-RR" baseline).
+  """
+  features, weights = _checked("pca_rotation", features, num_bits, weights, features.shape[-1])
+  return _fit_pca_rotation(features, weights, key, num_bits=num_bits, axis_name=axis_name)
+
+
+def itq(
+  features: jax.Array,
+  num_bits: int,
+  *,
+  key: jax.Array,
+  num_iterations: int = 50,
+  weights: jax.Array | None = None,
+  axis_name: str | None = None,
+) -> LinearHash:
+  """Iterative quantisation: principal directions, turned so that they lie close to their signs.
+
+  Alternates B = sign(Z R) and R = the rotation closest to B, where Z are the projections on the
+  principal directions; no iteration raises ||B - Z R||^2. Starts from the rotation that
+  `pca_rotation` would draw from the same key.
+
+  Args:
+    features: Training features, this device's rows. Array of shape ``[n, d]``.
+    num_bits: Number of bits c, at most d.
+    key: Random key, the same on every shard.
+    num_iterations: Number of alternations, at least 0; 50 is the authors' number.
+    weights: 0 masks a row (padding, or not for training). Array of shape ``[n]``; None counts all.
+    axis_name: Mapped axis over which the rows are sharded; None means one device.
+
+  Returns:
+    The hash function. Its columns are orthonormal.
+
+  Raises:
+    InputError: If a shape is wrong, ``num_bits`` is not in 1..d, ``num_iterations`` < 0, a value is
+      not finite or no row counts.
+
+  References:
+    Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2.
+  """
+  features, weights = _checked("itq", features, num_bits, weights, features.shape[-1])
+  require(num_iterations >= 0, f"itq: num_iterations is {num_iterations}, expected at least 0.")
+  return _fit_itq(
+    features,
+    weights,
+    key,
+    num_bits=num_bits,
+    num_iterations=num_iterations,
+    axis_name=axis_name,
+  )
+
+
+def _checked(name, features, num_bits, weights, limit):
+  features = jnp.asarray(features)
+  require(
+    features.ndim == 2 and features.shape[1] >= 1,
+    f"{name}: features have shape {features.shape}, expected [n, d].",
+  )
+  require(num_bits >= 1, f"{name}: num_bits is {num_bits}, expected at least 1.")
+  require(
+    limit is None or num_bits <= limit,
+    f"{name}: {num_bits} bits from features of shape {features.shape}: there are only {limit} "
+    "principal directions; ask for fewer bits or use lsh.",
+  )
+  require(features.shape[0] >= 1, f"{name}: there are no training rows (shape {features.shape}).")
+  require_finite(f"{name}: features", features)
+  if weights is None:
+    weights = jnp.ones(features.shape[0])
+  weights = jnp.asarray(weights)
+  require(
+    weights.shape == features.shape[:1],
+    f"{name}: weights have shape {weights.shape}, features {features.shape}; expected [n].",
+  )
+  if not is_traced(weights) and weights.is_fully_addressable:
+    require(bool(jnp.any(weights > 0)), f"{name}: all weights are 0, no row is left to train on.")
+  dtype = jnp.promote_types(features.dtype, jnp.float32)
+  return features.astype(dtype), weights.astype(dtype)
+
+
+def _matmul(a, b):
+  # Accelerators round float32 products to fewer bits by default, which would tilt the directions.
+  return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
+
+
+def _mean(features, weights, axis_name):
+  return psum(_matmul(weights, features), axis_name) / psum(weights.sum(), axis_name)
+
+
+def _principal_directions(features, weights, num_bits, axis_name):
+  """Mean [d] and the num_bits leading eigenvectors of the covariance [d, c]."""
+  mean = _mean(features, weights, axis_name)
+  centred = (features - mean) * jnp.sqrt(weights)[:, None]
+  covariance = psum(_matmul(centred.T, centred), axis_name)  # [d, d]
+  _, vectors = jnp.linalg.eigh(covariance)
+  vectors = vectors[:, ::-1][:, :num_bits]
+  # An eigenvector's sign is arbitrary: make its largest entry positive on every machine.
+  largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(axis=0)[None], axis=0)
+  return mean, vectors * jnp.where(largest >= 0, 1, -1)
+
+
+def _random_rotation(key, size, dtype):
+  q, r = jnp.linalg.qr(jax.random.normal(key, (size, size), dtype))
+  return q * jnp.where(jnp.diag(r) >= 0, 1, -1)  # makes the draw uniform and the result unique
+
+
+@jax.jit
+def _encode(hash_function, features):
+  dtype = jnp.promote_types(features.dtype, jnp.float32)
+  centred = features.astype(dtype) - hash_function.mean
+  return sign(_matmul(centred, hash_function.projection)).astype(jnp.int8)
+
+
+@functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
+def _fit_lsh(features, weights, key, *, num_bits, axis_name):
+  mean = _mean(features, weights, axis_name)
+  return LinearHash(mean, jax.random.normal(key, (features.shape[1], num_bits), features.dtype))
+
+
+@functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
+def _fit_pca_rotation(features, weights, key, *, num_bits, axis_name):
+  mean, directions = _principal_directions(features, weights, num_bits, axis_name)
+  return LinearHash(mean, _matmul(directions, _random_rotation(key, num_bits, features.dtype)))
+
+
+@functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
+def _fit_itq(features, weights, key, *, num_bits, num_iterations, axis_name):
+  mean, directions = _principal_directions(features, weights, num_bits, axis_name)
+  projected = _matmul(features - mean, directions)  # [n, c]
+
+  def turn(_, rotation):
+    signs = jnp.where(_matmul(projected, rotation) >= 0, 1, -1) * weights[:, None]
+    # The rotation that maximises tr(R^T Z^T B): only c x c numbers travel between devices.
+    left, _, right = jnp.linalg.svd(psum(_matmul(projected.T, signs), axis_name))
+    return _matmul(left, right)
+
+  start = _random_rotation(key, num_bits, features.dtype)
+  rotation = lax.fori_loop(0, num_iterations, turn, start)
+  return LinearHash(mean, _matmul(directions, rotation))

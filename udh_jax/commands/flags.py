@@ -1,0 +1,124 @@
+"""What the programs ``train`` and ``eval`` share: flags, and errors in one line."""
+
+import difflib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from udh_jax.commands.ending import fail, guarded
+from udh_jax.configuration import field_names, unknown_field
+from udh_jax.errors import InputError
+from udh_jax.runtime import mesh as mesh_lib
+
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: checkpoints, scores, pictures.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_DISTRIBUTED = flags.DEFINE_bool(
+  "distributed", False, "Find the other processes by oneself (TPU pods, Slurm, Open MPI)."
+)
+
+
+def replace_config_flag(define: Callable[[str], object]) -> None:
+  """Defines ``--config`` by ``define``, in place of another program's in this process."""
+  for name in [n for n in flags.FLAGS if n == "config" or n.startswith("config.")]:
+    delattr(flags.FLAGS, name)
+  define("config")
+
+
+def parse(arguments: Sequence[str]) -> list[str]:
+  """Parses flags; a wrong one is refused in one line, whichever library notices it."""
+  try:
+    return flags.FLAGS(arguments)
+  except (
+    flags.Error,
+    InputError,
+    AttributeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OSError,
+  ) as error:
+    return fail(_reason(error, arguments))
+
+
+def _reason(error: BaseException, arguments: Sequence[str]) -> str:
+  """What is wrong with the flags, in one line."""
+  text = str(error).strip()
+  if "Traceback" in text:  # ml_collections puts that of the configuration file into its message
+    text = text.splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+  if isinstance(error, KeyError | AttributeError | flags.UnrecognizedFlagError):
+    known = field_names(_config_of(arguments))
+    unknown = [field for field in fields_in(arguments) if known and field not in known]
+    if unknown:
+      return unknown_field(unknown[0], known)
+  if isinstance(error, flags.UnrecognizedFlagError):
+    near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
+    text = f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else ".")
+  return text
+
+
+def _config_of(arguments: Sequence[str]) -> ConfigDict:
+  """The configuration that flags were to change, as its file makes it; empty if it cannot."""
+  if isinstance(flags.FLAGS["config"].value, ConfigDict):
+    return flags.FLAGS["config"].value
+  path, _, preset = (value_of("config", arguments) or "").partition(":")
+  try:
+    spec = importlib.util.spec_from_file_location("configuration_file", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(preset) if preset else module.get_config()
+  except Exception:  # whatever a file of the user's raises: its own error is shown
+    return ConfigDict()
+
+
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
+  """The value of a flag among arguments that are not parsed yet."""
+  for position, argument in enumerate(arguments):
+    name, equals, value = argument.lstrip("-").partition("=")
+    if argument.startswith("-") and name == flag:
+      return value if equals else (*arguments[position + 1 : position + 2], None)[0]
+  return None
+
+
+def fields_in(arguments: Iterable[str]) -> list[str]:
+  """Dotted fields of the configuration that the arguments set."""
+  matches = (re.match(r"--?config\.([^=]+)", argument) for argument in arguments)
+  return [match[1] for match in matches if match]
+
+
+def run_program(run: Callable[[], None], name: str, arguments: Sequence[str] | None = None) -> None:
+  """Parses flags, joins the other processes and calls ``run``.
+
+  Args:
+    run: The program; `InputError` and `TrainingError` end it with one line and status 2.
+    name: Of the program, for its help.
+    arguments: Of the command line; None is `sys.argv`'s.
+  """
+  given = sys.argv[1:] if arguments is None else list(arguments)
+
+  def checked(rest):
+    if len(rest) > 1:
+      fail(f"unknown arguments {' '.join(rest[1:])}; options begin with --.")
+    if not any(argument.startswith(("--verbosity", "-v")) for argument in given):
+      logging.set_verbosity(logging.WARNING)  # JAX and Orbax tell much that no user asked for
+      # So does TensorFlow, which writes events here and computes nothing, when it is imported.
+      os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+      os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    guarded(join_and_run)
+
+  def join_and_run():
+    mesh_lib.initialize(
+      auto=_DISTRIBUTED.value,
+      coordinator=_COORDINATOR.value,
+      num_processes=_NUM_PROCESSES.value,
+      process_id=_PROCESS_ID.value,
+    )
+    run()
+
+  app.run(checked, argv=[f"udh-jax {name}", *given], flags_parser=parse)

@@ -1,0 +1,145 @@
+"""Data sets by name, and one function that loads any of them."""
+
+import types
+from typing import Any
+
+from udh_jax.data.protocol import make_splits, split_digest
+from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, tfds
+from udh_jax.data.types import Dataset, Progress, Reader
+from udh_jax.errors import require
+
+READERS: dict[str, Reader] = {
+  "digits": digits.DIGITS,
+  "cifar10": tfds.CIFAR10,
+  "svhn": tfds.SVHN,
+  "eurosat": tfds.EUROSAT,
+  "flickr25k": flickr25k.FLICKR25K,
+  "folder": folder.FOLDER,
+  "mirflickr25k": flickr25k.MIRFLICKR25K,
+  "nus_wide": nus_wide.NUS_WIDE,
+  "features": features.FEATURES,
+  "wikipedia": features.WIKIPEDIA,
+}
+
+# Of every data set: who is query, database and train, see `udh_jax.data.protocol.make_splits`.
+# num_train 0 is the whole database. A reader may set other usual values.
+_SPLITS = {
+  "evaluate_on": "query",
+  "num_queries": 1000,
+  "num_validation": 1000,
+  "num_train": 0,
+  "train_draw": "uniform",
+  "seed": 0,
+}
+_SPLIT_CHOICES = {
+  "evaluate_on": ("query", "validation"),
+  "train_draw": ("uniform", "balanced"),
+}
+_FROM_ONE = ("image_size", "min_tag_count")  # counts that cannot be 0
+
+
+def data_config(name: str) -> Any:
+  """The config of a data set with its usual values.
+
+  Fields: name; evaluate_on ("query" is the test protocol, "validation" draws the queries from the
+  database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
+  is all of the database); train_draw ("uniform", or "balanced": the same number of each class, for
+  methods that learn from labels); seed; path where there are files to find; image_size (side of the
+  square the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
+  cifar10 and svhn have test_part: "official" takes the queries from the test part alone, "pooled"
+  draws them from all images, balanced over the classes, and all others are the database.
+
+  Image-text pairs have on_unpaired: whether to "keep", "skip" or "refuse" pictures without a tag
+  and, in mirflickr25k, without a label. mirflickr25k has min_tag_count (on how many pictures a tag
+  has to be), nus_wide selection ("tc10" or "tc21": the concepts that are taken). Their path is a
+  folder in the official layout, or the TFDS directory that `udh_jax.data.builders` prepared.
+
+  features and wikipedia read one .npz or .mat file at path. image, text, label, image_test,
+  text_test and label_test name its arrays; "" is none, and no label, text or test part is needed.
+  labels_used says what labels the image features were made with.
+
+  Args:
+    name: A known data set.
+
+  Returns:
+    An `ml_collections.ConfigDict`.
+
+  Raises:
+    InputError: If the name is unknown.
+  """
+  import ml_collections
+
+  return ml_collections.ConfigDict({"name": name, **_fields(_lookup(name))})
+
+
+def _lookup(name: str) -> Reader:
+  require(name in READERS, f"Unknown data set {name!r}; the known ones are {', '.join(READERS)}.")
+  return READERS[name]
+
+
+def _fields(reader: Reader) -> dict[str, Any]:
+  """All fields of a data set with their usual values."""
+  return {**_SPLITS, **reader.fields}
+
+
+def _checked(config: Any, reader: Reader) -> types.SimpleNamespace:
+  """The fields that the data set reads, each checked."""
+  usual, choices = _fields(reader), {**_SPLIT_CHOICES, **reader.choices}
+  fields = {key: getattr(config, key, value) for key, value in usual.items()}
+  for key, value in fields.items():
+    given = f"data field {key} is {value!r}"
+    if key in choices:
+      require(value in choices[key], f"{given}; choose one of {', '.join(choices[key])}.")
+    elif isinstance(usual[key], str):
+      require(isinstance(value, str), f"{given}; give a string.")
+    else:
+      least = 1 if key in _FROM_ONE else 0
+      require(
+        isinstance(value, int) and value >= least, f"{given}; give a whole number from {least} on."
+      )
+  return types.SimpleNamespace(name=config.name, **fields)
+
+
+def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
+  """Loads a data set and splits it by its protocol.
+
+  Args:
+    config: Object with the fields of `data_config`; a field it lacks has its usual value.
+    progress: Called with (items done, items in all) while pictures are read or checked.
+
+  Returns:
+    The data set.
+
+  Raises:
+    InputError: If the data are not there, the name is unknown, or a field is invalid.
+  """
+  reader = _lookup(config.name)
+  config = _checked(config, reader)
+  source = reader.read(config, progress or (lambda done, total: None))
+  splits = make_splits(
+    source.labels,
+    num_rows=len(source.images),
+    first_test_row=source.first_test_row,
+    fewer_queries=source.fewer_queries,
+    **{field: getattr(config, field) for field in _SPLITS},
+  )
+  digest = split_digest(splits, source.names)
+  protocol = (
+    f"{config.name}: {len(splits.query)} {'' if config.evaluate_on == 'query' else 'validation '}"
+    f"queries, {len(splits.database)} database, {len(splits.train)} train, seed {config.seed}, "
+    f"split {digest[:12]}"
+  )
+  return Dataset(
+    name=config.name,
+    images=source.images,
+    image_shape=source.image_shape,
+    labels=source.labels,
+    names=source.names,
+    class_names=source.class_names,
+    splits=splits,
+    protocol=protocol,
+    digest=digest,
+    texts=source.texts,
+    words=source.words,
+    labels_used=source.labels_used,
+  )

@@ -1,0 +1,239 @@
+"""Trained image and text networks on their own: pictures or texts in, packed codes out."""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import traverse_util
+
+from udh_jax.coding.binary import pack_codes, sign
+from udh_jax.data.augmentation import normalise, resize
+from udh_jax.encoders.published import CONFIG, write_folder
+from udh_jax.errors import InputError, require
+from udh_jax.files import write_atomically
+from udh_jax.models.heads import PairNetwork
+from udh_jax.models.registry import create_backbone
+
+FORMAT, VERSION = "udh_jax pair encoder", 1
+NETWORKS = "networks.safetensors"
+# Of `PairNetwork`, besides the backbone and the length of the codes.
+LAYER_FIELDS = ("hidden", "dropout")
+_READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
+
+
+def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
+  """The module that a pair network's variables belong to.
+
+  Args:
+    about: ``bits``, `LAYER_FIELDS`, ``backbone`` ("" where images are features) and ``padding``.
+    dtype: Of the backbone's arithmetic.
+  """
+  backbone = None
+  if about["backbone"]:
+    backbone = create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
+  layers = {name: about[name] for name in LAYER_FIELDS}
+  return PairNetwork(about["bits"], backbone=backbone, **layers)
+
+
+def image_codes_of(
+  variables: Mapping[str, Any], images: jax.Array, about: Mapping[str, Any]
+) -> jax.Array:
+  """Codes of images; pure.
+
+  Args:
+    variables: Of a `PairNetwork`.
+    images: uint8 pictures ``[b, h, w, 3]``, or float32 features ``[b, d]``.
+    about: See `PairEncoder`.
+
+  Returns:
+    Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
+  """
+  if about["backbone"]:
+    images = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
+  module = pair_module(about, about["dtype"])
+  return pack_codes(sign(module.apply(variables, images, method="image")))
+
+
+def text_codes_of(
+  variables: Mapping[str, Any], texts: jax.Array, about: Mapping[str, Any]
+) -> jax.Array:
+  """Codes of texts; pure.
+
+  Args:
+    variables: Of a `PairNetwork`.
+    texts: Tags, counts or features ``[b, t]``.
+    about: See `PairEncoder`.
+
+  Returns:
+    Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
+  """
+  module = pair_module(about, about["dtype"])
+  return pack_codes(sign(module.apply(variables, texts, method="text")))
+
+
+class PairEncoder:
+  """Trained networks of images and texts into one space of codes.
+
+  Attributes:
+    about: ``bits``, `LAYER_FIELDS`, ``backbone`` with ``padding``, ``mean``, ``std``,
+      ``dtype`` and ``image_size``; ``picture_size`` (side of decoded picture files, 0 where images
+      are features), ``image_width`` (of features, else 0), ``text_width``, ``words`` (the
+      vocabulary, may be empty), ``labels_used``, ``method`` and ``scores``.
+    variables: Of a `PairNetwork`.
+  """
+
+  def __init__(self, variables: Mapping[str, Any], about: Mapping[str, Any]):
+    self.variables = variables
+    self.about = dict(about)
+    self._columns = {word: column for column, word in enumerate(self.about["words"])}
+    self._images = jax.jit(lambda variables, rows: image_codes_of(variables, rows, self.about))
+    self._texts = jax.jit(lambda variables, rows: text_codes_of(variables, rows, self.about))
+
+  def _empty(self) -> np.ndarray:
+    return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
+
+  def __call__(self, images: np.ndarray) -> np.ndarray:
+    """The same as `images`, so that it stands where an `udh_jax.encoders.image.Encoder` does."""
+    return self.images(images)
+
+  def images(self, images: np.ndarray) -> np.ndarray:
+    """Codes of images.
+
+    Args:
+      images: uint8 pictures ``[b, h, w, 3]`` or features ``[b, image_width]``, as in training.
+
+    Returns:
+      Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
+
+    Raises:
+      InputError: If the dtype or shape is another.
+    """
+    images, width = np.asarray(images), self.about["image_width"]
+    if width:
+      require(
+        images.ndim == 2 and images.shape[1] == width and images.dtype.kind in "biuf",
+        f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected features "
+        f"[b, {width}].",
+      )
+      images = images.astype(np.float32)
+    else:
+      require(
+        images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8,
+        f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected uint8 "
+        "[b, h, w, 3].",
+      )
+    return np.asarray(self._images(self.variables, images)) if len(images) else self._empty()
+
+  def texts(self, texts: np.ndarray | Sequence[str | Sequence[str]]) -> np.ndarray:
+    """Codes of texts.
+
+    Args:
+      texts: Tags, counts or features ``[b, text_width]``, as in training; or, where the encoder
+        has a vocabulary, b texts as strings of words apart by blanks or as lists of words (which
+        may hold blanks). Words that the vocabulary lacks are left out, with one warning.
+
+    Returns:
+      Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
+
+    Raises:
+      InputError: If the width is another, or words are given and there is no vocabulary.
+    """
+    width = self.about["text_width"]
+    if not isinstance(texts, np.ndarray | jax.Array):
+      texts = self._indicators(texts)
+    require(
+      texts.ndim == 2 and texts.shape[1] == width and texts.dtype.kind in "biuf",
+      f"PairEncoder: texts are {texts.dtype} of shape {texts.shape}, expected [b, {width}]: one "
+      "column for each word of the vocabulary, or feature, of the training texts.",
+    )
+    if not len(texts):
+      return self._empty()
+    return np.asarray(self._texts(self.variables, np.asarray(texts, np.float32)))
+
+  def _indicators(self, texts) -> np.ndarray:
+    """Which words of the vocabulary each text has."""
+    require(
+      bool(self._columns),
+      "PairEncoder: texts are given as words, but the training texts were features without a "
+      f"vocabulary; give an array [b, {self.about['text_width']}].",
+    )
+    rows = np.zeros((len(texts), len(self._columns)), np.float32)
+    unknown = set()
+    for row, text in zip(rows, texts, strict=True):
+      for word in text.split() if isinstance(text, str) else text:
+        if word in self._columns:
+          row[self._columns[word]] = 1
+        else:
+          unknown.add(word)
+    if unknown:
+      logging.getLogger(__name__).warning(
+        "%d words are not in the vocabulary of %d and are left out: %s",
+        len(unknown),
+        len(self._columns),
+        ", ".join(sorted(unknown)[:5]),
+      )
+    return rows
+
+  @functools.cached_property
+  def digest(self) -> str:
+    """SHA-256 of all that decides the codes."""
+    made_of = {key: self.about[key] for key in (*_READ, "picture_size", "words")}
+    digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
+    for name, leaf in sorted(_flat(self.variables).items()):
+      digest.update(name.encode())
+      digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
+
+  def save(self, folder: str | os.PathLike) -> None:
+    """Writes a folder that can be published and that `udh_jax.load_encoder` reads.
+
+    ``networks.safetensors`` holds both networks, ``config.json`` the rest; it is written last, so
+    that a folder without it is no encoder.
+
+    Raises:
+      InputError: If the folder cannot be written to.
+    """
+    from safetensors.numpy import save
+
+    data = save({name: np.ascontiguousarray(leaf) for name, leaf in _flat(self.variables).items()})
+
+    def write_parts(folder):
+      write_atomically(folder / NETWORKS, lambda file: file.write(data))
+
+    about = {"format": FORMAT, "version": VERSION, "digest": self.digest, **self.about}
+    write_folder(folder, write_parts, about)
+
+
+def _flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+  flat = traverse_util.flatten_dict(dict(variables), sep="/")
+  return {name: np.asarray(leaf) for name, leaf in flat.items()}
+
+
+def read_pair_encoder(networks: pathlib.Path, about: dict[str, Any]) -> PairEncoder:
+  """The encoder of a file of networks and of what ``config.json`` says of them.
+
+  Raises:
+    InputError: If the file is damaged or another's.
+  """
+  from safetensors import SafetensorError
+  from safetensors.numpy import load
+
+  digest = about.pop("digest")
+  try:
+    tensors = load(networks.read_bytes())
+  except SafetensorError as error:
+    raise InputError(f"{networks} is damaged ({error}); fetch it again.") from error
+  encoder = PairEncoder(traverse_util.unflatten_dict(tensors, sep="/"), about)
+  require(
+    encoder.digest == digest,
+    f"{networks} is damaged: its tensors do not match the checksum in {CONFIG}; fetch it again.",
+  )
+  return encoder

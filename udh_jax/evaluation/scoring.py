@@ -1,0 +1,123 @@
+"""Scores of codes by a run's configuration, and the files that hold them."""
+
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from udh_jax.data.types import Dataset
+from udh_jax.files import read_json, write_json, write_text
+from udh_jax.report.page import Table
+from udh_jax.report.table import markdown_table
+from udh_jax.retrieval.metrics import (
+  RetrievalScores,
+  average_precision_description,
+  retrieval_scores,
+)
+from udh_jax.runtime.log import say
+
+
+def can_be_scored(dataset: Dataset) -> bool:
+  """Whether there are labels and queries; says so if not."""
+  scored = dataset.labels is not None and len(dataset.splits.query) > 0
+  if not scored:
+    what = "images have" if dataset.texts is None else "pairs have"
+    say(
+      f"Not scored: these {what} no labels, or none are queries. Training needs no labels, scoring "
+      "does: name them in the configuration, or put pictures into one folder a class."
+    )
+  return scored
+
+
+def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
+  """What a score of this run means, in one line: metric, split, labels behind the network."""
+  score = config.score
+  metric = average_precision_description(
+    at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
+  )
+  return f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}"
+
+
+def score_codes(
+  config: ConfigDict,
+  queries: np.ndarray,
+  database: np.ndarray,
+  query_labels: np.ndarray,
+  database_labels: np.ndarray,
+) -> RetrievalScores:
+  """All scores of packed codes by ``config.score``, at its cut-off, its curve's and the last item.
+
+  Args:
+    config: ``score`` is read.
+    queries: uint8 array of shape ``[q, bytes]``.
+    database: uint8 array of shape ``[n, bytes]``.
+    query_labels: ``[q]`` or ``[q, L]``.
+    database_labels: ``[n]`` or ``[n, L]``.
+  """
+  score = config.score
+  cuts = {n for n in (*score.curve, score.at) if 0 < n <= len(database)} | {len(database)}
+  return retrieval_scores(
+    queries,
+    database,
+    query_labels,
+    database_labels,
+    at=sorted(cuts),
+    denominator=score.denominator,
+    ties=score.ties,
+    empty=score.empty,
+  )
+
+
+def position_of(config: ConfigDict, found: RetrievalScores) -> int:
+  """Where among the cut-offs ``config.score.at`` stands; the last one is the whole database."""
+  if config.score.at in found.cutoffs:
+    return found.cutoffs.index(config.score.at)
+  return len(found.cutoffs) - 1
+
+
+def at_words(config: ConfigDict) -> str:
+  """The cut-off of the scores, as it stands behind their names."""
+  return f"@{config.score.at}" if config.score.at else "@ALL"
+
+
+def curves(found: RetrievalScores) -> dict[str, Any]:
+  """What ``metrics.json`` says of one set of codes."""
+  return {
+    "cutoffs": list(found.cutoffs),
+    "options": found.description,
+    **{
+      field: getattr(found, field).tolist()
+      for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
+    },
+    "radius": found.radius,
+    "radius_precision": found.radius_precision,
+    "empty_balls": found.empty_balls,
+    "irrelevant_queries": found.irrelevant_queries,
+  }
+
+
+def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
+  """Adds the entry of a code length to ``metrics.json``, in place of an older one of it."""
+  path = workdir / "metrics.json"
+  entries = read_json(path) if path.exists() else []
+  entries = [*(e for e in entries if e["bits"] != entry["bits"]), entry]
+  write_json(path, sorted(entries, key=lambda e: e["bits"]))
+
+
+def write_table(
+  workdir: pathlib.Path, bits: int, table: Table, meaning: str, notes: Sequence[str] = ()
+) -> None:
+  """Prints a table of scores and writes it to ``metrics_{bits}bits.md``.
+
+  Args:
+    workdir: Where to write.
+    bits: Length of the codes.
+    table: The scores.
+    meaning: From `definition`.
+    notes: More lines to print.
+  """
+  text = markdown_table(table.header, table.rows)
+  write_text(workdir / f"metrics_{bits}bits.md", f"{text}\n\n{meaning}\n")
+  say("\n".join(["", text, "", meaning, *notes, ""]))

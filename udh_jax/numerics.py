@@ -1,0 +1,34 @@
+"""Arithmetic that is the same on every kind of device."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def at_least_float32(x: jax.Array) -> jax.Array:
+  """Casts to float32 whatever is narrower: a mean over a batch loses bits in bfloat16.
+
+  Args:
+    x: Array of any shape and real dtype.
+
+  Returns:
+    The same values in float32, or in float64 if they were.
+  """
+  x = jnp.asarray(x)
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def matmul(first: jax.Array, second: jax.Array) -> jax.Array:
+  """The matrix product in full float32.
+
+  Accelerators round the factors of float32 products to fewer bits by default, which is enough to
+  change a sign, a nearest centroid or the order of two cosines.
+
+  Args:
+    first: Array of shape ``[..., n, k]`` or ``[k]``.
+    second: Array of shape ``[..., k, m]`` or ``[k]``.
+
+  Returns:
+    Array as of `jax.numpy.matmul`.
+  """
+  return jnp.matmul(first, second, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,69 @@
+"""How alike images are part by part, and what pseudo labels say of pairs."""
+
+import jax
+import jax.numpy as jnp
+
+from udh_jax.errors import require
+from udh_jax.numerics import at_least_float32, matmul
+from udh_jax.similarity.cosine import unit_rows
+
+
+def part_similarity(parts: jax.Array) -> jax.Array:
+  """Soft multi-part similarity of all pairs of a batch: s_ij = mean_g cos(v_i^g, v_j^g).
+
+  Args:
+    parts: See `part_vectors`. A part of zeros has cosine 0 with everything. Array of shape
+      ``[m, G, d]``.
+
+  Returns:
+    float32 array of shape ``[m, m]``, symmetric, in [-1, 1].
+
+  Raises:
+    InputError: If the shape is wrong.
+
+  References:
+    PSCH: similarity from several parts is the paper's, the mean of cosines our own.
+  """
+  require(parts.ndim == 3, f"part_similarity: parts have shape {parts.shape}, expected [m, G, d].")
+  m, groups, dim = parts.shape
+  unit = unit_rows(parts.reshape(m * groups, dim)).reshape(m, groups * dim)
+  # One product for all groups: the cosines of a pair's parts add up in it.
+  return matmul(unit, unit.T) / groups
+
+
+def pseudo_label_pairs(
+  labels: jax.Array, similarity: jax.Array, *, apart: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+  """What pseudo labels say of pairs.
+
+  Two confident images of one pseudo class have their similarity for a target, two of different
+  ones ``apart``; of any other pair nothing is known.
+
+  Args:
+    labels: Pseudo label of each image, -1 where it is not confident. Integer array of shape
+      ``[m]``.
+    similarity: See `part_similarity`; ones for hard targets. Array of shape ``[m, m]``.
+    apart: In [-1, 1]. Codes of K classes cannot all be further apart than -1 / (K - 1).
+
+  Returns:
+    Targets ``[m, m]`` and weights ``[m, m]``, 1 where the target is known, else 0; float32.
+
+  Raises:
+    InputError: If the shapes disagree, the labels are no integers or ``apart`` is out of range.
+
+  References:
+    PSCH: soft similarity within a class, and codes of different classes apart, are the paper's;
+    the values are our own.
+  """
+  require(
+    labels.ndim == 1
+    and jnp.issubdtype(labels.dtype, jnp.integer)
+    and similarity.shape == (len(labels),) * 2,
+    f"pseudo_label_pairs: labels are {labels.dtype} of shape {labels.shape} and the similarity has "
+    f"shape {similarity.shape}, expected one integer an image, [m], and [m, m].",
+  )
+  require(-1 <= apart <= 1, f"pseudo_label_pairs: apart is {apart}, expected -1 to 1.")
+  confident = labels >= 0
+  known = confident[:, None] & confident
+  targets = jnp.where(labels[:, None] == labels, at_least_float32(similarity), apart)
+  return jnp.where(known, targets, 0.0), known.astype(jnp.float32)

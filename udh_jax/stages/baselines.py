@@ -1,0 +1,61 @@
+"""Features in, codes of the baselines out: LSH, PCA with a random rotation, ITQ."""
+
+import functools
+
+import jax
+from jax.sharding import PartitionSpec
+
+from udh_jax.coding import baselines as baselines_lib
+from udh_jax.coding.binary import pack_codes
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.map_rows import train_weights
+
+FIELDS = ("bits", "seed")
+BASELINES = {
+  "lsh": baselines_lib.lsh,
+  "pca_rotation": baselines_lib.pca_rotation,
+  "itq": baselines_lib.itq,
+}
+
+
+def centred_features(outputs) -> jax.Array:
+  """Features ``[rows, d]`` as the network made them, but for the mean: what baselines are given.
+
+  Args:
+    outputs: Of the stage `udh_jax.stages.features` or `udh_jax.stages.soft_labels`.
+  """
+  return outputs["features"] * outputs["length"][:, None]
+
+
+def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
+  """Fits a baseline on the training rows of all devices; returns a `LinearHash` on all of them."""
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+  function = functools.partial(BASELINES[name], num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
+  mapped = jax.shard_map(
+    lambda features, weights, key: function(features, weights=weights, key=key),
+    mesh=context.mesh,
+    in_specs=(rows, rows, whole),
+    out_specs=whole,
+  )
+  return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
+
+
+def baselines(context: Context, config, inputs) -> Work:
+  """Codes of every image by each baseline, fitted on the training rows.
+
+  Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``. A baseline that cannot
+  make so many bits of these features is left out.
+  """
+  features = centred_features(inputs["features"])
+  names = tuple(name for name in BASELINES if name == "lsh" or config.bits <= features.shape[1])
+  encode = jax.jit(lambda fitted, features: pack_codes(baselines_lib.encode(fitted, features)))
+
+  def finish(state):
+    del state
+    return {
+      name: encode(fit(context, name, features, config.bits, config.seed), features)
+      for name in names
+    }
+
+  return Work(finish=finish, row_outputs=names)
