@@ -4,19 +4,19 @@ python train.py --config configs/cibhash.py:cifar10 --workdir runs/cibhash \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import cibhash, defaults
 
 
 def digits():
   """The quickstart's data, teacher and student size."""
-  config = defaults.cibhash("digits")
+  config = cibhash.default_config("digits")
   defaults.on_digits(config, config.contrast)
   return config
 
 
 def on_photographs(data):
   """Sizes as in UDH-ECC's preset, and about as many images read: 400 steps of two views each."""
-  config = defaults.cibhash(data)
+  config = cibhash.default_config(data)
   defaults.on_two_cores(config)
   return config
 

@@ -11,20 +11,19 @@ DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax, dhih_cosface, dhih_ar
 
 import functools
 
-from udh_jax.methods import defaults
-from udh_jax.methods.dhih import TITLES
+from udh_jax.methods import defaults, dhih
 
 
 def digits(method):
   """scikit-learn's digits: 500 labelled images, 50 a class."""
-  config = defaults.supervised("digits", method=method, num_train=500, train_draw="balanced")
+  config = dhih.default_config("digits", method=method, num_train=500, train_draw="balanced")
   defaults.on_digits(config, config.supervised)
   return config
 
 
 def cifar10(method):
   """1,000 queries and 5,000 labelled images, both balanced, drawn from all images of the set."""
-  config = defaults.supervised(
+  config = dhih.default_config(
     "cifar10", method=method, test_part="pooled", num_train=5000, train_draw="balanced"
   )
   config.features.image_sizes = (128,)
@@ -33,7 +32,7 @@ def cifar10(method):
 
 def svhn(method):
   """The first 1,000 test images as queries; 5,000 labelled images of the 73,257 to train on."""
-  config = defaults.supervised("svhn", method=method, num_train=5000, train_draw="balanced")
+  config = dhih.default_config("svhn", method=method, num_train=5000, train_draw="balanced")
   config.features.image_sizes = (96,)
   config.supervised.augment = defaults.augmentation(crop_scale=(0.6, 1.0), flip=False)
   return config
@@ -41,7 +40,7 @@ def svhn(method):
 
 def nus_wide(method):
   """The 21 most frequent concepts, several an image; 10,500 labelled images."""
-  config = defaults.supervised(
+  config = dhih.default_config(
     "nus_wide",
     method=method,
     selection="tc21",
@@ -56,7 +55,7 @@ def nus_wide(method):
 
 def folder(method):
   """One's own pictures, on a CPU: each in the subfolder of its class."""
-  config = defaults.supervised("folder", method=method)
+  config = dhih.default_config("folder", method=method)
   config.features.image_sizes = (128,)
   return config
 
@@ -67,7 +66,7 @@ PRESETS = {
   **{
     f"{data.__name__}_{method}": functools.partial(data, method)
     for data in _DATA
-    for method in TITLES
+    for method in dhih.TITLES
     if method != "dhih"
   },
 }

@@ -7,19 +7,19 @@ Presets: wikipedia (features, two CPU cores), mirflickr25k and nus_wide (picture
 official layouts; give --config.teacher.weights).
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, djsrh
 
 
 def wikipedia():
-  return defaults.djsrh("wikipedia")
+  return djsrh.default_config("wikipedia")
 
 
 def mirflickr25k():
-  return defaults.on_picture_pairs(defaults.djsrh("mirflickr25k"))
+  return defaults.on_picture_pairs(djsrh.default_config("mirflickr25k"))
 
 
 def nus_wide():
-  return defaults.on_picture_pairs(defaults.djsrh("nus_wide"))
+  return defaults.on_picture_pairs(djsrh.default_config("nus_wide"))
 
 
 PRESETS = {"wikipedia": wikipedia, "mirflickr25k": mirflickr25k, "nus_wide": nus_wide}

@@ -7,12 +7,12 @@ Presets: wikipedia, and features for one's own (features of pairs, two CPU cores
 nus_wide (pictures and tags in their official layouts; give --config.teacher.weights).
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, dudch
 
 
 def on_features(data: str):
   """Chosen on validation pairs of Wikipedia, as docs/results.md tells."""
-  config = defaults.dudch(data)
+  config = dudch.default_config(data)
   config.similarity.cross_share = 0.8
   config.student.update(
     hidden=1024,
@@ -38,11 +38,11 @@ def features():
 
 
 def mirflickr25k():
-  return defaults.on_picture_pairs(defaults.dudch("mirflickr25k"))
+  return defaults.on_picture_pairs(dudch.default_config("mirflickr25k"))
 
 
 def nus_wide():
-  return defaults.on_picture_pairs(defaults.dudch("nus_wide"))
+  return defaults.on_picture_pairs(dudch.default_config("nus_wide"))
 
 
 PRESETS = {

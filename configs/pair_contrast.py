@@ -4,11 +4,11 @@ python train.py --config configs/pair_contrast.py:wikipedia --workdir runs/pair_
   --config.data.path=wikipedia.npz
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, pair_contrast
 
 
 def wikipedia():
-  return defaults.pair_contrast("wikipedia")
+  return pair_contrast.default_config("wikipedia")
 
 
 PRESETS = {"wikipedia": wikipedia}

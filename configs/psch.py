@@ -7,12 +7,12 @@ Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an 
 (one's own pictures). Every run draws where the parts are: attention.png.
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, psch
 
 
 def digits():
   """The quickstart's data and teacher."""
-  config = defaults.psch("digits")
+  config = psch.default_config("digits")
   defaults.on_digits(config, config.psch)
   config.cluster.num_clusters = 10
   return config
@@ -20,14 +20,14 @@ def digits():
 
 def cifar10():
   """CIFAR-10 on two CPU cores."""
-  config = defaults.psch("cifar10")
+  config = psch.default_config("cifar10")
   defaults.on_two_cores(config)
   return config
 
 
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = defaults.psch("flickr25k")
+  config = psch.default_config("flickr25k")
   defaults.on_two_cores(config)
   config.cluster.num_clusters = 24
   config.score.at = 5000
@@ -36,7 +36,7 @@ def mirflickr25k():
 
 def nus_wide():
   """The 21 most frequent concepts, several an image; 10,500 images to train on."""
-  config = defaults.psch(
+  config = psch.default_config(
     "nus_wide", selection="tc21", num_queries=2100, num_validation=2100, num_train=10_500
   )
   defaults.on_accelerator(config, config.psch)
@@ -47,7 +47,7 @@ def nus_wide():
 
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
-  config = defaults.psch("folder")
+  config = psch.default_config("folder")
   defaults.on_two_cores(config)
   config.score.at = 0
   return config

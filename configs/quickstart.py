@@ -6,11 +6,11 @@ No weights are published for 8 x 8 digits, so the teacher is first trained witho
 contrast between two views of an image.
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, udh_ecc
 
 
 def get_config():
-  config = defaults.udh_ecc("digits")
+  config = udh_ecc.default_config("digits")
   defaults.on_digits(config, config.distill)
   config.finetune.update(
     steps=150,

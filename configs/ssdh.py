@@ -4,26 +4,26 @@ python train.py --config configs/ssdh.py:cifar10 --workdir runs/ssdh \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, ssdh
 
 
 def digits():
   """The quickstart's data and teacher."""
-  config = defaults.ssdh("digits")
+  config = ssdh.default_config("digits")
   defaults.on_digits(config, config.ssdh)
   return config
 
 
 def cifar10():
   """CIFAR-10 on two CPU cores."""
-  config = defaults.ssdh("cifar10")
+  config = ssdh.default_config("cifar10")
   defaults.on_two_cores(config)
   return config
 
 
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
-  config = defaults.ssdh("flickr25k")
+  config = ssdh.default_config("flickr25k")
   defaults.on_two_cores(config)
   config.score.at = 5000
   return config
@@ -31,7 +31,7 @@ def mirflickr25k():
 
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
-  config = defaults.ssdh("folder")
+  config = ssdh.default_config("folder")
   defaults.on_two_cores(config)
   config.score.at = 0
   return config

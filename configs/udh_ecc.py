@@ -7,12 +7,12 @@ Presets: cifar10 (two CPU cores, meant for 40 minutes), cifar10_full, eurosat, f
 accelerator, or patience). The README says what to expect.
 """
 
-from udh_jax.methods import defaults
+from udh_jax.methods import defaults, udh_ecc
 
 
 def cifar10():
   """CIFAR-10 on two CPU cores; docs/method.md says what sizes and clusterings were chosen by."""
-  config = defaults.udh_ecc("cifar10")
+  config = udh_ecc.default_config("cifar10")
   config.rounds = 1
   defaults.on_two_cores(config)
   config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1, max_iterations=30)
@@ -23,7 +23,7 @@ def cifar10():
 
 def accelerated(data: str, **data_fields):
   """A long run in bfloat16 at 224 pixels: every image seen about ten times in each training."""
-  config = defaults.udh_ecc(data, **data_fields)
+  config = udh_ecc.default_config(data, **data_fields)
   defaults.on_accelerator(config, config.finetune, config.distill)
   config.rounds = 3
   config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1)
@@ -58,7 +58,7 @@ def flickr25k():
 
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
-  config = defaults.udh_ecc("folder")
+  config = udh_ecc.default_config("folder")
   config.cluster.update(num_clusters=20, num_clusterings=5, num_restarts=1)
   config.score.at = 0
   return config

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from command import ROOT
 
+from udh_jax.configuration import select
 from udh_jax.errors import InputError
-from udh_jax.methods.registry import method
+from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
-from udh_jax.runtime.runner import select
 
 
 def load(name: str, *argument: str):
@@ -75,7 +75,7 @@ PRESETS = [
 def test_every_preset_gives_its_stages_all_fields_they_read(file, preset):
   config = load(file, preset)
   assert config.data.name in preset
-  for stage in method(config)[1]:
+  for stage in make_plan(config).stages:
     assert select(config, stage.fields)
 
 
@@ -107,7 +107,7 @@ def test_an_unreadable_picture_can_be_refused(pictures, tmp_path):
     train(config, tmp_path / "run")
 
 
-def test_the_contrastive_rival_runs_on_the_same_stages(tmp_path):
+def test_the_contrastive_method_runs_on_the_same_stages(tmp_path):
   config = load("cibhash", "digits")
   config.bits = 12
   config.pretrain.update(steps=2, batch_size=16)

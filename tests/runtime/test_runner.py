@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.runner import Runner, prepare_workdir, select
+from udh_jax.runtime.runner import Runner, prepare_workdir
 from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.sharding import split_rows
 
@@ -73,7 +74,7 @@ class Counted:
   def stages(self):
     return [
       Stage("walk", self.walk, ("rate",)),
-      Stage("scale", self.scale, ("deep.a",), {"walked": "walk"}),
+      Stage("scale", self.scale, ("deep.a",), inputs={"walked": "walk"}),
     ]
 
 
@@ -116,6 +117,37 @@ def test_a_half_finished_stage_of_another_configuration_is_refused_too(context, 
     run(context, config, tmp_path, Counted())
 
 
+def test_another_version_of_the_formula_is_refused(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  made = Counted()
+  walk, scale = made.stages()
+  newer = [walk, scale._replace(version=2)]
+  with pytest.raises(InputError, match=r"scale.*version 1 of its formula.*version 2.*--workdir"):
+    Runner(context, config, tmp_path).run(newer)
+
+
+def test_a_free_field_may_change_and_half_a_pass_with_another_starts_again(
+  context, config, tmp_path
+):
+  def stages(made):
+    walk, scale = made.stages()
+    return [walk._replace(fields=("rate", "other"), free=("other",)), scale]
+
+  with pytest.raises(KeyboardInterrupt):
+    Runner(context, config, tmp_path).run(stages(Counted(stop_at=9)))
+  config.other = 2
+  made = Counted()
+  assert value(Runner(context, config, tmp_path).run(stages(made))) == 225.0
+  assert made.steps == list(range(STEPS))
+  config.other = 3
+  again = Counted()
+  assert value(Runner(context, config, tmp_path).run(stages(again))) == 225.0
+  assert (again.steps, again.scaled) == ([], 0)
+  config.rate = 0.25
+  with pytest.raises(InputError, match="rate"):
+    Runner(context, config, tmp_path).run(stages(Counted()))
+
+
 def test_a_field_that_a_stage_does_not_read_changes_nothing(context, config, tmp_path):
   run(context, config, tmp_path, Counted())
   config.other, config.deep.b = 7, 7
@@ -149,7 +181,7 @@ def test_labels_are_seen_by_stages_that_declare_them_and_count_for_them_alone(
     return Work(finish=lambda state: {"total": jnp.asarray(total)})
 
   def totals(labels):
-    stages = [Stage("blind", see, ()), Stage("sees", see, (), {}, reads_labels=True)]
+    stages = [Stage("blind", see, ()), Stage("sees", see, (), reads_labels=True)]
     changed = context._replace(dataset=dataclasses.replace(context.dataset, labels=labels))
     outputs = Runner(changed, config, tmp_path).run(stages)
     return [int(outputs[name]["total"]) for name in ("blind", "sees")]

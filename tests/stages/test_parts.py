@@ -5,19 +5,22 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from udh_jax.coding.binary import unpack_codes
+from udh_jax.configuration import select
 from udh_jax.data.protocol import PAIRS, Splits, permutation
 from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, psch
+from udh_jax.methods import ssdh as ssdh_method
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
+from udh_jax.stages import baselines, pseudo_labels, ssdh, structure
 from udh_jax.stages import features as features_stage
 from udh_jax.stages import parts as parts_stage
 from udh_jax.stages import psch as psch_stage
-from udh_jax.stages import pseudo_labels, ssdh, structure
+from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.network import new_network
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -60,11 +63,11 @@ def teacher_of(context):
     "source": "random",
     "sha256": "",
   }
-  return new_network(context, create_backbone("small_convnet"), about, (1, 8, 8, 3), seed=0)
+  return new_network(context, create_backbone("small_convnet"), about, (1, 8, 8, 3), seed=0).stored
 
 
 def config_of(method, **sections):
-  config = getattr(defaults, method)("digits")
+  config = {"psch": psch, "ssdh": ssdh_method}[method].default_config("digits")
   config.bits, config.student.image_size, config.features.image_sizes = 12, 8, (8,)
   config.teacher.backbone = "small_convnet"
   config.structure.num_images = 50
@@ -81,7 +84,7 @@ def clustered(context, features):
   config = config_of("psch")
   placed = {"features": split_rows(context.mesh, features)}
   work = pseudo_labels.pseudo_labels(
-    context, select(config, pseudo_labels.FIELDS), {"features": placed}
+    context, select(config, pseudo_labels.STAGE.fields), {"features": placed}
   )
   return work.finish(work.state)
 
@@ -123,7 +126,7 @@ def test_the_whole_quantile_leaves_all_images_confident():
 
 def structure_of(context, features, config):
   placed = {"features": split_rows(context.mesh, features)}
-  work = structure.structure(context, select(config, structure.FIELDS), {"features": placed})
+  work = structure.structure(context, select(config, structure.STAGE.fields), {"features": placed})
   return work.finish(work.state)
 
 
@@ -144,13 +147,13 @@ def test_the_structure_is_that_of_a_sample_of_the_training_images(context, featu
 def finished(work):
   """Outputs of a stage, run to its end."""
   state = work.state
-  for batch in work.batches(0):
+  for batch in work.batches(0) if work.batches else ():
     state, _ = work.step(state, batch)
   return work.finish(state)
 
 
 def parts_of(context, teacher, config):
-  work = parts_stage.parts(context, select(config, parts_stage.FIELDS), {"teacher": teacher})
+  work = parts_stage.parts(context, select(config, parts_stage.STAGE.fields), {"teacher": teacher})
   return finished(work)
 
 
@@ -158,7 +161,7 @@ def test_parts_come_with_the_features_of_the_same_reading(context):
   config, teacher = config_of("psch"), teacher_of(context)
   size = config.features.image_sizes[0]
   alone = features_stage.features(
-    context, select(config, features_stage.FIELDS), {"teacher": teacher}, image_size=size
+    context, select(config, features_stage.STAGE.fields), {"teacher": teacher}, image_size=size
   )
   expected, found = finished(alone), parts_of(context, teacher, config)
   assert found.keys() == {*expected, "parts"}
@@ -166,9 +169,9 @@ def test_parts_come_with_the_features_of_the_same_reading(context):
     np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-6)
 
 
-def first_step(context, module, fields, config, inputs):
+def first_step(context, stage, config, inputs):
   """Rows and metrics of the first step, and the start parameters."""
-  work = module(context, select(config, fields), inputs)
+  work = stage.build(context, select(config, stage.fields), inputs)
   batch = next(work.batches(0))
   rows = np.asarray(batch["index"])
   start = jax.tree.map(np.asarray, work.state["parameters"])
@@ -204,7 +207,7 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
     "clustering": clustered,
     "structure": structure_of(context, features, config),
   }
-  rows, metrics, start = first_step(context, psch_stage.psch, psch_stage.FIELDS, config, inputs)
+  rows, metrics, start = first_step(context, psch_stage.STAGE, config, inputs)
   # What the network is at the start is the frozen network, and images are not augmented.
   maps = create_backbone("small_convnet").apply(
     teacher["variables"], plain_views(context, rows), pooled=False
@@ -244,7 +247,7 @@ def test_ssdh_trains_on_the_signs_of_its_structure(context, features):
     "features": {"features": split_rows(context.mesh, features)},
     "structure": structure_of(context, features, config),
   }
-  rows, metrics, start = first_step(context, ssdh.ssdh, ssdh.FIELDS, config, inputs)
+  rows, metrics, start = first_step(context, ssdh.STAGE, config, inputs)
   unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
   distances = 1 - unit @ unit.T
   fitted = {name: float(value) for name, value in inputs["structure"].items()}
@@ -262,17 +265,24 @@ def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
     "centre": np.zeros(16, np.float32),
   }
   config = config_of("ssdh")
-  _, network = ssdh.pairwise_network(
-    context,
-    config,
-    {"teacher": teacher_of(context), "features": outputs},
-    num_classes=4,
-    start="itq",
+  fitted = finished(
+    baselines.baselines(context, select(config, baselines.STAGE.fields), {"features": outputs})
   )
-  assert network["variables"]["params"]["hash"]["kernel"].shape == (16, 12)
-  np.testing.assert_array_equal(network["variables"]["params"]["head"]["kernel"], 0)
+  inputs = {"teacher": teacher_of(context), "features": outputs, "baselines": fitted}
+  network = pairwise_network(context, config, inputs, num_classes=4, start="itq")
+  hash_layer = network.parameters["hash"]
+  signs = np.sign(features @ hash_layer["kernel"] + hash_layer["bias"])
+  itq = np.asarray(unpack_codes(np.asarray(fitted["itq"])[:100], 12))
+  np.testing.assert_array_equal(signs, itq)
+  np.testing.assert_array_equal(network.parameters["head"]["kernel"], 0)
+  assert network.fresh == {"head"}  # zeros know nothing; the others were given values
+  random = pairwise_network(context, config, inputs, num_classes=0, start="random")
+  assert random.fresh == {"hash"}
   with pytest.raises(InputError, match="hash_start is 'pca'"):
-    ssdh.pairwise_network(context, config, {}, num_classes=0, start="pca")
+    pairwise_network(context, config, {}, num_classes=0, start="pca")
+  narrow = {name: value for name, value in fitted.items() if name != "itq_function"}
+  with pytest.raises(InputError, match="fewer features than there are bits"):
+    pairwise_network(context, config, inputs | {"baselines": narrow}, num_classes=0, start="itq")
 
 
 @pytest.mark.parametrize(
@@ -287,15 +297,15 @@ def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
 def test_a_configuration_without_sense_is_refused_before_anything_runs(section, values, message):
   config: ConfigDict = config_of("psch", **{section: values})
   with pytest.raises(InputError, match=message) as error:
-    psch.stages(config)
+    psch.plan(config)
   assert "\n" not in str(error.value)
 
 
 def test_what_is_not_read_has_no_stage():
-  usual = psch.stages(config_of("psch"))
+  usual = psch.plan(config_of("psch")).stages
   names = [stage.name for stage in usual]
   assert "structure" not in names and any("parts" in stage.fields for stage in usual)
-  hard = psch.stages(config_of("psch", psch={"similarity": "one"}))
+  hard = psch.plan(config_of("psch", psch={"similarity": "one"})).stages
   assert not any("parts" in stage.fields for stage in hard)
-  with_structure = psch.stages(config_of("psch", psch={"unsure": "structure"}))
+  with_structure = psch.plan(config_of("psch", psch={"unsure": "structure"})).stages
   assert [stage.name for stage in with_structure if stage.name not in names] == ["structure"]

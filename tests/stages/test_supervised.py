@@ -9,13 +9,13 @@ import pytest
 from ml_collections import ConfigDict
 
 from udh_jax.coding.centres import class_centres
+from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError
 from udh_jax.methods import defaults, dhih
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.stages import supervised
 from udh_jax.stages.network import facts, new_network
@@ -52,11 +52,11 @@ def several(dataset):
 
 def config_of(name, /, **loss):
   method = name if name in dhih.TITLES else f"dhih_{name}"
-  config = defaults.supervised("digits", method=method)
+  config = dhih.default_config("digits", method=method)
   config.bits, config.student.image_size = 12, 8
   config.supervised.update(steps=2, batch_size=11, learning_rate=1e-2, augment=PLAIN)
   config.loss.update(loss)
-  return select(config, supervised.FIELDS)
+  return select(config, supervised.STAGE.fields)
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +75,7 @@ def teacher_of(context):
     "source": "random",
     "sha256": "",
   }
-  return new_network(context, create_backbone("small_convnet"), about, (1, 8, 8, 3), seed=0)
+  return new_network(context, create_backbone("small_convnet"), about, (1, 8, 8, 3), seed=0).stored
 
 
 class Step(NamedTuple):
@@ -165,7 +165,7 @@ def batch(rng):
 
 def terms(name, relaxed, codes, labels):
   classes = {"codes": codes, "tie_break": np.ones(16)}
-  settings = defaults.supervised("digits", method=name).loss
+  settings = dhih.default_config("digits", method=name).loss
   return supervised.LOSSES[name](relaxed, classes, labels, 0, np.ones(7, np.float32), settings)
 
 
@@ -193,7 +193,7 @@ def test_orthohash_has_a_margin_on_the_cosine_and_the_root_of_the_bits_for_a_sca
 
 def test_every_method_has_a_loss_of_its_own_name():
   for name in dhih.TITLES:
-    assert defaults.supervised("digits", method=name).loss.name in dhih.loss_names(name)
+    assert dhih.default_config("digits", method=name).loss.name in dhih.loss_names(name)
   assert {name for method in dhih.TITLES for name in dhih.loss_names(method)} == set(
     supervised.LOSSES
   )
@@ -240,4 +240,4 @@ def test_a_loss_of_another_method_or_none_is_refused(single, dataset):
     supervised.supervised(Context(single, dataset), config_of("scale", name="magic"), {})
   config = ConfigDict({"method": "csq", "loss": {"name": "scale"}})
   with pytest.raises(InputError, match="method 'csq' has csq; choose the preset"):
-    dhih.stages(config)
+    dhih.plan(config)

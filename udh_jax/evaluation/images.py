@@ -1,15 +1,14 @@
 """Scores of a finished run, each with its definition, and the pictures that go with them."""
 
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import unpack_codes
+from udh_jax.data.types import Dataset
 from udh_jax.encoders.image import Encoder
+from udh_jax.evaluation.found import Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
@@ -23,33 +22,10 @@ from udh_jax.evaluation.scoring import (
 from udh_jax.report import plots, sections
 from udh_jax.report.page import Section, Table, write_page
 from udh_jax.retrieval.metrics import TIES, RetrievalScores
-from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context, Stage
-from udh_jax.stages.encode import description, hash_variables
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages.encode import hash_description, hash_variables
 from udh_jax.stages.network import facts
-
-BASELINES = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
-BASELINE_STAGES = {"tuned_baselines": ", fine-tuned teacher", "baselines": ""}
-
-
-def run_codes(
-  title: str, bits: int, names: Sequence[str], outputs: Mapping[str, Any]
-) -> dict[str, Any]:
-  """Packed codes of every image by method, the method's own first; arrays over all devices.
-
-  Args:
-    title: Of the method.
-    bits: Length of the codes.
-    names: Of the stages that have run.
-    outputs: By stage.
-  """
-  codes = {title: outputs[f"encode_{bits}bits"]["codes"]}
-  for stage, suffix in BASELINE_STAGES.items():
-    if f"{stage}_{bits}bits" in names:
-      found = outputs[f"{stage}_{bits}bits"]
-      codes |= {BASELINES[key] + suffix: found[key] for key in BASELINES if key in found}
-  return codes
 
 
 def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
@@ -71,80 +47,50 @@ def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
   return float(counts.max(axis=2).sum() / clusters.size)
 
 
-def evaluate(
-  context: Context,
-  config: ConfigDict,
-  title: str,
-  stages: Sequence[Stage],
-  outputs: Mapping[str, Any],
-  workdir: pathlib.Path,
-  *,
-  pictures: Callable[..., list[Section]] = lambda *arguments: [],
-) -> dict[str, float]:
-  """Scores the codes of a run on images, prints the table and writes what a run leaves for people.
+def _publish(config, plan, dataset, network, scores, workdir) -> None:
+  """Writes the hash network that `udh_jax.load_encoder` reads."""
+  labels_used = facts(network)["labels_used"]
+  about = {
+    **hash_description(network, config),
+    "picture_size": dataset.image_shape[0],
+    "labels_used": labels_used,
+    "method": plan.title,
+    "scores": scores,
+    "definition": definition(config, dataset, labels_used) if scores else None,
+  }
+  folder = workdir / f"encoder_{config.bits}bits"
+  Encoder(hash_variables(network), about).save(folder)
+  say(f"Hash network for one's own pictures: {folder}")
 
-  Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
-  ``metrics_{bits}bits.md``, pictures, ``report.html`` with all of it, and the hash
-  network, ``encoder_{bits}bits``.
+
+def write(
+  config: ConfigDict, plan: Plan, dataset: Dataset, run: Found, workdir: pathlib.Path
+) -> dict[str, float]:
+  """Writes what a run on images leaves for people; process 0 calls it.
 
   Args:
-    context: Devices and images.
     config: The run's configuration.
-    title: Name of the method.
-    stages: That have run; ``encode_{bits}bits`` has the hash network for its ``student``.
-    outputs: Theirs.
+    plan: That has run.
+    dataset: The images.
+    run: What it made.
     workdir: Where to write.
-    pictures: ``(context, config, outputs, workdir) -> sections``: draws what the method alone has.
 
   Returns:
     mAP by method; empty where the images have no labels.
   """
-  num_rows = len(context.dataset.images)
-  by_name = {stage.name: stage for stage in stages}
-  codes = {
-    name: mesh_lib.to_host(array, num_rows)
-    for name, array in run_codes(title, config.bits, list(by_name), outputs).items()
-  }
-  clusters = [
-    mesh_lib.to_host(outputs[name]["labels"], num_rows)
-    for name in by_name
-    if name.startswith("cluster_")
-  ]
-  student = outputs[by_name[f"encode_{config.bits}bits"].inputs["student"]]
-  about = facts(student)
-  scores = {}
-  if mesh_lib.is_main():
-    own = pictures(context, config, outputs, workdir)
-    scores = _write(config, title, context.dataset, codes, clusters, about, own, workdir)
-    _publish(config, title, context.dataset, student, scores, workdir)
-  mesh_lib.barrier("scored")
-  return scores
-
-
-def _publish(config, title, dataset, student, scores, workdir) -> None:
-  """Writes the hash network that `udh_jax.load_encoder` reads."""
-  about = {
-    **description(student, config),
-    "picture_size": dataset.image_shape[0],
-    "labels_used": facts(student)["labels_used"],
-    "method": title,
-    "scores": scores,
-    "definition": definition(config, dataset, facts(student)["labels_used"]) if scores else None,
-  }
-  folder = workdir / f"encoder_{config.bits}bits"
-  Encoder(jax.tree.map(mesh_lib.to_host, hash_variables(student)), about).save(folder)
-  say(f"Hash network for one's own pictures: {folder}")
-
-
-def _write(
-  config, title, dataset, codes, clusters, about, own_sections, workdir
-) -> dict[str, float]:
-  bits, own = config.bits, codes[title]
+  title, bits = plan.title, config.bits
+  codes = {name: found.query["image"] for name, found in run.codes.items()}
+  own, about = codes[title], facts(run.network)
   queries, database = dataset.splits.query, dataset.splits.database
 
   def picture(name):
     return workdir / f"{name}_{bits}bits.png"
 
+  own_sections = [
+    section
+    for drawing, outputs in zip(plan.drawings, run.drawn, strict=True)
+    for section in drawing.draw(dataset, config, outputs, workdir)
+  ]
   signs = np.asarray(unpack_codes(own[database], bits), np.float32)
   with np.errstate(invalid="ignore", divide="ignore"):
     correlation = np.atleast_2d(np.corrcoef(signs.T))
@@ -172,7 +118,7 @@ def _write(
     found = _scores(config, dataset, codes)
     at = position_of(config, found[title])
     scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
-    purities = _purities(dataset, clusters)
+    purities = _purities(dataset, run.clusters)
     _write_metrics(config, meaning, about, found, scores, purities, workdir)
     table = _table(config, found, at)
     notes = _notes(found[title], purities)
@@ -211,6 +157,7 @@ def _write(
     subtitle=dataset.protocol,
     sections=[*page, *own_sections],
   )
+  _publish(config, plan, dataset, run.network, scores, workdir)
   return scores
 
 

@@ -1,16 +1,12 @@
 """Scores of a cross-modal run in every direction, and the pictures that go with them."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.types import Dataset
 from udh_jax.encoders.pair import PairEncoder
+from udh_jax.evaluation.found import Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
@@ -21,14 +17,12 @@ from udh_jax.evaluation.scoring import (
   score_codes,
   write_table,
 )
-from udh_jax.methods.djsrh import teacher_bits
 from udh_jax.report import sections
 from udh_jax.report.page import Section, Table, write_page
 from udh_jax.retrieval.metrics import RetrievalScores
-from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context, Stage
-from udh_jax.stages.encode_pairs import description
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages.encode import pair_description
 from udh_jax.stages.network import facts
 
 DIRECTIONS = {
@@ -40,110 +34,21 @@ DIRECTIONS = {
 ACROSS = tuple(DIRECTIONS)[:2]
 
 
-class PairCodes(NamedTuple):
-  """Packed codes of every pair.
-
-  Attributes:
-    query: Of queries, by "image" and "text". uint8 arrays of shape ``[n, bytes]``.
-    database: Of database items, the same way.
-  """
-
-  query: dict[str, np.ndarray]
-  database: dict[str, np.ndarray]
-
-
-_codes = jax.jit(lambda outputs: pack_codes(sign(outputs)))  # scaled rows have the same signs
-
-
-def run_codes(
-  context: Context,
-  config: ConfigDict,
-  title: str,
-  stages: Sequence[Stage],
-  outputs: Mapping[str, Any],
-) -> dict[str, PairCodes]:
-  """Codes by method: the method's own, its learned codes where it has some, its teacher's."""
-  num_rows = len(context.dataset.images)
-  by_name = {stage.name: stage for stage in stages}
-
-  def of_networks(name):
-    codes = {
-      side: mesh_lib.to_host(outputs[name][f"{side}_codes"], num_rows) for side in ("image", "text")
-    }
-    return PairCodes(codes, codes)
-
-  encoding = f"encode_{config.bits}bits"
-  found = {title: of_networks(encoding)}
-  student = outputs[by_name[encoding].inputs["networks"]]
-  if "learned_codes" in student:
-    learned = mesh_lib.to_host(student["learned_codes"], num_rows)
-    found[f"{title}, learned codes in the database"] = PairCodes(
-      found[title].query, {"image": learned, "text": learned}
-    )
-  for name in by_name:
-    if name.startswith("similarity_"):
-      bits = teacher_bits(config)
-      length = "" if bits == config.bits else f", {bits} bits"
-      codes = {
-        side: mesh_lib.to_host(_codes(outputs[name][f"{side}s"]), num_rows)
-        for side in ("image", "text")
-      }
-      found[f"DJSRH, its teacher{length}"] = PairCodes(codes, codes)
-  return found
-
-
-def evaluate(
-  context: Context,
-  config: ConfigDict,
-  title: str,
-  stages: Sequence[Stage],
-  outputs: Mapping[str, Any],
-  workdir: pathlib.Path,
-) -> dict[str, float]:
-  """Scores the codes of a run in every direction and writes what it leaves for people.
-
-  Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
-  ``metrics_{bits}bits.md``, pictures, ``report.html`` with all of it, and both networks,
-  ``encoder_{bits}bits``.
-
-  Args:
-    context: Devices and pairs.
-    config: The run's configuration.
-    title: Name of the method.
-    stages: That have run.
-    outputs: Theirs.
-    workdir: Where to write.
-
-  Returns:
-    mAP by "method, direction"; empty where the pairs have no labels.
-  """
-  codes = run_codes(context, config, title, stages, outputs)
-  by_name = {stage.name: stage for stage in stages}
-  network = outputs[by_name[f"encode_{config.bits}bits"].inputs["networks"]]
-  about = facts(network)
-  scores = {}
-  if mesh_lib.is_main():
-    scores = _write(config, title, context.dataset, codes, about, workdir)
-    _publish(config, title, context.dataset, network, scores, workdir)
-  mesh_lib.barrier("scored")
-  return scores
-
-
-def _publish(config, title, dataset, network, scores, workdir) -> None:
+def _publish(config, plan, dataset, network, scores, workdir) -> None:
   """Writes the networks that `udh_jax.load_encoder` reads."""
+  labels_used = facts(network)["labels_used"]
   about = {
-    **description(network, config),
+    **pair_description(network, config),
     "picture_size": dataset.image_shape[0] if dataset.has_pictures else 0,
     "image_width": 0 if dataset.has_pictures else dataset.image_shape[0],
     "text_width": dataset.texts.shape[1],
     "words": list(dataset.words),
-    "method": title,
+    "method": plan.title,
     "scores": scores,
-    "definition": definition(config, dataset, facts(network)["labels_used"]) if scores else None,
+    "definition": definition(config, dataset, labels_used) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
-  variables = jax.tree.map(mesh_lib.to_host, dict(network["variables"]))
-  PairEncoder(variables, about).save(folder)
+  PairEncoder(dict(network["variables"]), about).save(folder)
   say(f"Networks for one's own pictures and texts: {folder}")
 
 
@@ -178,8 +83,23 @@ def _table(config, found) -> Table:
   return Table(header, rows)
 
 
-def _write(config, title, dataset: Dataset, codes, about, workdir) -> dict[str, float]:
-  bits, own = config.bits, codes[title]
+def write(
+  config: ConfigDict, plan: Plan, dataset: Dataset, run: Found, workdir: pathlib.Path
+) -> dict[str, float]:
+  """Writes what a run on pairs leaves for people; process 0 calls it.
+
+  Args:
+    config: The run's configuration.
+    plan: That has run.
+    dataset: The pairs.
+    run: What it made.
+    workdir: Where to write.
+
+  Returns:
+    mAP by "method, direction"; empty where the pairs have no labels.
+  """
+  title, bits, codes = plan.title, config.bits, run.codes
+  own, about = codes[title], facts(run.network)
   rows = sections.some_queries(dataset)
   page = []
   for direction in ACROSS:
@@ -238,4 +158,5 @@ def _write(config, title, dataset: Dataset, codes, about, workdir) -> dict[str, 
     subtitle=dataset.protocol,
     sections=page,
   )
+  _publish(config, plan, dataset, run.network, scores, workdir)
   return scores

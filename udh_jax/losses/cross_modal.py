@@ -54,6 +54,18 @@ def joint_semantics(
   return mu * ((1 - eta) * first + eta * second / jnp.maximum(weights.sum(), 1))
 
 
+def sharpness(epoch):
+  """How steep the relaxed codes tanh(alpha h) are in an epoch: alpha = sqrt(epoch + 1).
+
+  Args:
+    epoch: From 0 on; a number or a scalar array.
+
+  References:
+    Su et al., ICCV 2019, section 3.4, and the authors' code.
+  """
+  return (epoch + 1.0) ** 0.5
+
+
 def reconstruction_loss(
   first: jax.Array, second: jax.Array, target: jax.Array, *, weights: jax.Array | None = None
 ) -> jax.Array:

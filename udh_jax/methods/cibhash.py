@@ -1,23 +1,47 @@
-"""CIBHash: contrast between codes, the learned rival of every unsupervised table."""
+"""CIBHash: contrast between codes, a learned method to compare with in every unsupervised table."""
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
-from udh_jax.runtime.stage import Stage
-from udh_jax.stages import contrast, teacher
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  features_stage,
+)
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages import contrast
+from udh_jax.stages.teacher import teacher_stage
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of CIBHash with their usual values: the authors' where they are in methods.md.
 
   Args:
-    config: See ``configs/cibhash.py``.
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
-  bits = f"{config.bits}bits"
-  return [
-    teacher.stage(config),
-    Stage(f"contrast_{bits}", contrast.contrast, contrast.FIELDS, {"teacher": "teacher"}),
-    encode_stage(config, f"contrast_{bits}"),
-    features_stage(config, 1, "teacher"),
-    baselines_stage(config),
-  ]
+  config = defaults.on_images("cibhash", data, data_fields)
+  config.contrast = defaults.training(temperature=0.3, divergence_weight=0.001)
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/cibhash.py``."""
+  defaults.require_training(config, "pretrain", "contrast")
+  network = f"contrast_{config.bits}bits"
+  return Plan(
+    "CIBHash",
+    (
+      teacher_stage(config),
+      contrast.STAGE.named(network, teacher="teacher"),
+      encode_stage(config, network),
+      features_stage(config, 1, "teacher"),
+      baselines_stage(config),
+    ),
+    network,
+    (codes_of(config, "CIBHash"), *baselines_of(config)),
+  )

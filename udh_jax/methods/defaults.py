@@ -1,5 +1,6 @@
-"""Fields that the configurations of a method share; a file in ``configs/`` sets what is its own."""
+"""Fields that the configurations of several methods share; a method's own are in its file."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,8 +23,11 @@ def augmentation(**changes: Any) -> dict[str, Any]:
   } | changes
 
 
-def _training(**changes: Any) -> dict[str, Any]:
-  """Fields that `udh_jax.stages.training` reads, with ``changes``."""
+def training(**changes: Any) -> dict[str, Any]:
+  """Fields that `udh_jax.stages.training` reads, with ``changes``.
+
+  ``head_learning_rate`` is that of all parts that start at random, ``learning_rate`` of the others.
+  """
   return {
     "steps": 400,
     "batch_size": 64,
@@ -34,7 +38,7 @@ def _training(**changes: Any) -> dict[str, Any]:
   } | changes
 
 
-def _common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+def common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
   """Fields that every method has."""
   config = ConfigDict(
     {
@@ -60,9 +64,9 @@ def _common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDic
   return config
 
 
-def _on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
   """Fields that every method on images alone has."""
-  config = _common(method, data, data_fields)
+  config = common(method, data, data_fields)
   config.update(
     {
       # `weights`: a safetensors file or hf-hub:owner/name; empty trains a teacher by `pretrain`.
@@ -72,7 +76,7 @@ def _on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> Config
         "image_size": 96,
       },
       # Only where the teacher has no weights: contrast between two views of an image.
-      "pretrain": _training(
+      "pretrain": training(
         batch_size=256,
         learning_rate=1e-3,
         head_learning_rate=1e-3,
@@ -89,52 +93,7 @@ def _on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> Config
   return config
 
 
-def udh_ecc(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_images("udh_ecc", data, data_fields)
-  config.update(
-    {
-      # features -> cluster -> finetune, so many times, each from the teacher of the one before.
-      "rounds": 2,
-      # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
-      "cluster": {
-        "num_clusters": 10,
-        "num_clusterings": 1,  # from other starts; the teacher learns one head for each
-        "num_restarts": 10,
-        "max_iterations": 50,
-        "min_size": 0,
-        "max_size": 0,
-      },
-      "finetune": _training(label_smoothing=0.1),
-      "soft_labels": {"temperature": 2.0, "batch_size": 64},
-      "distill": _training(
-        quantisation_weight=0.1,
-        balance_weight=0.1,
-        confidence_power=1.0,  # 0 trusts all soft labels alike
-      ),
-    }
-  )
-  return config
-
-
-def cibhash(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of CIBHash with their usual values: the authors' where they are in methods.md.
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_images("cibhash", data, data_fields)
-  config.contrast = _training(temperature=0.3, divergence_weight=0.001)
-  return config
-
-
-def _pair_training(**changes: Any) -> dict[str, Any]:
+def pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {
     "hidden": 4096,
@@ -150,9 +109,9 @@ def _pair_training(**changes: Any) -> dict[str, Any]:
   } | changes
 
 
-def _on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
+def on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict:
   """Fields that every method on image-text pairs has."""
-  config = _common(method, data, data_fields)
+  config = common(method, data, data_fields)
   config.update(
     {
       # Of the image networks on pictures; no weights where images are features.
@@ -177,162 +136,9 @@ def on_picture_pairs(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def djsrh(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DJSRH with the authors' values (methods.md section 2).
-
-  Args:
-    data: Name of the data set, one of pairs.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_pairs("djsrh", data, data_fields)
-  config.djsrh = _djsrh(data)
-  return config
-
-
-# beta and within_weight are the authors', and their epochs and eta for pictures; epochs, eta, rates
-# and their decay for features were chosen on validation pairs of Wikipedia.
-_ON_FEATURES = {
-  "beta": 0.3,
-  "eta": 0.2,
-  "within_weight": 0.3,
-  "epochs": 120,
-  "decay": "cosine",
-  "image_learning_rate": 0.03,
-  "text_learning_rate": 0.03,
-}
-_DJSRH = {
-  "wikipedia": _ON_FEATURES,
-  "features": _ON_FEATURES,
-  "mirflickr25k": {"beta": 0.9, "within_weight": 0.1, "epochs": 80},
-  "nus_wide": {"beta": 0.6, "within_weight": 0.1, "epochs": 80},
-}
-
-
-def _djsrh(data: str) -> dict[str, Any]:
-  # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
-  return _pair_training(**{"bits": 0, "eta": 0.4, "mu": 1.5} | _DJSRH[data])
-
-
-def pair_contrast(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of the contrast of pairs with their usual values: ours.
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_pairs("pair_contrast", data, data_fields)
-  config.contrast = _pair_training(
-    epochs=60, batch_size=128, temperature=0.3, quantisation_weight=0.1
-  )
-  return config
-
-
-def dudch(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DUDCH with their usual values (methods.md section 8: ours).
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_pairs("dudch", data, data_fields)
-  config.djsrh = _djsrh(data)
-  config.similarity = {"image_share": 0.5, "cross_share": 0.5}
-  # In each of `rounds`: draw `sampled_pairs`, pass over them `epochs` times, then `sweeps` of DCC.
-  config.student = _pair_training(
-    rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, quantisation_weight=0.06, discrete="dcc"
-  )
-  return config
-
-
-# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours
-# (docs/results.md), the rivals' as in their authors' code.
-_LOSSES = {
-  "scale": {"scale": 2.0},
-  "l_softmax": {"margin": 2, "annealing_rate": 5.0, "annealing_least": 1.0},
-  "a_softmax": {"margin": 4},
-  "cosface": {"scale": 16.0, "margin": 0.2},
-  "arcface": {"scale": 16.0, "margin": 0.2},
-  "softmax": {},
-  "greedyhash": {},
-  "orthohash": {"margin": 0.3, "quantisation_weight": 0.0},
-  "csq": {"quantisation_weight": 1e-4},
-}
-DHIH_LOSS = "l_softmax"  # of the method "dhih": the best of its family on validation images
-
-
-def supervised(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
-  """All fields of DHIH, or of one of its rivals, with their usual values.
-
-  Args:
-    data: Name of the data set.
-    method: One of `udh_jax.methods.dhih.TITLES`; it decides the loss.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_images(method, data, data_fields)
-  name = DHIH_LOSS if method == "dhih" else method.removeprefix("dhih_")
-  # scale and margin: s and m of `udh_jax.losses.margin`; annealing_*: of its `annealing_weight`.
-  config.loss = {
-    "name": name,
-    "scale": 1.0,
-    "margin": 0,
-    "annealing_start": 1000.0,
-    "annealing_rate": 0.12,
-    "annealing_least": 5.0,
-    "quantisation_weight": 0.1,
-  } | _LOSSES[name]
-  config.supervised = _training(steps=500)
-  config.score.at = 0
-  return config
-
-
-def _structure() -> dict[str, Any]:
+def structure() -> dict[str, Any]:
   """Fields of the fit to distances: pairs of so many images; beyond so many deviations is sure."""
   return {"num_images": 2000, "deviations": 2.0}
-
-
-def ssdh(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of SSDH with their usual values: the authors' where they are in methods.md.
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_images("ssdh", data, data_fields)
-  config.structure = _structure()
-  config.ssdh = _training(hash_start="itq")  # "itq" begins at the baseline's codes, or "random"
-  return config
-
-
-def psch(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of PSCH with their usual values (methods.md section 8: ours).
-
-  Args:
-    data: Name of the data set.
-    **data_fields: Fields of `data_config` to set.
-  """
-  config = _on_images("psch", data, data_fields)
-  config.update(
-    {
-      # Images within this quantile of the distances to the own centroid are confident.
-      "cluster": {
-        "num_clusters": 30,
-        "num_restarts": 5,
-        "max_iterations": 100,
-        "threshold_quantile": 0.8,
-      },
-      "parts": {"groups": 8, "temperature": 1.0},
-      "structure": _structure(),  # read where `unsure` is "structure"
-      "psch": _training(
-        classification_weight=1.0,
-        quantisation_weight=0.1,
-        similarity="parts",  # within a pseudo class; or "one"
-        apart=0.0,  # the target between pseudo classes; three may well be one true class
-        unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
-        hash_start="itq",  # begins at the baseline's codes, or "random"
-      ),
-    }
-  )
-  return config
 
 
 def on_digits(config: ConfigDict, training: ConfigDict) -> None:
@@ -387,3 +193,71 @@ def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:
     f"{', '.join(presets)}.",
   )
   return presets[argument]
+
+
+def require_at_least_one(config: ConfigDict, *fields: str) -> None:
+  """Refuses counts below 1.
+
+  Args:
+    config: Whole.
+    *fields: Dotted names of counts.
+
+  Raises:
+    InputError: If a field is no whole number, or below 1.
+  """
+  for field in fields:
+    value = config
+    for name in field.split("."):
+      value = value[name]
+    require(isinstance(value, int) and value >= 1, f"{field} is {value!r}; it has to be 1 or more.")
+
+
+def require_training(config: ConfigDict, *sections: str) -> None:
+  """Refuses the numbers of a training that cannot run, before anything does.
+
+  Args:
+    config: Whole.
+    *sections: Names of sections such as `training` or `pair_training` makes.
+
+  Raises:
+    InputError: If a count is below 1, or a rate or weight is negative or not finite.
+  """
+  for section in sections:
+    for name, value in config[section].items():
+      field = f"{section}.{name}"
+      if name in ("steps", "epochs", "batch_size", "hidden", "projection", "image_size"):
+        require_at_least_one(config, field)
+      elif name.endswith(("rate", "weight", "decay")) and not isinstance(value, str):
+        require(
+          math.isfinite(value) and value >= 0,
+          f"{field} is {value}; it has to be a finite number from 0 on.",
+        )
+      elif name == "temperature":
+        require(
+          math.isfinite(value) and value > 0,
+          f"{field} is {value}; it has to be a finite number above 0.",
+        )
+
+
+def require_common(config: ConfigDict) -> None:
+  """Refuses fields that no method can run with.
+
+  Raises:
+    InputError: If a count is below 1 or the type of the arithmetic is unknown.
+  """
+  require_at_least_one(
+    config, "bits", "checkpoint_every", "encode.batch_size", "features.batch_size"
+  )
+  sizes = config.features.image_sizes
+  require(
+    len(sizes) >= 1 and all(isinstance(size, int) and size >= 1 for size in sizes),
+    f"features.image_sizes is {tuple(sizes)}; give one or more sides of 1 pixel or more.",
+  )
+  require(
+    config.dtype in ("float32", "bfloat16", "float16"),
+    f"dtype is {config.dtype!r}; choose float32, bfloat16 or float16.",
+  )
+  require(
+    isinstance(config.seed, int) and config.seed >= 0,
+    f"seed is {config.seed!r}; give a whole number from 0 on.",
+  )

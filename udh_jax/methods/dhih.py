@@ -1,26 +1,36 @@
-"""DHIH: supervised and point-wise, by the highly interrelated loss; and its rivals.
+"""DHIH: supervised and point-wise, by the highly interrelated loss; and competing methods.
 
 A hash layer on any network and no n x n matrix are the paper's (its abstract); the family of losses
-is our own reading of it. Rivals are other losses of the same trainer.
+is our own reading of it. Competing methods are other losses of the same trainer.
 """
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses.margin import KINDS
-from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
-from udh_jax.runtime.stage import Stage
-from udh_jax.stages import supervised, teacher
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  features_stage,
+)
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages import supervised
+from udh_jax.stages.teacher import teacher_stage
 
-RIVALS = {
+COMPETING = {
   "softmax": "Softmax",
   "greedyhash": "GreedyHash",
   "orthohash": "OrthoHash",
   "csq": "CSQ",
 }
-MEMBERS = tuple(kind for kind in KINDS if kind not in RIVALS)
+MEMBERS = tuple(kind for kind in KINDS if kind not in COMPETING)
 # Titles by method: DHIH, whose loss is any of the family; its members; rivals.
-TITLES = {"dhih": "DHIH", **{f"dhih_{kind}": f"DHIH, {kind}" for kind in MEMBERS}, **RIVALS}
+TITLES = {"dhih": "DHIH", **{f"dhih_{kind}": f"DHIH, {kind}" for kind in MEMBERS}, **COMPETING}
 
 
 def loss_names(method: str) -> tuple[str, ...]:
@@ -28,11 +38,49 @@ def loss_names(method: str) -> tuple[str, ...]:
   return MEMBERS if method == "dhih" else (method.removeprefix("dhih_"),)
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours
+# (docs/results.md), those of competing methods as in their authors' code.
+_LOSSES = {
+  "scale": {"scale": 2.0},
+  "l_softmax": {"margin": 2, "annealing_rate": 5.0, "annealing_least": 1.0},
+  "a_softmax": {"margin": 4},
+  "cosface": {"scale": 16.0, "margin": 0.2},
+  "arcface": {"scale": 16.0, "margin": 0.2},
+  "softmax": {},
+  "greedyhash": {},
+  "orthohash": {"margin": 0.3, "quantisation_weight": 0.0},
+  "csq": {"quantisation_weight": 1e-4},
+}
+DHIH_LOSS = "l_softmax"  # of the method "dhih": the best of its family on validation images
+
+
+def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
+  """All fields of DHIH, or of a competing method, with their usual values.
 
   Args:
-    config: See ``configs/dhih.py``.
+    data: Name of the data set.
+    method: One of `TITLES`; it decides the loss.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
+  """
+  config = defaults.on_images(method, data, data_fields)
+  name = DHIH_LOSS if method == "dhih" else method.removeprefix("dhih_")
+  # scale and margin: s and m of `udh_jax.losses.margin`; annealing_*: of its `annealing_weight`.
+  config.loss = {
+    "name": name,
+    "scale": 1.0,
+    "margin": 0,
+    "annealing_start": 1000.0,
+    "annealing_rate": 0.12,
+    "annealing_least": 5.0,
+    "quantisation_weight": 0.1,
+  } | _LOSSES[name]
+  config.supervised = defaults.training(steps=500)
+  config.score.at = 0
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method ``config.method`` with its configuration; see ``configs/dhih.py``.
 
   Raises:
     InputError: If the loss is not the method's.
@@ -43,17 +91,17 @@ def stages(config: ConfigDict) -> list[Stage]:
     f"loss.name is {config.loss.name!r}, but method {config.method!r} has {' or '.join(names)}; "
     "choose the preset of the other method.",
   )
-  bits = f"{config.bits}bits"
-  return [
-    teacher.stage(config),
-    Stage(
-      f"supervised_{bits}",
-      supervised.supervised,
-      supervised.FIELDS,
-      {"teacher": "teacher"},
-      reads_labels=True,
+  defaults.require_training(config, "pretrain", "supervised")
+  title, network = TITLES[config.method], f"supervised_{config.bits}bits"
+  return Plan(
+    title,
+    (
+      teacher_stage(config),
+      supervised.STAGE.named(network, teacher="teacher"),
+      encode_stage(config, network),
+      features_stage(config, 1, "teacher"),
+      baselines_stage(config),
     ),
-    encode_stage(config, f"supervised_{bits}"),
-    features_stage(config, 1, "teacher"),
-    baselines_stage(config),
-  ]
+    network,
+    (codes_of(config, title), *baselines_of(config)),
+  )

@@ -1,22 +1,52 @@
 """DJSRH: image-text hashing without labels that rebuilds joint semantics; DUDCH's teacher."""
 
-import functools
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.steps import features_stage
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import backbone_stages, encode_pairs_stage, pair_codes_of
+from udh_jax.runtime.plan import Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import djsrh, encode_pairs, teacher
+from udh_jax.stages import djsrh
 
 
-def backbone_stages(config: ConfigDict) -> tuple[list[Stage], dict[str, str]]:
-  """What image networks on pictures begin with, and its stages by role; nothing for features."""
-  if not config.teacher.weights:
-    return [], {}
-  return [teacher.stage(config), features_stage(config, 1, "teacher")], {
-    "backbone": "teacher",
-    "features": "features_1",
-  }
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of DJSRH with the authors' values (methods.md section 2).
+
+  Args:
+    data: Name of the data set, one of pairs.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
+  """
+  config = defaults.on_pairs("djsrh", data, data_fields)
+  config.djsrh = djsrh_section(data)
+  return config
+
+
+# beta and within_weight are the authors', and their epochs and eta for pictures; epochs, eta, rates
+# and their decay for features were chosen on validation pairs of Wikipedia.
+_ON_FEATURES = {
+  "beta": 0.3,
+  "eta": 0.2,
+  "within_weight": 0.3,
+  "epochs": 120,
+  "decay": "cosine",
+  "image_learning_rate": 0.03,
+  "text_learning_rate": 0.03,
+}
+_DJSRH = {
+  "wikipedia": _ON_FEATURES,
+  "features": _ON_FEATURES,
+  "mirflickr25k": {"beta": 0.9, "within_weight": 0.1, "epochs": 80},
+  "nus_wide": {"beta": 0.6, "within_weight": 0.1, "epochs": 80},
+}
+
+
+def djsrh_section(data: str) -> dict[str, Any]:
+  """The fields of DJSRH's training on a data set, also where it is a teacher."""
+  """The fields of DJSRH's training on a data set, also where it is a teacher."""
+  # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
+  return defaults.pair_training(**{"bits": 0, "eta": 0.4, "mu": 1.5} | _DJSRH[data])
 
 
 def teacher_bits(config: ConfigDict) -> int:
@@ -24,25 +54,17 @@ def teacher_bits(config: ConfigDict) -> int:
   return config.djsrh.bits or config.bits
 
 
-def teacher_stages(config: ConfigDict) -> tuple[list[Stage], str]:
+def djsrh_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], str]:
   """The stages up to DJSRH's networks, and the name of the last one."""
-  before, inputs = backbone_stages(config)
+  defaults.require_training(config, "djsrh")
+  before, roles = backbone_stages(config)
   bits = teacher_bits(config)
   name = f"djsrh_{bits}bits"
-  stage = Stage(name, functools.partial(djsrh.djsrh, bits=bits), djsrh.FIELDS, inputs)
-  return [*before, stage], name
+  return (*before, djsrh.STAGE.with_options(bits=bits).named(name, **roles)), name
 
 
-def encoding(name: str, networks: str) -> Stage:
-  """The stage ``name``: codes by the networks of another stage."""
-  return Stage(name, encode_pairs.encode_pairs, encode_pairs.FIELDS, {"networks": networks})
-
-
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
-
-  Args:
-    config: See ``configs/djsrh.py``.
-  """
-  before, networks = teacher_stages(config)
-  return [*before, encoding(f"encode_{config.bits}bits", networks)]
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/djsrh.py``."""
+  before, network = djsrh_stages(config)
+  stages = (*before, encode_pairs_stage(config, network))
+  return Plan("DJSRH", stages, network, (pair_codes_of(config, "DJSRH"),))

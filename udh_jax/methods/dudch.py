@@ -4,27 +4,58 @@ Teacher, symmetric similarity, asymmetric student and DCC are the paper's (its a
 similarity's formula and the student's objective are our own.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
-from udh_jax.methods.djsrh import encoding, teacher_bits, teacher_stages
-from udh_jax.runtime.stage import Stage
-from udh_jax.stages import discrete, similarity
+from udh_jax.methods import defaults
+from udh_jax.methods.djsrh import djsrh_section, djsrh_stages, teacher_bits
+from udh_jax.methods.steps import encode_pairs_stage, pair_codes_of
+from udh_jax.runtime.plan import CodeSource, Plan
+from udh_jax.stages import similarity, student
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of DUDCH with their usual values (methods.md section 8: ours).
 
   Args:
-    config: See ``configs/dudch.py``.
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
-  before, teacher = teacher_stages(config)
-  bits, longer = f"{config.bits}bits", f"{teacher_bits(config)}bits"
-  inputs = {"similarity": f"similarity_{longer}"}
-  if config.teacher.weights:
-    inputs["backbone"] = "teacher"
-  return [
-    *before,
-    Stage(f"similarity_{longer}", similarity.similarity, similarity.FIELDS, {"teacher": teacher}),
-    Stage(f"student_{bits}", discrete.discrete, discrete.FIELDS, inputs),
-    encoding(f"encode_{bits}", f"student_{bits}"),
-  ]
+  config = defaults.on_pairs("dudch", data, data_fields)
+  config.djsrh = djsrh_section(data)
+  config.similarity = {"image_share": 0.5, "cross_share": 0.5}
+  # In each of `rounds`: draw `sampled_pairs`, pass over them `epochs` times, then `sweeps` of DCC.
+  config.student = defaults.pair_training(
+    rounds=30, sampled_pairs=2000, epochs=1, sweeps=3, quantisation_weight=0.06, discrete="dcc"
+  )
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/dudch.py``."""
+  student.require_discrete(config.student)
+  defaults.require_training(config, "student")
+  before, teacher = djsrh_stages(config)
+  bits, longer = config.bits, teacher_bits(config)
+  rebuilt, network = f"similarity_{longer}bits", f"student_{bits}bits"
+  backbone = {"backbone": "teacher"} if config.teacher.weights else {}
+  own = pair_codes_of(config, "DUDCH")
+  learned = dict.fromkeys(("image", "text"), (network, "learned_codes"))
+  relaxed = {side: (rebuilt, f"{side}s") for side in ("image", "text")}
+  length = "" if longer == bits else f", {longer} bits"
+  return Plan(
+    "DUDCH",
+    (
+      *before,
+      similarity.STAGE.named(rebuilt, teacher=teacher),
+      student.STAGE.named(network, similarity=rebuilt, **backbone),
+      encode_pairs_stage(config, network),
+    ),
+    network,
+    (
+      own,
+      CodeSource("DUDCH, learned codes in the database", own.query, learned),
+      CodeSource(f"DJSRH, its teacher{length}", relaxed),
+    ),
+  )

@@ -1,24 +1,38 @@
-"""Contrast between images and texts: the learned rival of DUDCH and DJSRH on the same networks."""
+"""Contrast between images and texts: a learned method to compare DUDCH and DJSRH with."""
+
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.djsrh import backbone_stages, encoding
-from udh_jax.runtime.stage import Stage
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import backbone_stages, encode_pairs_stage, pair_codes_of
+from udh_jax.runtime.plan import Plan
 from udh_jax.stages import pair_contrast
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of the contrast of pairs with their usual values: ours.
 
   Args:
-    config: See ``configs/pair_contrast.py``.
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
-  before, inputs = backbone_stages(config)
-  bits = f"{config.bits}bits"
-  used = {role: name for role, name in inputs.items() if role == "backbone"}
-  networks = f"pair_contrast_{bits}"
-  return [
-    *before[: len(used)],
-    Stage(networks, pair_contrast.pair_contrast, pair_contrast.FIELDS, used),
-    encoding(f"encode_{bits}", networks),
-  ]
+  config = defaults.on_pairs("pair_contrast", data, data_fields)
+  config.contrast = defaults.pair_training(
+    epochs=60, batch_size=128, temperature=0.3, quantisation_weight=0.1
+  )
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/pair_contrast.py``."""
+  defaults.require_training(config, "contrast")
+  before, roles = backbone_stages(config)
+  used = {role: name for role, name in roles.items() if role == "backbone"}
+  network = f"pair_contrast_{config.bits}bits"
+  stages = (
+    *before[: len(used)],  # features are not read
+    pair_contrast.STAGE.named(network, **used),
+    encode_pairs_stage(config, network),
+  )
+  return Plan("Pair contrast", stages, network, (pair_codes_of(config, "Pair contrast"),))

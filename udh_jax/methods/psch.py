@@ -12,76 +12,119 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.methods.ssdh import structure_stage
-from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
+from udh_jax.data.types import Dataset
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  enough_for,
+  features_stage,
+  structure_stage,
+)
 from udh_jax.models.parts import require_groups
 from udh_jax.models.registry import create_backbone
 from udh_jax.report import plots
 from udh_jax.report.page import Section
-from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage
-from udh_jax.stages import parts, psch, pseudo_labels, teacher
+from udh_jax.runtime.plan import Drawing, Plan
+from udh_jax.stages import parts, psch, pseudo_labels
 from udh_jax.stages.network import backbone_variables
+from udh_jax.stages.teacher import teacher_stage
 
 PICTURED = 6  # Images whose attention is drawn.
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of PSCH with their usual values (methods.md section 8: ours).
 
   Args:
-    config: See ``configs/psch.py``.
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
+  """
+  config = defaults.on_images("psch", data, data_fields)
+  config.update(
+    {
+      # Images within this quantile of the distances to the own centroid are confident.
+      "cluster": {
+        "num_clusters": 30,
+        "num_restarts": 5,
+        "max_iterations": 100,
+        "threshold_quantile": 0.8,
+      },
+      "parts": {"groups": 8, "temperature": 1.0},
+      "structure": defaults.structure(),  # read where `unsure` is "structure"
+      "psch": defaults.training(
+        classification_weight=1.0,
+        quantisation_weight=0.1,
+        similarity="parts",  # within a pseudo class; or "one"
+        apart=0.0,  # the target between pseudo classes; three may well be one true class
+        unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
+        hash_start="itq",  # begins at the baseline's codes, or "random"
+      ),
+    }
+  )
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/psch.py``.
 
   Raises:
     InputError: If ``parts.groups`` does not divide the channels of the backbone, or a word of
-      ``psch`` means nothing.
+      ``psch`` is invalid.
   """
   require_groups(create_backbone(config.teacher.backbone).feature_dim, config.parts.groups)
   psch.require_choices(config.psch)
-  name = f"psch_{config.bits}bits"
-  inputs = {"teacher": "teacher", "features": "features_1", "clustering": "cluster_1"}
+  defaults.require_training(config, "pretrain", "psch")
+  defaults.require_at_least_one(config, "cluster.num_clusters")
+  network, baselines = f"psch_{config.bits}bits", baselines_stage(config)
+  inputs = {"features": "features_1", "clustering": "cluster_1", "baselines": baselines.name}
   features = features_stage(config, 1, "teacher")
   if config.psch.similarity == "parts":
-    features = Stage(features.name, parts.parts, parts.FIELDS, features.inputs)
-  before = []
+    features = parts.STAGE.named(features.name, **features.inputs)
+  structure = []
   if config.psch.unsure == "structure":
-    before.append(structure_stage())
+    structure.append(structure_stage())
     inputs["structure"] = "structure"
-  return [
-    teacher.stage(config),
-    features,
-    Stage(
-      "cluster_1", pseudo_labels.pseudo_labels, pseudo_labels.FIELDS, {"features": "features_1"}
+  return Plan(
+    "PSCH",
+    (
+      teacher_stage(config),
+      features,
+      pseudo_labels.STAGE.named("cluster_1", features="features_1"),
+      *structure,
+      baselines,
+      psch.STAGE.named(network, teacher="teacher", **inputs),
+      encode_stage(config, network),
     ),
-    *before,
-    Stage(name, psch.psch, psch.FIELDS, inputs),
-    encode_stage(config, name),
-    baselines_stage(config),
-  ]
+    network,
+    (codes_of(config, "PSCH"), *baselines_of(config)),
+    clusters=("cluster_1",),
+    drawings=(Drawing(("teacher",), draw_attention),),
+    check=enough_for(config.cluster.num_clusters),
+  )
 
 
-def pictures(
-  context: Context, config: ConfigDict, outputs: Mapping[str, Any], workdir: pathlib.Path
+def draw_attention(
+  dataset: Dataset, config: ConfigDict, outputs: Mapping[str, Any], workdir: pathlib.Path
 ) -> list[Section]:
   """Draws where the frozen network looks, group by group, on a few queries.
 
-  Process 0 calls it; nothing travels.
-
   Args:
-    context: The images.
+    dataset: The images.
     config: The run's configuration.
-    outputs: Of the run's stages; ``teacher`` is read.
+    outputs: Of the stage ``teacher``; NumPy arrays.
     workdir: Where ``attention.png`` goes.
 
   Returns:
     A section of the report, with the picture.
   """
-  dataset, network = context.dataset, outputs["teacher"]
+  network = outputs["teacher"]
   queries = dataset.splits.query if len(dataset.splits.query) else dataset.splits.database
   rows = queries[np.linspace(0, len(queries) - 1, min(PICTURED, len(queries))).astype(int)]
   images = np.stack([dataset.images[int(row)] for row in rows])
-  variables = jax.tree.map(mesh_lib.to_host, backbone_variables(network))
-  _, attention = jax.jit(parts.part_maps(network, config))(variables, images)
+  _, attention = jax.jit(parts.part_maps(network, config))(backbone_variables(network), images)
   path = workdir / "attention.png"
   plots.attention_maps(
     path,

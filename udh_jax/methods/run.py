@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 from ml_collections import ConfigDict
@@ -9,61 +10,63 @@ from ml_collections import ConfigDict
 from udh_jax.data.protocol import write_manifest
 from udh_jax.data.registry import load_dataset
 from udh_jax.errors import require
+from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
-from udh_jax.methods.registry import method
+from udh_jax.methods.registry import make_plan
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
+from udh_jax.runtime.plan import Plan
 from udh_jax.runtime.runner import Runner, prepare_workdir
 from udh_jax.runtime.stage import Context
 
 
-def _context(config: ConfigDict) -> Context:
-  """Finds the devices and the images."""
+def _context(config: ConfigDict, plan: Plan, devices: Sequence[jax.Device] | None) -> Context:
+  """Finds the devices and the images, and refuses images that the method cannot learn from."""
 
   def progress(done, total):
     say(f"[data] {done:,}/{total:,} images read")
 
-  context = Context(mesh_lib.make_mesh(), load_dataset(config.data, progress=progress))
+  mesh = mesh_lib.make_mesh(devices)
+  context = Context(mesh, load_dataset(config.data, progress=progress))
   device = context.mesh.devices.flat[0]
   hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
   say(f"[data] {context.dataset.protocol}")
+  plan.check(context.dataset)
   return context
 
 
-def train(config: ConfigDict, workdir: str | pathlib.Path) -> dict[str, float]:
+def train(
+  config: ConfigDict,
+  workdir: str | pathlib.Path,
+  *,
+  devices: Sequence[jax.Device] | None = None,
+) -> dict[str, float]:
   """Runs, or takes up, all stages of ``config`` in ``workdir`` and scores the codes.
 
   Args:
     config: From a file in ``configs/``.
     workdir: Holds checkpoints, metrics, events and pictures; made if missing.
+    devices: That the images are split over; None takes all of all processes.
 
   Returns:
     mAP by method; empty where the images have no labels.
 
   Raises:
-    InputError: If the configuration or the data have no sense, the work directory belongs to
+    InputError: If the configuration or the data are invalid, the work directory belongs to
       another configuration or cannot be written to.
     TrainingError: If a loss turns non-finite.
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  chosen, stages = method(config)
+  plan = make_plan(config)
   prepare_workdir(workdir)
-  context = _context(config)
-  if "cluster" in config:
-    available, wanted = len(context.dataset.splits.train), config.cluster.num_clusters
-    require(
-      available >= wanted,
-      f"cluster.num_clusters is {wanted}, but there are {available} training images; lower it or "
-      "give more images.",
-    )
-  runner = Runner(context, config, workdir)
-  outputs = runner.run(stages)
+  context = _context(config, plan, devices)
+  outputs = Runner(context, config, workdir).run(plan.stages)
   if mesh_lib.is_main():
     write_json(workdir / "config.json", config.to_dict())
     write_manifest(context.dataset, workdir / "splits.json")
-  scores = chosen.evaluate(context, config, chosen.title, stages, outputs, workdir)
+  scores = evaluate(context, config, plan, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
 
@@ -102,7 +105,7 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
   """
   workdir = pathlib.Path(workdir)
   config = stored_config(workdir) if config is None else config
-  context = _context(config)
-  chosen, stages = method(config)
-  outputs = Runner(context, config, workdir).run(stages, restore_only=True)
-  return chosen.evaluate(context, config, chosen.title, stages, outputs, workdir)
+  plan = make_plan(config)
+  context = _context(config, plan, None)
+  outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
+  return evaluate(context, config, plan, outputs, workdir)

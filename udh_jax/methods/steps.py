@@ -1,30 +1,92 @@
-"""Stages that the methods on images have in common."""
+"""Stages and rows of tables that several methods have in common."""
 
 import functools
 
 from ml_collections import ConfigDict
 
+from udh_jax.data.types import Dataset
+from udh_jax.errors import require
+from udh_jax.runtime.plan import CodeSource
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import baselines as baselines
-from udh_jax.stages import encode, features
+from udh_jax.stages import baselines, encode, features, structure
+from udh_jax.stages.teacher import teacher_stage
+
+BASELINE_TITLES = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
 
 
 def features_stage(config: ConfigDict, number: int, teacher: str) -> Stage:
   """Features of round ``number``, counted from 1, by the network of the stage ``teacher``."""
   sizes = config.features.image_sizes
-  build = functools.partial(features.features, image_size=sizes[min(number, len(sizes)) - 1])
-  return Stage(f"features_{number}", build, features.FIELDS, {"teacher": teacher})
+  stage = features.STAGE.with_options(image_size=sizes[min(number, len(sizes)) - 1])
+  return stage.named(f"features_{number}", teacher=teacher)
 
 
-def encode_stage(config: ConfigDict, student: str) -> Stage:
-  """Codes by the hash network of the stage ``student``."""
-  return Stage(f"encode_{config.bits}bits", encode.encode, encode.FIELDS, {"student": student})
+def structure_stage() -> Stage:
+  """The spread of the features' distances."""
+  return structure.STAGE.named("structure", features="features_1")
+
+
+def encode_stage(config: ConfigDict, network: str) -> Stage:
+  """Codes of images by the hash network of the stage ``network``."""
+  return encode.IMAGES.named(f"encode_{config.bits}bits", network=network)
+
+
+def encode_pairs_stage(config: ConfigDict, network: str) -> Stage:
+  """Codes of pairs by the networks of the stage ``network``."""
+  return encode.PAIRS.named(f"encode_{config.bits}bits", network=network)
 
 
 def baselines_stage(
   config: ConfigDict, name: str = "baselines", source: str = "features_1"
 ) -> Stage:
   """Codes of the baselines, made of the features of the stage ``source``."""
-  return Stage(
-    f"{name}_{config.bits}bits", baselines.baselines, baselines.FIELDS, {"features": source}
+  return baselines.STAGE.named(f"{name}_{config.bits}bits", features=source)
+
+
+def backbone_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], dict[str, str]]:
+  """What image networks on pictures begin with, and its stages by role; nothing for features."""
+  if not config.teacher.weights:
+    return (), {}
+  roles = {"backbone": "teacher", "features": "features_1"}
+  return (teacher_stage(config), features_stage(config, 1, "teacher")), roles
+
+
+def codes_of(config: ConfigDict, title: str) -> CodeSource:
+  """Codes of images by the method itself."""
+  return CodeSource(title, {"image": (f"encode_{config.bits}bits", "codes")})
+
+
+def pair_codes_of(config: ConfigDict, title: str) -> CodeSource:
+  """Codes of pairs by the method itself."""
+  stage = f"encode_{config.bits}bits"
+  return CodeSource(title, {side: (stage, f"{side}_codes") for side in ("image", "text")})
+
+
+def baselines_of(
+  config: ConfigDict, name: str = "baselines", words: str = ""
+) -> tuple[CodeSource, ...]:
+  """Codes of the baselines, the strongest first.
+
+  Args:
+    config: ``bits`` is read.
+    name: As of `baselines_stage`.
+    words: What is added to their titles.
+  """
+  stage = f"{name}_{config.bits}bits"
+  return tuple(
+    CodeSource(title + words, {"image": (stage, key)}) for key, title in BASELINE_TITLES.items()
+  )
+
+
+def enough_for(num_clusters: int):
+  """A check that there are as many training images as clusters."""
+  return functools.partial(_require_images, num_clusters=num_clusters)
+
+
+def _require_images(dataset: Dataset, *, num_clusters: int) -> None:
+  available = len(dataset.splits.train)
+  require(
+    available >= num_clusters,
+    f"cluster.num_clusters is {num_clusters}, but there are {available} training images; lower it "
+    "or give more images.",
   )

@@ -4,52 +4,96 @@ The stages and their order are the paper's (its abstract); that features, cluste
 fine-tuning are repeated in rounds is our own choice, after SeLa.
 """
 
-import functools
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from udh_jax.methods.steps import baselines_stage, encode_stage, features_stage
-from udh_jax.runtime.stage import Stage
-from udh_jax.stages import cluster, distill, finetune, soft_labels, teacher
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  enough_for,
+  features_stage,
+)
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages import cluster, distill, finetune, soft_labels
+from udh_jax.stages.teacher import teacher_stage
 
 
-def stages(config: ConfigDict) -> list[Stage]:
-  """The stages of a run, in order.
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
 
   Args:
-    config: See ``configs/udh_ecc.py``.
-
-  Returns:
-    Stages; those that depend on the code length carry it in their names, so that one work directory
-    can hold several lengths on the same teacher.
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
-  plan = [teacher.stage(config)]
-  current = "teacher"
-  for number in range(1, config.rounds + 1):
-    plan += [
-      features_stage(config, number, current),
-      Stage(
-        f"cluster_{number}", cluster.cluster, cluster.FIELDS, {"features": f"features_{number}"}
+  config = defaults.on_images("udh_ecc", data, data_fields)
+  config.update(
+    {
+      # features -> cluster -> finetune, so many times, each from the teacher of the one before.
+      "rounds": 2,
+      # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
+      "cluster": {
+        "num_clusters": 10,
+        "num_clusterings": 1,  # from other starts; the teacher learns one head for each
+        "num_restarts": 10,
+        "max_iterations": 50,
+        "min_size": 0,
+        "max_size": 0,
+      },
+      "finetune": defaults.training(label_smoothing=0.1),
+      "soft_labels": {"temperature": 2.0, "batch_size": 64},
+      "distill": defaults.training(
+        quantisation_weight=0.1,
+        balance_weight=0.1,
+        confidence_power=1.0,  # 0 trusts all soft labels alike
       ),
-      Stage(
-        f"finetune_{number}",
-        functools.partial(finetune.finetune, seed_offset=number),
-        finetune.FIELDS,
-        {"teacher": current, "clustering": f"cluster_{number}"},
+    }
+  )
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/udh_ecc.py``.
+
+  Stages that depend on the code length carry it in their names, so that one work directory can hold
+  several lengths on the same teacher.
+  """
+  defaults.require_training(config, "pretrain", "finetune", "distill")
+  defaults.require_at_least_one(
+    config, "rounds", "cluster.num_clusters", "cluster.num_clusterings", "soft_labels.batch_size"
+  )
+  rounds = []
+  teacher = "teacher"
+  for number in range(1, config.rounds + 1):
+    rounds += [
+      features_stage(config, number, teacher),
+      cluster.STAGE.named(f"cluster_{number}", features=f"features_{number}"),
+      finetune.STAGE.with_options(seed_offset=number).named(
+        f"finetune_{number}", teacher=teacher, clustering=f"cluster_{number}"
       ),
     ]
-    current = f"finetune_{number}"
-  bits = f"{config.bits}bits"
-  return [
-    *plan,
-    Stage("soft_labels", soft_labels.soft_labels, soft_labels.FIELDS, {"teacher": current}),
-    Stage(
-      f"distill_{bits}",
-      distill.distill,
-      distill.FIELDS,
-      {"teacher": current, "soft_labels": "soft_labels"},
+    teacher = f"finetune_{number}"
+  network, tuned = f"distill_{config.bits}bits", f"tuned_baselines_{config.bits}bits"
+  return Plan(
+    "UDH-ECC",
+    (
+      teacher_stage(config),
+      *rounds,
+      soft_labels.STAGE.named("soft_labels", teacher=teacher),
+      baselines_stage(config, "tuned_baselines", "soft_labels"),
+      distill.STAGE.named(network, teacher=teacher, soft_labels="soft_labels", baselines=tuned),
+      encode_stage(config, network),
+      baselines_stage(config),
     ),
-    encode_stage(config, f"distill_{bits}"),
-    baselines_stage(config),
-    baselines_stage(config, "tuned_baselines", "soft_labels"),
-  ]
+    network,
+    (
+      codes_of(config, "UDH-ECC"),
+      *baselines_of(config, "tuned_baselines", ", fine-tuned teacher"),
+      *baselines_of(config),
+    ),
+    clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    check=enough_for(config.cluster.num_clusters),
+  )

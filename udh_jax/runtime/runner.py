@@ -69,11 +69,19 @@ class Runner:
       data += f", texts {dataset.texts.shape} {dataset.texts_digest[:12]}"
     if stage.reads_labels:
       data += f", training labels {dataset.training_labels_digest[:12]}"
+    fields = flatten(select(self._config, stage.fields))
     return {
-      "fields": flatten(select(self._config, stage.fields)),
+      "version": stage.version,
+      "fields": {name: value for name, value in fields.items() if name not in stage.free},
+      "free": {name: value for name, value in fields.items() if name in stage.free},
       "data": data,
       "inputs": {role: [name, self._identities[name]] for role, name in stage.inputs.items()},
     }
+
+  def _identity(self, record: dict[str, Any]) -> str:
+    """Equal for records of equal outputs."""
+    deciding = {key: value for key, value in record.items() if key != "free"}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
   def _check(self, stage: Stage, record: dict[str, Any]) -> None:
     """Refuses a folder that another configuration made.
@@ -91,7 +99,14 @@ class Runner:
       f"Give another --workdir, go back to the old value, or delete {folder} (and the stages "
       "after it) to make it anew."
     )
-    old, new = made["fields"], found["fields"]
+    if made.get("version", 1) != found["version"]:
+      raise InputError(
+        f"Stage {stage.name} in {folder} was made by version {made.get('version', 1)} of its "
+        f"formula, this is version {found['version']}, which gives other results. Give another "
+        f"--workdir, or delete {folder} (and the stages after it) to make it anew."
+      )
+    old = {name: value for name, value in made["fields"].items() if name not in stage.free}
+    new = found["fields"]
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     if differing:
       changes = ", ".join(f"{k}={old.get(k)!r} (now {new.get(k)!r})" for k in differing)
@@ -128,9 +143,7 @@ class Runner:
     outputs = _Outputs(self)
     for position, stage in enumerate(stages):
       record = self._record(stage)
-      self._identities[stage.name] = hashlib.sha256(
-        json.dumps(record, sort_keys=True).encode()
-      ).hexdigest()[:16]
+      self._identities[stage.name] = self._identity(record)
       self._check(stage, record)
       folder = self._folder(stage)
       log = StageLog(stage.name, position + 1, len(stages), self._events)
@@ -148,9 +161,7 @@ class Runner:
           "--workdir first."
         )
       if mesh_lib.is_main():
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "stage.json").exists():
-          write_json(folder / "stage.json", record)
+        self._begin(folder, record)
       mesh_lib.barrier(f"begin {stage.name}")
       inputs = {role: outputs[name] for role, name in stage.inputs.items()}
       context = self._context
@@ -164,6 +175,17 @@ class Runner:
       log.finished()
       outputs.keep(stage, result, stages[position + 1 :])
     return outputs
+
+  def _begin(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
+    """Notes what a stage is made from, in process 0."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "stage.json"
+    if path.exists():
+      if read_json(path).get("free") == json.loads(json.dumps(record["free"])):
+        return
+      # Half of a pass with other batches cannot be taken up: its position counts batches.
+      shutil.rmtree(folder / "progress", ignore_errors=True)
+    write_json(path, record)
 
   def _execute(self, stage: Stage, work: Work, log: StageLog) -> dict[str, Any]:
     """Takes a stage's work from its last save to its end."""

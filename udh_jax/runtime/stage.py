@@ -1,5 +1,6 @@
 """What a stage is: a pure function from configuration and inputs to work that can be stopped."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -53,10 +54,15 @@ class Work(NamedTuple):
 class Stage(NamedTuple):
   """One step of a method, connected to the others by checkpoints.
 
+  A module of `udh_jax.stages` has one as ``STAGE``; a method names it and says what it receives.
+
   Attributes:
     name: Its folder in the work directory, and what is shown while it runs.
     build: ``(context, config, inputs) -> Work``. Pure. ``config`` holds ``fields`` and no more.
     fields: Configuration fields that the stage reads, dotted; a section stands for all in it.
+    free: Those of them that decide no result, such as how many images are encoded at once.
+    version: Of its formula. Raise it when the same fields and inputs give other outputs than
+      before, so that results of older code are not taken for those of the new.
     inputs: By role, the name of the earlier stage whose outputs the stage receives.
     reads_labels: Whether the stage learns from labels of the training images; all others are given
       a data set without labels.
@@ -65,5 +71,15 @@ class Stage(NamedTuple):
   name: str
   build: Callable[[Context, ConfigDict, Mapping[str, Any]], Work]
   fields: tuple[str, ...]
+  free: tuple[str, ...] = ()
+  version: int = 1
   inputs: Mapping[str, str] = {}
   reads_labels: bool = False
+
+  def named(self, name: str, **inputs: str) -> "Stage":
+    """This stage under a name, with the stages that it receives outputs of, by role."""
+    return self._replace(name=name, inputs=inputs)
+
+  def with_options(self, **options: Any) -> "Stage":
+    """This stage with keyword arguments of ``build`` that are not configuration fields."""
+    return self._replace(build=functools.partial(self.build, **options))

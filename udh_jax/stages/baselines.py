@@ -7,11 +7,11 @@ from jax.sharding import PartitionSpec
 
 from udh_jax.coding import baselines as baselines_lib
 from udh_jax.coding.binary import pack_codes
+from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.map_rows import train_weights
 
-FIELDS = ("bits", "seed")
 BASELINES = {
   "lsh": baselines_lib.lsh,
   "pca_rotation": baselines_lib.pca_rotation,
@@ -41,11 +41,26 @@ def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
   return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
 
 
+def fitted_itq(outputs) -> baselines_lib.LinearHash:
+  """ITQ's hash function in the outputs of `baselines`.
+
+  Raises:
+    InputError: If there is none, as the features have fewer numbers than the codes have bits.
+  """
+  require(
+    "itq_function" in outputs,
+    "The hash layer cannot start at ITQ's codes: the network has fewer features than there are "
+    "bits; ask for fewer bits, or set hash_start to 'random'.",
+  )
+  return baselines_lib.LinearHash(**outputs["itq_function"])
+
+
 def baselines(context: Context, config, inputs) -> Work:
   """Codes of every image by each baseline, fitted on the training rows.
 
-  Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``. A baseline that cannot
-  make so many bits of these features is left out.
+  Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``, and ``itq_function``, the
+  fields of ITQ's `LinearHash`. A baseline that cannot make so many bits of these features is left
+  out.
   """
   features = centred_features(inputs["features"])
   names = tuple(name for name in BASELINES if name == "lsh" or config.bits <= features.shape[1])
@@ -53,9 +68,13 @@ def baselines(context: Context, config, inputs) -> Work:
 
   def finish(state):
     del state
-    return {
-      name: encode(fit(context, name, features, config.bits, config.seed), features)
-      for name in names
-    }
+    fitted = {name: fit(context, name, features, config.bits, config.seed) for name in names}
+    codes = {name: encode(function, features) for name, function in fitted.items()}
+    if "itq" in fitted:
+      codes["itq_function"] = fitted["itq"]._asdict()
+    return codes
 
   return Work(finish=finish, row_outputs=names)
+
+
+STAGE = Stage("baselines", baselines, ("bits", "seed"))

@@ -8,10 +8,8 @@ from jax.sharding import PartitionSpec
 
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.map_rows import train_weights
-
-FIELDS = ("cluster", "seed")
 
 
 def cluster(context: Context, config, inputs) -> Work:
@@ -57,3 +55,6 @@ def cluster(context: Context, config, inputs) -> Work:
     return stack([mapped(inputs["features"]["features"], weights, key) for key in keys])
 
   return Work(finish=finish, row_outputs=("labels",))
+
+
+STAGE = Stage("cluster", cluster, ("cluster", "seed"))

@@ -2,13 +2,10 @@
 
 import jax
 
-from udh_jax.data.augmentation import augment
 from udh_jax.losses.contrastive import bernoulli_divergence, nt_xent, straight_through_sign
-from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import new_hash_network, preprocess
-from udh_jax.stages.training import train_network
-
-FIELDS = ("contrast", "student.image_size", "bits", "seed", "dtype")
+from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.stages.hash_network import new_hash_network
+from udh_jax.stages.training import forward_on_views, train
 
 
 def contrast(context: Context, config, inputs) -> Work:
@@ -23,18 +20,12 @@ def contrast(context: Context, config, inputs) -> Work:
     Qiu et al., CIBHash, IJCAI 2021. Our own: the backbone is trained too, starting at the teacher,
     and the hash function is one layer.
   """
-  settings, size = config.contrast, config.student.image_size
-  module, network = new_hash_network(context, config, inputs["teacher"], num_classes=0)
-  prepare = preprocess(network)
+  settings = config.contrast
+  network = new_hash_network(context, config, inputs["teacher"], num_classes=0)
+  forward = forward_on_views(network, settings, config.student.image_size)
 
   def loss(parameters, constants, batch, key):
-    first, second = (
-      module.apply(
-        {"params": parameters, **constants["fixed"]},
-        prepare(augment(k, batch["image"], batch["index"], size=size, **settings.augment)),
-      )[0]
-      for k in jax.random.split(key)
-    )
+    first, second = (forward(parameters, constants, batch, k)[0] for k in jax.random.split(key))
     weights = batch["weight"]
     contrastive = nt_xent(
       straight_through_sign(first),
@@ -46,4 +37,10 @@ def contrast(context: Context, config, inputs) -> Work:
     value = contrastive + settings.divergence_weight * divergence
     return value, {"contrastive": contrastive, "divergence": divergence}
 
-  return train_network(context, loss, network, {}, settings=settings, seed=config.seed)
+  return train(context, loss, network, {}, settings=settings, seed=config.seed)
+
+
+# Version 2: the hash layer, which starts at random, learns at the rate of fresh layers.
+STAGE = Stage(
+  "contrast", contrast, ("contrast", "student.image_size", "bits", "seed", "dtype"), version=2
+)

@@ -2,16 +2,9 @@
 
 import jax.numpy as jnp
 
-from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, sharpness
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
-
-FIELDS = ("djsrh", "seed", "dtype")
-
-
-def last_alpha(epochs: int) -> float:
-  """Sharpness of tanh(alpha h) in the last epoch: alpha = sqrt(epoch + 1), epochs from 0."""
-  return epochs**0.5
 
 
 def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
@@ -29,14 +22,14 @@ def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
     given are scaled (see `PairNetwork`); the affinity reads them as they are.
   """
   settings = config.djsrh
-  module, network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
-  forward = training_outputs(module, network, settings)
+  network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
+  forward = training_outputs(network, settings)
   num_train = len(context.dataset.splits.train)
 
   def loss(parameters, constants, batch, key):
-    outputs = forward(parameters, constants["fixed"], batch, key)
+    outputs = forward(parameters, constants, batch, key)
     epoch = batch["step"] * settings.batch_size // num_train
-    images, texts = (jnp.tanh(jnp.sqrt(epoch + 1.0) * h) for h in outputs)
+    images, texts = (jnp.tanh(sharpness(epoch) * h) for h in outputs)
     weights = batch["weight"]
     target = joint_semantics(
       _frozen_features(constants["frozen"], batch),
@@ -60,3 +53,7 @@ def _frozen_features(frozen, batch):
     return batch["image"]
   rows = batch["index"]
   return frozen["features"][rows] * frozen["length"][rows, None] + frozen["centre"]
+
+
+# Give it ``bits`` by `Stage.with_options`.
+STAGE = Stage("djsrh", djsrh, ("djsrh", "seed", "dtype"))

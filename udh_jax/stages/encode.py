@@ -1,17 +1,16 @@
-"""Images in, packed codes out."""
+"""Images, or pairs of images and texts, in; packed codes out."""
 
 from udh_jax.encoders.image import codes_of
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.encoders.pair import image_codes_of, text_codes_of
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import backbone_variables, facts
 
-FIELDS = ("encode", "features.image_sizes", "bits", "dtype")
 
-
-def description(student, config) -> dict:
-  """What `udh_jax.encoders.image.codes_of` has to know of a student."""
-  about = facts(student)
+def hash_description(network, config) -> dict:
+  """What `udh_jax.encoders.image.codes_of` has to know of a hash network."""
+  about = facts(network)
   return {
     **{name: about[name] for name in ("backbone", "padding", "mean", "std")},
     "dtype": config.dtype,
@@ -20,23 +19,61 @@ def description(student, config) -> dict:
   }
 
 
-def hash_variables(student) -> dict:
-  """The variables of a student that make its codes."""
+def hash_variables(network) -> dict:
+  """The variables of a hash network that make its codes."""
   return {
-    "backbone": backbone_variables(student),
-    "hash": student["variables"]["params"]["hash"],
+    "backbone": backbone_variables(network),
+    "hash": network["variables"]["params"]["hash"],
   }
 
 
-def encode(context: Context, config, inputs) -> Work:
+def encode_images(context: Context, config, inputs) -> Work:
   """Codes of every image. Output ``codes``: packed, uint8 ``[rows, ceil(bits / 8)]``."""
-  student = inputs["student"]
-  about = description(student, config)
+  network = inputs["network"]
+  about = hash_description(network, config)
   return map_rows(
     context,
     lambda variables, batch: {"codes": codes_of(variables, batch["image"], about)},
-    hash_variables(student),
+    hash_variables(network),
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,
     row_outputs=("codes",),
   )
+
+
+IMAGES = Stage(
+  "encode",
+  encode_images,
+  ("encode", "features.image_sizes", "bits", "dtype"),
+  free=("encode.batch_size",),
+)
+
+
+def pair_description(network, config) -> dict:
+  """What `udh_jax.encoders.pair` has to know of a pair network."""
+  return {**facts(network), "dtype": config.dtype, "image_size": reading_size(config)}
+
+
+def encode_pairs(context: Context, config, inputs) -> Work:
+  """Codes of every pair by the image and by the text network.
+
+  Outputs: ``image_codes`` and ``text_codes``: sign(h), packed, uint8 ``[rows, ceil(bits / 8)]``.
+  """
+  network = inputs["network"]
+  about = pair_description(network, config)
+  return map_rows(
+    context,
+    lambda variables, batch: {
+      "image_codes": image_codes_of(variables, batch["image"], about),
+      "text_codes": text_codes_of(variables, batch["text"], about),
+    },
+    network["variables"],
+    batch_size=config.encode.batch_size,
+    finish=lambda rows: rows,
+    row_outputs=("image_codes", "text_codes"),
+  )
+
+
+PAIRS = Stage(
+  "encode", encode_pairs, ("encode", "features.image_sizes", "dtype"), free=("encode.batch_size",)
+)

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.sharding import psum
 from udh_jax.stages.map_rows import map_rows, train_weights
 from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
-
-FIELDS = ("features", "dtype")
 
 
 def reading_size(config) -> int:
@@ -45,7 +44,7 @@ def centre_and_normalise(features, weights, *, axis_name=None):
     Our own choice; the paper's abstract is silent on preprocessing.
   """
 
-  total, count = psum((weights @ features, weights.sum()), axis_name)
+  total, count = psum((matmul(weights, features), weights.sum()), axis_name)
   centre = total / count
   centred = features - centre
   lengths = jnp.linalg.norm(centred, axis=1)
@@ -107,3 +106,7 @@ def features(
     finish=finish,
     row_outputs=(*functions, "length"),
   )
+
+
+# Give it ``image_size`` by `Stage.with_options`.
+STAGE = Stage("features", features, ("features", "dtype"), free=("features.batch_size",))

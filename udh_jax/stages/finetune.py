@@ -2,15 +2,12 @@
 
 import jax.numpy as jnp
 
-from udh_jax.data.augmentation import augment
 from udh_jax.losses.classification import smoothed_cross_entropy
 from udh_jax.models.heads import Classifier
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages import clusterings
-from udh_jax.stages.network import backbone_of, facts, new_network, preprocess, start_at
-from udh_jax.stages.training import train_network
-
-FIELDS = ("finetune", "teacher.image_size", *clusterings.FIELDS, "seed", "dtype")
+from udh_jax.stages.network import backbone_of, facts, new_network
+from udh_jax.stages.training import forward_on_views, train
 
 
 def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
@@ -26,12 +23,11 @@ def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
   size, seed = config.teacher.image_size, config.seed + seed_offset
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
-  start_at(network, teacher)
-  prepare = preprocess(teacher)
+  network = network.started_at(teacher)
+  forward = forward_on_views(network, settings, size)
 
   def loss(parameters, constants, batch, key):
-    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
-    logits, _ = module.apply({"params": parameters, **constants["fixed"]}, views)
+    logits, _ = forward(parameters, constants, batch, key)
     labels = constants["labels"][batch["index"]]  # [b, H]
     logits, labels = clusterings.as_rows(clusterings.heads(logits, config), labels)
     weights = clusterings.row_weights(batch["weight"], config)
@@ -42,4 +38,9 @@ def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
     return value, {"agreement": right.sum() / jnp.maximum(weights.sum(), 1.0)}
 
   constants = {"labels": inputs["clustering"]["labels"]}
-  return train_network(context, loss, network, constants, settings=settings, seed=seed)
+  return train(context, loss, network, constants, settings=settings, seed=seed)
+
+
+STAGE = Stage(
+  "finetune", finetune, ("finetune", "teacher.image_size", *clusterings.FIELDS, "seed", "dtype")
+)

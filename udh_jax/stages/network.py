@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from udh_jax.data.augmentation import normalise, resize
-from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 
@@ -60,9 +59,59 @@ def plain_view(network: Network, size: int) -> Callable[[jax.Array], jax.Array]:
   return lambda images: prepare(resize(images, size=size))
 
 
+class NewNetwork(NamedTuple):
+  """A network before training.
+
+  Attributes:
+    module: Its Flax module.
+    variables: By kind; ``params`` is what is trained. Arrays on all devices.
+    about: See `describe`, on all devices.
+    fresh: Names of the top-level parts of ``params`` that hold random values. They learn at the
+      rate of fresh layers; the others were given values of use.
+  """
+
+  module: nn.Module
+  variables: Mapping[str, Any]
+  about: jax.Array
+  fresh: frozenset[str]
+
+  @property
+  def parameters(self) -> Any:
+    """What is trained."""
+    return self.variables["params"]
+
+  @property
+  def fixed(self) -> dict[str, Any]:
+    """Variables that are not trained, by kind."""
+    return {kind: tree for kind, tree in self.variables.items() if kind != "params"}
+
+  @property
+  def stored(self) -> dict[str, Any]:
+    """The network as stages hand it on."""
+    return {"variables": dict(self.variables), "about": self.about}
+
+  def with_parameters(self, parameters: Any) -> dict[str, Any]:
+    """The network as stages hand it on, with other parameters."""
+    return self._replace(variables={"params": parameters, **self.fixed}).stored
+
+  def with_parts(self, **parts: Any) -> "NewNetwork":
+    """Some top-level parts of ``params`` have these values; they are fresh no more."""
+    variables = {**self.variables, "params": {**self.parameters, **parts}}
+    return self._replace(variables=variables, fresh=self.fresh - parts.keys())
+
+  def started_at(self, teacher: Network) -> "NewNetwork":
+    """Its backbone has the variables of the teacher's."""
+    found = backbone_variables(teacher)
+    variables = {
+      kind: {**self.variables.get(kind, {}), **({"backbone": found[kind]} if kind in found else {})}
+      for kind in self.variables.keys() | found.keys()
+    }
+    return self._replace(variables=variables, fresh=self.fresh - {"backbone"})
+
+
 def new_network(
   context, module: nn.Module, about: Mapping[str, Any], *shapes: tuple[int, ...], seed: int
-) -> dict[str, Any]:
+) -> NewNetwork:
   """Random variables for ``module``, on all devices.
 
   Args:
@@ -75,37 +124,9 @@ def new_network(
   examples = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
   # Lazily: without the network's computation, which would take long to compile.
   variables = jax.jit(lambda key: module.lazy_init(key, *examples))(jax.random.key(seed))
-  return {
-    "variables": mesh_lib.replicate(context.mesh, variables),
-    "about": mesh_lib.replicate(context.mesh, describe(about)),
-  }
-
-
-def new_hash_network(
-  context, config, teacher: Network, *, num_classes: int, **about: Any
-) -> tuple[HashNetwork, dict[str, Any]]:
-  """A hash network whose backbone starts at the teacher's; the rest is random.
-
-  Args:
-    context: Devices.
-    config: ``bits``, ``dtype``, ``seed`` and ``student.image_size`` are read.
-    teacher: A network.
-    num_classes: Of the classifier; 0 leaves it out.
-    **about: What is not as of the teacher, see `describe`.
-
-  Returns:
-    The module, and the network.
-  """
-  size = config.student.image_size
-  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes)
-  network = new_network(
-    context, module, facts(teacher) | about, (1, size, size, 3), seed=config.seed
+  return NewNetwork(
+    module,
+    mesh_lib.replicate(context.mesh, variables),
+    mesh_lib.replicate(context.mesh, describe(about)),
+    frozenset(variables["params"]),
   )
-  start_at(network, teacher)
-  return module, network
-
-
-def start_at(network: Network, teacher: Network) -> None:
-  """Gives a new network's backbone the variables of the teacher's."""
-  for kind, tree in backbone_variables(teacher).items():
-    network["variables"].setdefault(kind, {})["backbone"] = tree

@@ -4,10 +4,8 @@ import jax.numpy as jnp
 
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.contrastive import nt_xent
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
-
-FIELDS = ("contrast", "bits", "seed", "dtype")
 
 
 def pair_contrast(context: Context, config, inputs) -> Work:
@@ -25,13 +23,11 @@ def pair_contrast(context: Context, config, inputs) -> Work:
     batch gives the other pairs (they keep a memory bank and add a ranking loss).
   """
   settings = config.contrast
-  module, network = new_pair_network(
-    context, config, settings, inputs.get("backbone"), bits=config.bits
-  )
-  forward = training_outputs(module, network, settings)
+  network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=config.bits)
+  forward = training_outputs(network, settings)
 
   def loss(parameters, constants, batch, key):
-    outputs = forward(parameters, constants["fixed"], batch, key)
+    outputs = forward(parameters, constants, batch, key)
     images, texts = (jnp.tanh(h) for h in outputs)
     weights = batch["weight"]
     contrastive = nt_xent(images, texts, temperature=settings.temperature, weights=weights)
@@ -40,3 +36,6 @@ def pair_contrast(context: Context, config, inputs) -> Work:
     return value, {"contrastive": contrastive, "quantisation": quantisation}
 
   return train_pairs(context, loss, network, {}, settings=settings, seed=config.seed)
+
+
+STAGE = Stage("pair_contrast", pair_contrast, ("contrast", "bits", "seed", "dtype"))

@@ -1,7 +1,6 @@
 """The image and the text network of a cross-modal method, and how a batch reaches them."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,21 +8,12 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from udh_jax.data.augmentation import augment
 from udh_jax.encoders.pair import LAYER_FIELDS, pair_module
 from udh_jax.errors import require
-from udh_jax.models.heads import PairNetwork
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import (
-  Network,
-  facts,
-  new_network,
-  plain_view,
-  preprocess,
-  start_at,
-)
-from udh_jax.stages.training import Loss, train_network
+from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view
+from udh_jax.stages.training import Loss, augmented_views, train
 
 _BLOCK = 4096  # rows whose moments are computed at once
 # What is known of images that come as features: no network of ours has seen a picture.
@@ -32,7 +22,7 @@ _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given
 
 def new_pair_network(
   context: Context, config: ConfigDict, settings: ConfigDict, backbone: Network | None, *, bits: int
-) -> tuple[PairNetwork, dict[str, Any]]:
+) -> NewNetwork:
   """A network with random layers, on a published backbone where images are pictures.
 
   Args:
@@ -43,7 +33,7 @@ def new_pair_network(
     bits: Length of the codes.
 
   Returns:
-    The module and the network, whose ``about`` holds ``bits`` and `LAYER_FIELDS` besides.
+    The network; its ``about`` holds ``bits`` and `LAYER_FIELDS` besides.
 
   Raises:
     InputError: If there are no texts, or pictures and no backbone.
@@ -68,14 +58,14 @@ def new_pair_network(
     context, module, about, (1, *image_shape), (1, dataset.texts.shape[1]), seed=config.seed
   )
   if backbone:
-    start_at(network, backbone)
-  train, scalings = dataset.splits.train, network["variables"]["scaling"]
+    network = network.started_at(backbone)
+  train, scalings = dataset.splits.train, dict(network.variables["scaling"])
   if dataset.texts.dtype == np.float32:  # tags and counts stay as they are
     scalings["text_layers"] = column_scaling(dataset.texts, train)
   if not backbone:
     scalings["image_layers"] = column_scaling(dataset.images, train)
-  network["variables"]["scaling"] = mesh_lib.replicate(context.mesh, scalings)
-  return module, network
+  scalings = mesh_lib.replicate(context.mesh, scalings)
+  return network._replace(variables={**network.variables, "scaling": scalings})
 
 
 def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -99,42 +89,40 @@ def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]
 
 
 def image_view(
-  network: Network, size: int, augmentation: Mapping[str, Any] | None = None
+  network: Network, size: int, training: ConfigDict | None = None
 ) -> Callable[[dict[str, jax.Array], jax.Array | None], jax.Array]:
   """The function from a batch (and a random key) to what the image network takes.
 
   Args:
     network: A pair network.
     size: Side that pictures are brought to.
-    augmentation: Options of `augment`, for training; None shows whole pictures.
+    training: Its ``augment`` has the options of random views; None shows whole pictures.
   """
   if not facts(network)["backbone"]:
     return lambda batch, key=None: batch["image"]
-  if augmentation is None:
+  if training is None:
     plain = plain_view(network, size)
     return lambda batch, key=None: plain(batch["image"])
-  prepare, change = preprocess(network), functools.partial(augment, size=size, **augmentation)
-  return lambda batch, key: prepare(change(key, batch["image"], batch["index"]))
+  return augmented_views(network, training, size)
 
 
-def training_outputs(module: PairNetwork, network: Network, settings: ConfigDict) -> Callable:
+def training_outputs(network: NewNetwork, settings: ConfigDict) -> Callable:
   """The function from parameters and a batch to both networks' outputs in training.
 
   Args:
-    module: Of the network.
     network: A pair network.
     settings: ``image_size`` and ``augment`` are read.
 
   Returns:
-    ``(parameters, fixed variables, batch, key) -> (h of the images, h of the texts)``, each
-    ``[b, bits]``.
+    ``(parameters, constants, batch, key) -> (h of the images, h of the texts)``, each
+    ``[b, bits]``; ``constants["fixed"]`` are the variables that are not trained.
   """
-  view = image_view(network, settings.image_size, settings.augment)
+  view = image_view(network.stored, settings.image_size, settings)
 
-  def outputs(parameters, fixed, batch, key):
+  def outputs(parameters, constants, batch, key):
     images_key, dropout_key = jax.random.split(key)
-    return module.apply(
-      {"params": parameters, **fixed},
+    return network.module.apply(
+      {"params": parameters, **constants["fixed"]},
       view(batch, images_key),
       batch["text"],
       train=True,
@@ -145,11 +133,17 @@ def training_outputs(module: PairNetwork, network: Network, settings: ConfigDict
 
 
 def train_pairs(
-  context: Context, loss: Loss, network: Network, constants: Any, *, settings: ConfigDict, seed: int
+  context: Context,
+  loss: Loss,
+  network: NewNetwork,
+  constants: Any,
+  *,
+  settings: ConfigDict,
+  seed: int,
 ) -> Work:
-  """`train_network` by `pair_optimizer`, in ``settings.epochs`` passes over the training pairs."""
+  """`train` by `pair_optimizer`, in ``settings.epochs`` passes over the training pairs."""
   steps = -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
-  return train_network(
+  return train(
     context,
     loss,
     network,

@@ -4,11 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from udh_jax.models.parts import attention_maps, part_vectors
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages import features
 from udh_jax.stages.network import backbone_of, plain_view
-
-FIELDS = ("parts", *features.FIELDS)
 
 
 def part_maps(network, config) -> Callable[[Any, Any], tuple[Any, Any]]:
@@ -53,3 +51,6 @@ def parts(context: Context, config, inputs) -> Work:
     image_size=config.features.image_sizes[0],
     besides={"parts": lambda variables, images: part_vectors(*read(variables, images))},
   )
+
+
+STAGE = Stage("parts", parts, ("parts", *features.STAGE.fields), free=features.STAGE.free)

@@ -3,28 +3,17 @@
 import jax
 import jax.numpy as jnp
 
-from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
 from udh_jax.losses.pairs import pair_loss
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
 from udh_jax.similarity.structure import structure_signs
-from udh_jax.stages.network import preprocess
+from udh_jax.stages.hash_network import pairwise_network, require_start
 from udh_jax.stages.pseudo_labels import confident_labels
-from udh_jax.stages.ssdh import pairwise_network
 from udh_jax.stages.structure import fitted
-from udh_jax.stages.training import train_network
+from udh_jax.stages.training import forward_on_views, train
 
-FIELDS = (
-  "psch",
-  "structure",
-  "cluster.num_clusters",
-  "student.image_size",
-  "bits",
-  "seed",
-  "dtype",
-)
 CHOICES = {"similarity": ("parts", "one"), "unsure": ("ignore", "structure")}
 
 
@@ -34,6 +23,7 @@ def require_choices(settings) -> None:
   Raises:
     InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`, or ``apart`` is out of range.
   """
+  require_start(settings.hash_start)
   require(-1 <= settings.apart <= 1, f"psch.apart is {settings.apart}; choose one from -1 to 1.")
   for field, words in CHOICES.items():
     require(
@@ -56,16 +46,16 @@ def psch(context: Context, config, inputs) -> Work:
     PSCH: learning from pseudo labels and from soft multi-part similarity, with codes of different
     classes apart, is the paper's (its abstract); the formula is our own.
   """
-  settings, size = config.psch, config.student.image_size
+  settings = config.psch
   require_choices(settings)
-  module, network = pairwise_network(
+  network = pairwise_network(
     context,
     config,
     inputs,
     num_classes=config.cluster.num_clusters,
     start=settings.hash_start,
   )
-  prepare = preprocess(network)
+  forward = forward_on_views(network, settings, config.student.image_size)
   clustering = inputs["clustering"]
   constants = {
     "labels": confident_labels(
@@ -79,8 +69,7 @@ def psch(context: Context, config, inputs) -> Work:
     constants["structure"] = fitted(inputs["structure"])
 
   def loss(parameters, constants, batch, key):
-    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
-    relaxed, logits = module.apply({"params": parameters, **constants["fixed"]}, views)
+    relaxed, logits = forward(parameters, constants, batch, key)
     weights, rows = batch["weight"], batch["index"]
     labels = constants["labels"][rows]
     if settings.similarity == "parts":
@@ -112,4 +101,21 @@ def psch(context: Context, config, inputs) -> Work:
       "quantisation": quantisation,
     }
 
-  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)
+  return train(context, loss, network, constants, settings=settings, seed=config.seed)
+
+
+# Version 2: a hash layer that starts at random learns at the rate of fresh layers.
+STAGE = Stage(
+  "psch",
+  psch,
+  (
+    "psch",
+    "structure",
+    "cluster.num_clusters",
+    "student.image_size",
+    "bits",
+    "seed",
+    "dtype",
+  ),
+  version=2,
+)

@@ -11,10 +11,8 @@ from udh_jax.clustering.kmeans import kmeans, own_distances
 from udh_jax.clustering.members import Clustering
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages.map_rows import train_weights
-
-FIELDS = ("cluster", "seed")
 
 
 @functools.partial(jax.jit, static_argnames="rank")
@@ -124,3 +122,6 @@ def confident_labels(labels: jax.Array, distances: jax.Array, threshold: jax.Arr
     int32 array of shape ``[rows]``.
   """
   return jnp.where(distances <= threshold, labels[:, 0], -1)
+
+
+STAGE = Stage("pseudo_labels", pseudo_labels, ("cluster", "seed"))

@@ -3,15 +3,13 @@
 import jax.numpy as jnp
 
 from udh_jax.encoders.pair import pair_module
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.losses.cross_modal import sharpness
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.similarity.cosine import unit_rows
-from udh_jax.stages.djsrh import last_alpha
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import facts
 from udh_jax.stages.pair_network import image_view
-
-FIELDS = ("djsrh.epochs", "features.image_sizes", "encode", "dtype")
 
 
 def similarity(context: Context, config, inputs) -> Work:
@@ -27,7 +25,7 @@ def similarity(context: Context, config, inputs) -> Work:
   teacher = inputs["teacher"]
   module = pair_module(facts(teacher), config.dtype)
   view = image_view(teacher, reading_size(config))
-  alpha = last_alpha(config.djsrh.epochs)
+  alpha = sharpness(config.djsrh.epochs - 1)
 
   def function(variables, batch):
     outputs = module.apply(variables, view(batch), batch["text"])
@@ -42,3 +40,11 @@ def similarity(context: Context, config, inputs) -> Work:
     finish=lambda rows: rows,
     row_outputs=("images", "texts"),
   )
+
+
+STAGE = Stage(
+  "similarity",
+  similarity,
+  ("djsrh.epochs", "features.image_sizes", "encode", "dtype"),
+  free=("encode.batch_size",),
+)

@@ -3,23 +3,13 @@
 import jax
 import jax.numpy as jnp
 
-from udh_jax.data.augmentation import augment
 from udh_jax.models.heads import Classifier
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.features import centred_rows, reading_size
 from udh_jax.stages.map_rows import map_rows
-from udh_jax.stages.network import backbone_of, plain_view, preprocess
-
-FIELDS = (
-  "soft_labels",
-  "finetune.augment",
-  "features.image_sizes",
-  "teacher.image_size",
-  *clusterings.FIELDS,
-  "seed",
-  "dtype",
-)
+from udh_jax.stages.network import backbone_of, plain_view
+from udh_jax.stages.training import augmented_views
 
 
 def agreement(first, second):
@@ -53,14 +43,13 @@ def soft_labels(context: Context, config, inputs) -> Work:
   """
   teacher, settings, size = inputs["teacher"], config.soft_labels, config.teacher.image_size
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
-  plain, prepare = plain_view(teacher, reading_size(config)), preprocess(teacher)
+  plain = plain_view(teacher, reading_size(config))
+  augmented = augmented_views(teacher, config.finetune, size)
   key = jax.random.key(config.seed)
 
   def function(variables, batch):
-    images = batch["image"]
-    view = augment(key, images, batch["index"], size=size, **config.finetune.augment)
-    logits, features = module.apply(variables, plain(images))
-    other, _ = module.apply(variables, prepare(view))
+    logits, features = module.apply(variables, plain(batch["image"]))
+    other, _ = module.apply(variables, augmented(batch, key))
     logits, other = (clusterings.heads(z, config) for z in (logits, other))
     softened = [jax.nn.softmax(z / settings.temperature) for z in (logits, other)]
     return {
@@ -81,3 +70,19 @@ def soft_labels(context: Context, config, inputs) -> Work:
     finish=finish,
     row_outputs=("probabilities", "confidence", "features", "length"),
   )
+
+
+STAGE = Stage(
+  "soft_labels",
+  soft_labels,
+  (
+    "soft_labels",
+    "finetune.augment",
+    "features.image_sizes",
+    "teacher.image_size",
+    *clusterings.FIELDS,
+    "seed",
+    "dtype",
+  ),
+  free=("soft_labels.batch_size",),
+)

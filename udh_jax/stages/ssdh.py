@@ -1,36 +1,11 @@
 """Features and their structure in, a hash network out: SSDH, the base method of PSCH."""
 
-from udh_jax.data.augmentation import augment
-from udh_jax.errors import require
 from udh_jax.losses.pairs import pair_loss
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.similarity.structure import structure_signs
-from udh_jax.stages.distill import start_at_itq
-from udh_jax.stages.network import new_hash_network, preprocess
+from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.structure import fitted
-from udh_jax.stages.training import train_network
-
-FIELDS = ("ssdh", "structure", "student.image_size", "bits", "seed", "dtype")
-
-
-def pairwise_network(context: Context, config, inputs, *, num_classes: int, start: str):
-  """The hash network that a pair-wise method trains: module and network.
-
-  Args:
-    context: Devices and images.
-    config: As of `new_hash_network`.
-    inputs: ``teacher`` and ``features``.
-    num_classes: Of the classifier; 0 leaves it out.
-    start: Of the hash layer: "itq", as `start_at_itq` gives it, or "random".
-
-  Raises:
-    InputError: If ``start`` is another.
-  """
-  require(start in ("itq", "random"), f"hash_start is {start!r}; choose 'itq' or 'random'.")
-  module, network = new_hash_network(context, config, inputs["teacher"], num_classes=num_classes)
-  if start == "itq":
-    start_at_itq(context, config, network, inputs["features"])
-  return module, network
+from udh_jax.stages.training import forward_on_views, train
 
 
 def ssdh(context: Context, config, inputs) -> Work:
@@ -44,15 +19,12 @@ def ssdh(context: Context, config, inputs) -> Work:
     Yang et al., Semantic structure-based unsupervised deep hashing, IJCAI 2018. Our own: S of
     centred features, within the batch; and the start at ITQ's codes.
   """
-  settings, size = config.ssdh, config.student.image_size
-  module, network = pairwise_network(
-    context, config, inputs, num_classes=0, start=settings.hash_start
-  )
-  prepare = preprocess(network)
+  settings = config.ssdh
+  network = pairwise_network(context, config, inputs, num_classes=0, start=settings.hash_start)
+  forward = forward_on_views(network, settings, config.student.image_size)
 
   def loss(parameters, constants, batch, key):
-    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
-    relaxed, _ = module.apply({"params": parameters, **constants["fixed"]}, views)
+    relaxed, _ = forward(parameters, constants, batch, key)
     signs = structure_signs(
       constants["features"][batch["index"]],
       constants["structure"],
@@ -65,4 +37,10 @@ def ssdh(context: Context, config, inputs) -> Work:
     "features": inputs["features"]["features"],
     "structure": fitted(inputs["structure"]),
   }
-  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)
+  return train(context, loss, network, constants, settings=settings, seed=config.seed)
+
+
+# Version 2: a hash layer that starts at random learns at the rate of fresh layers.
+STAGE = Stage(
+  "ssdh", ssdh, ("ssdh", "structure", "student.image_size", "bits", "seed", "dtype"), version=2
+)

@@ -8,11 +8,9 @@ from jax.sharding import PartitionSpec
 from udh_jax.data.protocol import PAIRS, permutation
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians
-
-FIELDS = ("structure.num_images", "seed")
 
 
 def structure(context: Context, config, inputs) -> Work:
@@ -54,3 +52,6 @@ def structure(context: Context, config, inputs) -> Work:
 def fitted(outputs) -> HalfGaussians:
   """The distributions in the outputs of `structure`."""
   return HalfGaussians(**{name: outputs[name] for name in HalfGaussians._fields})
+
+
+STAGE = Stage("structure", structure, ("structure.num_images", "seed"))

@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from udh_jax.coding.centres import class_centres
-from udh_jax.data.augmentation import augment
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss
@@ -18,12 +17,11 @@ from udh_jax.losses.labels import label_targets
 from udh_jax.losses.margin import KINDS, annealing_weight, highly_interrelated_loss
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Stage, Work
 from udh_jax.sharding import split_rows
-from udh_jax.stages.network import facts, new_hash_network, preprocess
-from udh_jax.stages.training import train_network
-
-FIELDS = ("supervised", "loss", "student.image_size", "bits", "seed", "dtype")
+from udh_jax.stages.hash_network import new_hash_network
+from udh_jax.stages.network import facts
+from udh_jax.stages.training import forward_on_views, train
 
 
 def _highly_interrelated(relaxed, classes, labels, step, weights, settings):
@@ -172,7 +170,7 @@ def supervised(context: Context, config, inputs) -> Work:
     2018; OrthoHash: Hoe et al., NeurIPS 2021; CSQ: Yuan et al., CVPR 2020. Rivals are their losses
     on our hash layer with tanh: GreedyHash's has none, OrthoHash's batch normalisation instead.
   """
-  settings, size, chosen = config.supervised, config.student.image_size, config.loss
+  settings, chosen = config.supervised, config.loss
   require(
     chosen.name in LOSSES,
     f"loss.name is {chosen.name!r}; choose one of {', '.join(sorted(LOSSES))}.",
@@ -182,7 +180,7 @@ def supervised(context: Context, config, inputs) -> Work:
   teacher = inputs["teacher"]
   learned = chosen.name not in FIXED
   before = facts(teacher)["labels_used"]
-  module, network = new_hash_network(
+  network = new_hash_network(
     context,
     config,
     teacher,
@@ -195,11 +193,10 @@ def supervised(context: Context, config, inputs) -> Work:
     say(f"[{chosen.name}] centres of {num_classes} classes: {centres.source}")
     fixed = {"codes": centres.codes.astype(np.float32), "tie_break": centres.tie_break}
     constants["classes"] = mesh_lib.replicate(context.mesh, fixed)
-  prepare = preprocess(network)
+  forward = forward_on_views(network, settings, config.student.image_size)
 
   def loss(parameters, constants, batch, key):
-    views = prepare(augment(key, batch["image"], batch["index"], size=size, **settings.augment))
-    relaxed, _ = module.apply({"params": parameters, **constants["fixed"]}, views)
+    relaxed, _ = forward(parameters, constants, batch, key)
     classes = {"codes": parameters["head"]["kernel"].T} if learned else constants["classes"]
     classification, quantisation = LOSSES[chosen.name](
       relaxed,
@@ -212,9 +209,19 @@ def supervised(context: Context, config, inputs) -> Work:
     value = classification + chosen.quantisation_weight * quantisation
     return value, {"classification": classification, "quantisation": quantisation}
 
-  return train_network(context, loss, network, constants, settings=settings, seed=config.seed)
+  return train(context, loss, network, constants, settings=settings, seed=config.seed)
 
 
 def _none(labels):
   """What stands for no label."""
   return -1 if labels.ndim == 1 else False
+
+
+# Version 2: the hash layer, which starts at random, learns at the rate of fresh layers.
+STAGE = Stage(
+  "supervised",
+  supervised,
+  ("supervised", "loss", "student.image_size", "bits", "seed", "dtype"),
+  version=2,
+  reads_labels=True,
+)

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 
-from udh_jax.data.augmentation import augment
 from udh_jax.errors import require
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.models.heads import Classifier
@@ -11,18 +10,8 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Stage, Work
-from udh_jax.stages.network import describe, new_network, preprocess
-from udh_jax.stages.training import train
-
-PUBLISHED_FIELDS = ("teacher",)
-CONTRASTIVE_FIELDS = ("teacher", "pretrain", "seed", "dtype")
-
-
-def stage(config) -> Stage:
-  """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for."""
-  if config.teacher.weights:
-    return Stage("teacher", published_teacher, PUBLISHED_FIELDS)
-  return Stage("teacher", contrastive_teacher, CONTRASTIVE_FIELDS)
+from udh_jax.stages.network import backbone_variables, describe, new_network
+from udh_jax.stages.training import forward_on_views, train
 
 
 def _require_pictures(context: Context) -> None:
@@ -78,34 +67,25 @@ def contrastive_teacher(context: Context, config, inputs) -> Work:
     "sha256": "",
   }
   network = new_network(context, module, about, (1, size, size, 3), seed=config.seed)
-  prepare = preprocess(network)
-  parameters = network["variables"]["params"]
-  constants = {k: v for k, v in network["variables"].items() if k != "params"}
+  forward = forward_on_views(network, settings, size)
 
   def loss(parameters, constants, batch, key):
-    views = [
-      prepare(augment(k, batch["image"], batch["index"], size=size, **settings.augment))
-      for k in jax.random.split(key)
-    ]
     (first, _), (second, _) = (
-      module.apply({"params": parameters, **constants}, view) for view in views
+      forward(parameters, constants, batch, k) for k in jax.random.split(key)
     )
     value = nt_xent(first, second, temperature=settings.temperature, weights=batch["weight"])
     return value, {}
 
-  def finish(parameters):
-    variables = {"params": parameters["backbone"]}
-    if "batch_stats" in constants:
-      variables["batch_stats"] = constants["batch_stats"]["backbone"]
-    return {"variables": variables, "about": network["about"]}
+  def finish(trained):
+    return {"variables": backbone_variables(trained), "about": trained["about"]}
 
-  return train(
-    context,
-    loss,
-    parameters,
-    constants,
-    rows=context.dataset.splits.train,
-    settings=settings,
-    seed=config.seed,
-    finish=finish,
-  )
+  return train(context, loss, network, {}, settings=settings, seed=config.seed, finish=finish)
+
+
+PUBLISHED = Stage("teacher", published_teacher, ("teacher",))
+CONTRASTIVE = Stage("teacher", contrastive_teacher, ("teacher", "pretrain", "seed", "dtype"))
+
+
+def teacher_stage(config) -> Stage:
+  """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for."""
+  return PUBLISHED if config.teacher.weights else CONTRASTIVE

@@ -1,7 +1,7 @@
 """The training loop that every learned stage shares."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,23 +10,29 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
+from udh_jax.data.augmentation import augment
 from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
+from udh_jax.stages.network import NewNetwork, preprocess
 
+Batch = dict[str, jax.Array]
 # (trained parameters, constants, batch, key) -> (loss, metrics). A batch holds index [b],
 # image [b, h, w, 3] (or features [b, d]), text [b, t] where there are texts, weight [b], which is 0
 # where the batch was filled up, and the number of the step.
-Loss = Callable[[Any, Any, dict[str, jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
+Loss = Callable[[Any, Any, Batch, jax.Array], tuple[jax.Array, dict[str, jax.Array]]]
 
 
-def make_optimizer(settings: ConfigDict) -> optax.GradientTransformation:
+def make_optimizer(
+  settings: ConfigDict, fresh: frozenset[str] = frozenset()
+) -> optax.GradientTransformation:
   """AdamW under a linear warm-up and a cosine to zero, gradients clipped by global norm.
 
   Args:
-    settings: ``head_learning_rate`` of the classifier (``head``), ``learning_rate`` of all else,
-      ``weight_decay`` (of matrices and filters alone), ``steps``.
+    settings: ``head_learning_rate`` of the parts that start at random, ``learning_rate`` of those
+      that start at values of use, ``weight_decay`` (of matrices and filters alone), ``steps``.
+    fresh: Names of the top-level parts that start at random, see `NewNetwork`.
   """
   warmup = max(1, settings.steps // 20)
 
@@ -38,91 +44,176 @@ def make_optimizer(settings: ConfigDict) -> optax.GradientTransformation:
     return optax.adamw(schedule, weight_decay=settings.weight_decay, mask=matrices)
 
   def parts(parameters):
-    return {name: "head" if name == "head" else "body" for name in parameters}
+    return {name: "fresh" if name in fresh else "given" for name in parameters}
 
-  rates = {"body": adamw(settings.learning_rate), "head": adamw(settings.head_learning_rate)}
+  rates = {"given": adamw(settings.learning_rate), "fresh": adamw(settings.head_learning_rate)}
   return optax.chain(optax.clip_by_global_norm(1.0), optax.partition(rates, parts))
+
+
+def augmented_views(
+  network: Mapping[str, Any], settings: ConfigDict, size: int
+) -> Callable[[Batch, jax.Array], jax.Array]:
+  """The function from a batch and a key to random views of its pictures, as the network takes them.
+
+  Args:
+    network: Its mean and deviation of pixels are read.
+    settings: ``augment`` has the options of `udh_jax.data.augmentation.augment`.
+    size: Side of the views.
+  """
+  prepare = preprocess(network)
+  return lambda batch, key: prepare(
+    augment(key, batch["image"], batch["index"], size=size, **settings.augment)
+  )
+
+
+def forward_on_views(
+  network: NewNetwork, settings: ConfigDict, size: int
+) -> Callable[[Any, Any, Batch, jax.Array], Any]:
+  """The function from a loss's arguments to the network's outputs for random views.
+
+  Args:
+    network: To be trained.
+    settings: See `augmented_views`.
+    size: The same.
+
+  Returns:
+    ``(parameters, constants, batch, key) -> outputs`` of the network's module.
+  """
+  views = augmented_views(network.stored, settings, size)
+  return lambda parameters, constants, batch, key: network.module.apply(
+    {"params": parameters, **constants["fixed"]}, views(batch, key)
+  )
+
+
+def initial_state(
+  parameters: Any, optimizer: optax.GradientTransformation, seed: int
+) -> dict[str, Any]:
+  """What `descend` carries from step to step, before the first."""
+  return {
+    "parameters": jax.tree.map(jnp.copy, parameters),  # a step donates its state
+    "optimizer": optimizer.init(parameters),
+    "key": jax.random.key_data(jax.random.key(seed)),
+    "step": jnp.int32(0),
+  }
+
+
+def descend(
+  loss: Loss, optimizer: optax.GradientTransformation
+) -> Callable[[dict[str, Any], Any, Batch], tuple[dict[str, Any], dict[str, jax.Array]]]:
+  """One step of gradient descent: ``(state, constants, batch) -> (state, metrics)``; pure.
+
+  Args:
+    loss: See `Loss`.
+    optimizer: Of the state's parameters.
+  """
+
+  def step(state, constants, batch):
+    key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
+    batch = batch | {
+      "weight": (batch["index"] >= 0).astype(jnp.float32),
+      "step": state["step"],
+    }
+    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
+      state["parameters"], constants, batch, key
+    )
+    updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["parameters"])
+    after = {
+      "parameters": optax.apply_updates(state["parameters"], updates),
+      "optimizer": optimizer_state,
+      "key": state["key"],
+      "step": state["step"] + 1,
+    }
+    return after, {"loss": value, **metrics}
+
+  return step
+
+
+class LocalRows:
+  """What this process reads of each step's rows.
+
+  Args:
+    mesh: All devices.
+    rows: By step, the rows that all processes read together; a multiple of the devices.
+  """
+
+  def __init__(self, mesh, rows):
+    self._mesh, self._rows = mesh, rows
+
+  def __len__(self) -> int:
+    return len(self._rows)
+
+  def __getitem__(self, step: int) -> np.ndarray:
+    return mesh_lib.local_rows(self._mesh, self._rows[step])
+
+
+class _FilledBatches:
+  """Shuffled batches, each filled up with -1 to a multiple of the devices."""
+
+  def __init__(self, rows, batch_size, *, seed, num_devices, num_steps):
+    self._batches = ShuffledBatches(rows, batch_size, seed=seed)
+    padded = mesh_lib.RowLayout(batch_size, num_devices).padded_rows
+    self._filler = np.full(padded - batch_size, -1)
+    self._num_steps = num_steps
+
+  def __len__(self):
+    return self._num_steps
+
+  def __getitem__(self, step):
+    return np.concatenate([self._batches[step], self._filler])
 
 
 def train(
   context: Context,
   loss: Loss,
-  parameters: Any,
+  network: NewNetwork,
   constants: Any,
   *,
-  rows: np.ndarray,
   settings: ConfigDict,
   seed: int,
-  finish: Callable[[Any], dict[str, Any]],
   optimizer: optax.GradientTransformation | None = None,
   num_steps: int | None = None,
+  finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda trained: trained,
 ) -> Work:
-  """Work that minimises ``loss`` over random batches of images.
+  """Work that minimises ``loss`` over random batches of the training images.
 
   A batch is filled up with weight 0 to a multiple of the devices, so that the same images make
   the same step on any number of them.
 
   Args:
     context: Devices and images.
-    loss: A pure function, see `Loss`.
-    parameters: Start values of what is trained, on all devices.
+    loss: A pure function, see `Loss`; what of the network's variables is not trained is in
+      ``constants["fixed"]``.
+    network: To be trained.
     constants: What else ``loss`` reads, on all devices.
-    rows: The images to draw from. int array of shape ``[n]``.
     settings: ``batch_size``, and ``steps`` and those of `make_optimizer` unless the next two are
       given.
     seed: Decides the order of the images and the random key.
-    finish: From the trained parameters to the stage's outputs.
     optimizer: None is `make_optimizer`.
     num_steps: None is ``settings.steps``.
+    finish: From the trained network to the stage's outputs.
 
   Returns:
     The work; its state holds parameters, optimiser, random key and step.
   """
-  require(settings.batch_size >= 1, f"batch_size is {settings.batch_size}; it has to be 1 or more.")
   num_steps = settings.steps if num_steps is None else num_steps
-  require(num_steps >= 1, f"steps is {num_steps}; it has to be 1 or more.")
+  for name, value in (("batch_size", settings.batch_size), ("steps", num_steps)):
+    require(value >= 1, f"{name} is {value}; it has to be 1 or more.")
   mesh, dataset = context.mesh, context.dataset
-  optimizer = make_optimizer(settings) if optimizer is None else optimizer
-  order = ShuffledBatches(rows, settings.batch_size, seed=seed)
-  padded = mesh_lib.RowLayout(settings.batch_size, mesh.size).padded_rows
-  filler = np.full(padded - settings.batch_size, -1)
+  whole = mesh_lib.replicated(mesh)
+  constants = {"fixed": network.fixed, **constants}
+  optimizer = make_optimizer(settings, network.fresh) if optimizer is None else optimizer
+  step = jax.jit(descend(loss, optimizer), donate_argnums=0, out_shardings=whole)
+  begin = jax.jit(initial_state, static_argnums=(1, 2), out_shardings=whole)
+  rows = _FilledBatches(
+    dataset.splits.train,
+    settings.batch_size,
+    seed=seed,
+    num_devices=mesh.size,
+    num_steps=num_steps,
+  )
 
-  def initial_state(parameters):
-    return {
-      "parameters": jax.tree.map(jnp.copy, parameters),  # a step donates its state
-      "optimizer": optimizer.init(parameters),
-      "key": jax.random.key_data(jax.random.key(seed)),
-      "step": jnp.int32(0),
-    }
-
-  @functools.partial(jax.jit, donate_argnums=0, out_shardings=mesh_lib.replicated(mesh))
-  def step(state, constants, batch):
-    key = jax.random.fold_in(jax.random.wrap_key_data(state["key"]), state["step"])
-    batch["weight"] = (batch["index"] >= 0).astype(jnp.float32)
-    batch["step"] = state["step"]
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(
-      state["parameters"], constants, batch, key
-    )
-    updates, optimizer_state = optimizer.update(gradients, state["optimizer"], state["parameters"])
-    state = {
-      "parameters": optax.apply_updates(state["parameters"], updates),
-      "optimizer": optimizer_state,
-      "key": state["key"],
-      "step": state["step"] + 1,
-    }
-    return state, {"loss": value, **metrics}
-
-  class LocalRows:
-    """What this process reads of each batch."""
-
-    def __len__(self):
-      return num_steps
-
-    def __getitem__(self, i):
-      return mesh_lib.local_rows(mesh, np.concatenate([order[i], filler]))
-
-  def batches(first: int) -> Iterator[dict[str, jax.Array]]:
-    read = read_batches(dataset, LocalRows(), start=first)
+  def batches(first: int) -> Iterator[Batch]:
+    read = read_batches(dataset, LocalRows(mesh, rows), start=first)
     try:
       for batch in read:
         yield {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}
@@ -130,40 +221,10 @@ def train(
       read.close()
 
   return Work(
-    state=jax.jit(initial_state, out_shardings=mesh_lib.replicated(mesh))(parameters),
+    state=begin(network.parameters, optimizer, seed),
     step=lambda state, batch: step(state, constants, batch),
     num_steps=num_steps,
     batches=batches,
-    finish=lambda state: finish(state["parameters"]),
+    finish=lambda state: finish(network.with_parameters(state["parameters"])),
     images_per_step=settings.batch_size,
-  )
-
-
-def train_network(
-  context: Context, loss: Loss, network: Any, constants: Any, **options: Any
-) -> Work:
-  """Work that trains the parameters of a network on the training images.
-
-  Args:
-    context: Devices and images.
-    loss: See `Loss`; what of the network's variables is not trained is in ``constants["fixed"]``.
-    network: ``variables`` and ``about``, see `udh_jax.stages.network`.
-    constants: What else ``loss`` reads, on all devices.
-    **options: ``settings``, ``seed``, and others of `train`.
-
-  Returns:
-    The work; its outputs are the trained network.
-  """
-  fixed = {kind: tree for kind, tree in network["variables"].items() if kind != "params"}
-  return train(
-    context,
-    loss,
-    network["variables"]["params"],
-    {"fixed": fixed, **constants},
-    rows=context.dataset.splits.train,
-    finish=lambda parameters: {
-      "variables": {"params": parameters, **fixed},
-      "about": network["about"],
-    },
-    **options,
   )

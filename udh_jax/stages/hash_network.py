@@ -1,0 +1,113 @@
+"""Hash networks before training: a teacher's backbone, and a hash layer that is random or ITQ's."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from udh_jax.errors import require
+from udh_jax.models.heads import HashNetwork
+from udh_jax.numerics import matmul
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.stages.baselines import centred_features, fitted_itq
+from udh_jax.stages.map_rows import train_weights
+from udh_jax.stages.network import Network, NewNetwork, backbone_of, facts, new_network
+
+STARTS = ("itq", "random")
+
+
+def new_hash_network(
+  context, config, teacher: Network, *, num_classes: int, **about: Any
+) -> NewNetwork:
+  """A hash network whose backbone starts at the teacher's; the rest is random.
+
+  Args:
+    context: Devices.
+    config: ``bits``, ``dtype``, ``seed`` and ``student.image_size`` are read.
+    teacher: A network.
+    num_classes: Of the classifier; 0 leaves it out.
+    **about: What is not as of the teacher, see `udh_jax.stages.network.describe`.
+  """
+  size = config.student.image_size
+  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes)
+  network = new_network(
+    context, module, facts(teacher) | about, (1, size, size, 3), seed=config.seed
+  )
+  return network.started_at(teacher)
+
+
+def itq_layer(context, features, hash_function):
+  """The hash layer that makes ITQ's codes of the network's features.
+
+  Outputs before tanh have a root mean square of 1 over the training rows.
+
+  Args:
+    context: Devices and images.
+    features: Outputs of the stage `udh_jax.stages.features` or `udh_jax.stages.soft_labels`.
+    hash_function: ITQ's, a `LinearHash` fitted on those features.
+
+  Returns:
+    ``kernel`` ``[d, bits]`` and ``bias`` ``[bits]``.
+
+  References:
+    Our own start.
+  """
+
+  @jax.jit
+  def layer(fitted, rows, weights, centre):
+    outputs = matmul(rows - fitted.mean, fitted.projection)  # [rows, bits]
+    spread = jnp.sqrt(matmul(weights, jnp.mean(outputs**2, axis=1)) / weights.sum())
+    kernel = fitted.projection / spread
+    return {"kernel": kernel, "bias": -matmul(centre + fitted.mean, kernel)}
+
+  rows = centred_features(features)
+  return layer(hash_function, rows, train_weights(context), features["centre"])
+
+
+def started_at_itq(context, network: NewNetwork, features, baselines) -> NewNetwork:
+  """A hash network with `itq_layer`, and with a classifier, if any, that knows nothing yet.
+
+  Args:
+    context: Devices and images.
+    network: A hash network.
+    features: See `itq_layer`.
+    baselines: Outputs of the stage `udh_jax.stages.baselines` on the same features.
+
+  Returns:
+    The network. Its classifier counts as fresh: zeros are no values of use.
+  """
+  layer = itq_layer(context, features, fitted_itq(baselines))
+  started = network.with_parts(hash=mesh_lib.replicate(context.mesh, layer))
+  if "head" not in network.parameters:
+    return started
+  zeros = jax.tree.map(jnp.zeros_like, network.parameters["head"])
+  return started.with_parts(head=zeros)._replace(fresh=started.fresh)
+
+
+def pairwise_network(context, config, inputs, *, num_classes: int, start: str) -> NewNetwork:
+  """The hash network that a pair-wise method trains.
+
+  Args:
+    context: Devices and images.
+    config: As of `new_hash_network`.
+    inputs: ``teacher``; and for a start at ITQ's codes ``features`` and ``baselines``.
+    num_classes: Of the classifier; 0 leaves it out.
+    start: Of the hash layer: "itq" or "random".
+
+  Raises:
+    InputError: If ``start`` is another.
+  """
+  require_start(start)
+  network = new_hash_network(context, config, inputs["teacher"], num_classes=num_classes)
+  if start == "random":
+    return network
+  return started_at_itq(context, network, inputs["features"], inputs["baselines"])
+
+
+def require_start(start: str) -> None:
+  """Refuses a start of the hash layer that is none of `STARTS`.
+
+  Raises:
+    InputError: If so.
+  """
+  require(start in STARTS, f"hash_start is {start!r}; choose one of {', '.join(STARTS)}.")
