@@ -141,12 +141,12 @@ def structure() -> dict[str, Any]:
   return {"num_images": 2000, "deviations": 2.0}
 
 
-def on_digits(config: ConfigDict, training: ConfigDict) -> None:
+def on_digits(config: ConfigDict, *trainings: ConfigDict) -> None:
   """Sets sizes and steps for scikit-learn's 8 x 8 digits, with a teacher of one's own.
 
   Args:
     config: Of a method on images.
-    training: The section of its training.
+    *trainings: The sections of its trainings.
   """
   views = augmentation(
     crop_scale=(0.6, 1.0), crop_ratio=(0.8, 1.25), padding=0.1, flip=False, color=0.2
@@ -154,8 +154,10 @@ def on_digits(config: ConfigDict, training: ConfigDict) -> None:
   config.teacher.update(backbone="small_convnet", weights="", image_size=8)
   config.pretrain.update(steps=200, augment=views)
   config.features.update(image_sizes=(8,), batch_size=256)
-  config.student.image_size = 8
-  training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
+  if "student" in config:
+    config.student.image_size = 8
+  for training in trainings:
+    training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
   config.encode.batch_size = 256
   config.score.at = 0
 
