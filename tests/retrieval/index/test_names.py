@@ -7,7 +7,7 @@ import pytest
 
 from udh_jax.errors import InputError
 from udh_jax.retrieval.index import names as names_module
-from udh_jax.retrieval.index.names import Names
+from udh_jax.retrieval.index.names import LazyNames, Names
 
 TEXTS = [
   "",
@@ -61,6 +61,21 @@ def test_rows_are_taken_in_any_order(seed):
     np.zeros(0, np.int64),
   ):
     assert list(Names.of(texts).take(rows)) == [texts[i] for i in rows]
+
+
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize("rows", [None, [1, 2, 5, 9, 17], []])
+def test_chosen_rows_of_several(rows):
+  several = [Names.of(TEXTS), Names.of([]), Names.of(TEXTS[::-1])]
+  both = TEXTS + TEXTS[::-1]
+  expected = both if rows is None else [both[i] for i in rows]
+  names = LazyNames(several, None if rows is None else np.array(rows, np.int64))
+  assert len(names) == len(expected)
+  assert [names[i] for i in range(-len(names), len(names))] == expected + expected
+  assert "_joined" not in names.__dict__
+  assert list(names) == expected
+  assert list(names[1:4]) == expected[1:4]
+  assert names.find(expected).tolist() == [expected.index(name) for name in expected]
 
 
 @pytest.mark.usefixtures("chunk")

@@ -19,7 +19,7 @@ import numpy as np
 
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_atomically
-from udh_jax.retrieval.index.names import Names
+from udh_jax.retrieval.index.names import LazyNames, Names
 
 try:
   import fcntl
@@ -185,9 +185,9 @@ class StoredIndex:
     return _live(np.concatenate, [segment.parts[name][:] for segment in self.segments], self.live)
 
   def names(self) -> Names:
-    """Names of the live rows; in place where there is one segment, none removed."""
-    names = Names.joined([names_of(segment) for segment in self.segments])
-    return names if self.live is None else names.take(self.live)
+    """Names of the live rows."""
+    several = [names_of(segment) for segment in self.segments]
+    return several[0] if len(several) == 1 and self.live is None else LazyNames(several, self.live)
 
   def pieces(self, part: str) -> Iterator[np.ndarray | Names]:
     """Codes, names or a column of the live rows, some rows at a time."""

@@ -113,18 +113,18 @@ class Names(Sequence[str]):
       return super().index(value, start, stop)
     return row
 
-  def lengths(self) -> np.ndarray:
-    """Bytes of each name. int64 array of shape ``[n]``."""
-    return np.diff(self.ends[:].astype(np.int64), prepend=0)
+  def _spans_of(self, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Where in the text names begin and end, int64."""
+    ends = self.ends[:]
+    starts = np.where(rows > 0, ends[rows - 1], np.uint64(0))
+    return starts.astype(np.int64), ends[rows].astype(np.int64)
 
   def take(self, rows: np.ndarray) -> "Names":
     """The names of ``rows``, in that order."""
     rows = np.asarray(rows, np.int64)
     if not len(rows):
       return Names(np.zeros(0, np.uint8), np.zeros(0, np.uint64))
-    ends = self.ends[:].astype(np.int64)
-    starts = np.concatenate([[0], ends[:-1]])[rows]
-    ends = ends[rows]
+    starts, ends = self._spans_of(rows)
     out_ends = np.cumsum(ends - starts)
     text, whole = np.empty(out_ends[-1], np.uint8), self.text[:]
     # Rows that follow each other are copied as one; others byte by byte, some at a time.
@@ -176,7 +176,8 @@ class Names(Sequence[str]):
 
   def _same(self, rows, other, other_rows) -> np.ndarray:
     """Whether names of ``rows`` equal those of ``other_rows`` among ``other``."""
-    same = self.lengths()[rows] == other.lengths()[other_rows]
+    (starts, ends), (other_starts, other_ends) = self._spans_of(rows), other._spans_of(other_rows)
+    same = ends - starts == other_ends - other_starts
     places = np.flatnonzero(same)
     a, b = self.take(rows[places]), other.take(other_rows[places])
     differs = np.concatenate([[0], np.cumsum(a.text != b.text)])
@@ -202,6 +203,40 @@ class Names(Sequence[str]):
     for first, last in _spans(ends):
       base = int(ends[first - 1]) if first else 0
       yield first, last, self.text[base : int(ends[last - 1])], ends[first:last] - base
+
+
+class LazyNames(Names):
+  """Names of chosen rows of several sequences, joined where more than one is asked for."""
+
+  def __init__(self, several: Sequence[Names], rows: np.ndarray | None):
+    self._several, self._rows = several, rows
+    self._firsts = np.cumsum([0, *map(len, several)])
+
+  @functools.cached_property
+  def _joined(self) -> Names:
+    names = Names.joined(self._several)
+    return names if self._rows is None else names.take(self._rows)
+
+  @property
+  def text(self):
+    """See `Names`."""
+    return self._joined.text
+
+  @property
+  def ends(self):
+    """See `Names`."""
+    return self._joined.ends
+
+  def __len__(self) -> int:
+    return int(self._firsts[-1]) if self._rows is None else len(self._rows)
+
+  def __getitem__(self, key):
+    if isinstance(key, slice):
+      return self._joined[key]
+    row = range(len(self))[key]
+    row = row if self._rows is None else self._rows[row]
+    part = int(np.searchsorted(self._firsts, row, side="right")) - 1
+    return self._several[part][row - self._firsts[part]]
 
 
 def require_names(names: Sequence[str], num_items: int) -> Names:
