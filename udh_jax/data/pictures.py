@@ -8,7 +8,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -45,7 +45,9 @@ class Pictures(NamedTuple):
   kept: np.ndarray
 
 
-def decode_picture(data: bytes, size: int) -> np.ndarray:
+def decode_picture(
+  data: bytes, size: int, *, whole: Callable[[Any, int, int], None] | None = None
+) -> np.ndarray:
   """Decodes a picture to a square: the short side becomes ``size``, of the long one the middle.
 
   EXIF rotation is undone. Grey, palette, CMYK and 16-bit pictures become RGB, transparent parts
@@ -54,6 +56,8 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
   Args:
     data: Contents of a picture file.
     size: Side of the square.
+    whole: Called with the whole picture, upright, in RGB, perhaps at a fraction of its size (then
+      with a short side of 64 pixels or more), and its full width and height.
 
   Returns:
     Array of shape ``[size, size, 3]``, uint8.
@@ -67,23 +71,29 @@ def decode_picture(data: bytes, size: int) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
       # A JPEG can be decoded at an eighth, a quarter or half of its size, at a fraction of the
       # cost; twice the wanted side is kept, so that the last step still averages.
-      image.draft("RGB", (2 * size, 2 * size))
+      full = image.size
+      least = 2 * max(size, 32)
+      image.draft("RGB", (least, least))
       image.load()
+      full = image.size if image.format == "TIFF" else full  # which load has turned
       orientation = image.getexif().get(_EXIF_ORIENTATION)  # after load, which turns a TIFF itself
       if image.mode != "RGB":
         image = _to_rgb(image)
       width, height = image.size
       side = min(width, height)
       left, top = (width - side) / 2, (height - side) / 2
-      image = image.resize(
+      square = image.resize(
         (size, size),
         Image.Resampling.BICUBIC,
         box=(left, top, left + side, top + side),
         reducing_gap=3.0,
       )
-      if orientation in _UPRIGHT:  # the middle square stays where it is when it is turned
-        image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
-      return np.asarray(image)
+      turn = Image.Transpose[_UPRIGHT[orientation]] if orientation in _UPRIGHT else None
+      if whole is not None:
+        upright = image if turn is None else image.transpose(turn)
+        whole(upright, *(full if orientation not in (5, 6, 7, 8) else full[::-1]))
+      # The middle square stays where it is when it is turned.
+      return np.asarray(square if turn is None else square.transpose(turn))
   except MemoryError:
     raise
   except Exception as error:  # Pillow raises many types on damaged files
