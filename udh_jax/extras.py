@@ -5,6 +5,31 @@ import types
 
 from udh_jax.errors import InputError
 
+# Which extra of `pyproject.toml` brings a module.
+EXTRAS = {
+  "absl": "train",
+  "clu": "train",
+  "h5py": "train",
+  "ml_collections": "train",
+  "scipy": "train",
+  "sklearn": "train",
+  "tensorboard": "train",
+  "tensorflow": "train",
+  "array_record": "tfds",
+  "etils": "tfds",
+  "tensorflow_datasets": "tfds",
+  "faiss": "faiss",
+  "matplotlib": "report",
+}
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+  """The line that names the extra of a module that is not there; None for other modules."""
+  module = (error.name or "").partition(".")[0]
+  if module not in EXTRAS:
+    return None
+  return f'{module} is not installed; run pip install "udh_jax[{EXTRAS[module]}]".'
+
 
 def require_extra(module: str, *, extra: str) -> types.ModuleType:
   """Imports a module that an extra of the package installs.

@@ -5,6 +5,7 @@ import sys
 
 from udh_jax.commands.ending import fail
 from udh_jax.commands.huge_pages import use_huge_pages
+from udh_jax.extras import missing_extra
 
 # Modules of `udh_jax.commands`, each with a function ``main`` of its arguments.
 PROGRAMS = {
@@ -30,4 +31,7 @@ def main() -> None:
   if name not in PROGRAMS:
     fail(f"there is no program {name!r}; choose one of {', '.join(PROGRAMS)}.")
   use_huge_pages()
-  importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
+  try:
+    importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
+  except ModuleNotFoundError as error:
+    fail(missing_extra(error) or error)
