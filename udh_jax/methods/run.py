@@ -50,7 +50,7 @@ def train(
     devices: That the images are split over; None takes all of all processes.
 
   Returns:
-    mAP by method; empty where the images have no labels.
+    mAP by method; empty where the images have no labels, and in other processes than 0.
 
   Raises:
     InputError: If the configuration or the data are invalid, the work directory belongs to
@@ -63,9 +63,12 @@ def train(
   prepare_workdir(workdir)
   context = _context(config, plan, devices)
   outputs = Runner(context, config, workdir).run(plan.stages)
-  if mesh_lib.is_main():
+
+  def describe():
     write_json(workdir / "config.json", config.to_dict())
     write_manifest(context.dataset, workdir / "splits.json")
+
+  mesh_lib.on_main("describe the run", describe)
   scores = evaluate(context, config, plan, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
