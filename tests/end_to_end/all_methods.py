@@ -1,4 +1,4 @@
-"""Every method to its end, one after another in one process, or in several that start this together.
+"""Every method to its end, in one process or in several that start this together.
 
 python all_methods.py FOLDER [HOST:PORT NUM_PROCESSES PROCESS_ID]
 
@@ -53,8 +53,18 @@ def made_data(folder: pathlib.Path) -> None:
 
 def configurations(folder: pathlib.Path) -> dict:
   """Every method, and each kind of its data, by the name of its run; a few steps each."""
-  from udh_jax.methods import baseline, cibhash, defaults, dhih, djsrh, dudch, pair_contrast
-  from udh_jax.methods import psch, ssdh, udh_ecc
+  from udh_jax.methods import (
+    baseline,
+    cibhash,
+    defaults,
+    dhih,
+    djsrh,
+    dudch,
+    pair_contrast,
+    psch,
+    ssdh,
+    udh_ecc,
+  )
 
   weights = str(folder / "small.safetensors")
   views = defaults.augmentation(flip=False)

@@ -69,6 +69,6 @@ def test_what_process_0_does_alone_is_done_and_its_answer_comes_back():
   ids=["barrier", "agreed", "to_host", "on_main"],
 )
 def test_what_all_do_together_is_refused_where_process_0_is_alone(mesh, together):
-  with pytest.raises(RuntimeError, match="within 'drawing'.*all processes"):
+  with pytest.raises(RuntimeError, match=r"within 'drawing': all processes"):
     mesh_lib.on_main("drawing", lambda: together(mesh))
   together(mesh)  # and not for ever after

@@ -95,7 +95,7 @@ def require_together(what: str) -> None:
   """
   if name := _alone.get():
     raise RuntimeError(
-      f"{what} within {name!r}: all processes have to do it together, but process 0 alone is there; "
+      f"{what} within {name!r}: all processes have to do it together, but only process 0 is there; "
       "do it before."
     )
 
