@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import IO, Any
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) -> None:
+def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
   """Lets ``write`` fill a temporary file beside ``path`` and then puts it in its place."""
   path = pathlib.Path(path)
   handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
