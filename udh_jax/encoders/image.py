@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +17,7 @@ from udh_jax.data.augmentation import normalise, resize
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_atomically
+from udh_jax.models.heads import float32_layer
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import load_weights, save_weights
 
@@ -44,8 +44,8 @@ def codes_of(
   )
   view = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   features = backbone.apply(variables["backbone"], view)
-  hash_layer = nn.Dense(about["bits"], dtype=jnp.float32)
-  return pack_codes(sign(jnp.tanh(hash_layer.apply({"params": variables["hash"]}, features))))
+  outputs = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
+  return pack_codes(sign(jnp.tanh(outputs)))
 
 
 READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
