@@ -1,13 +1,11 @@
 """A missing optional dependency is one line that says what to install."""
 
 import json
-import sys
 
 import pytest
 
-from udh_jax.commands.main import main
 from udh_jax.errors import InputError
-from udh_jax.extras import require_extra
+from udh_jax.extras import require_extra, require_installed
 
 
 def test_a_module_that_is_there():
@@ -29,13 +27,7 @@ def test_a_module_that_lacks_something_itself(tmp_path, monkeypatch):
     require_extra("broken_extra", extra="x")
 
 
-def test_a_program_without_its_extra_says_which_one(monkeypatch, failing):
-  monkeypatch.setattr(sys, "argv", ["udh-jax", "train"])
-  monkeypatch.setattr("udh_jax.commands.main.use_huge_pages", lambda: None)
-
-  def lacks(name):
-    raise ModuleNotFoundError("No module named 'absl'", name="absl")
-
-  monkeypatch.setattr("importlib.import_module", lacks)
-  line = failing(lambda arguments: main(), [])
-  assert line == 'error: absl is not installed; run pip install "udh_jax[train]".'
+def test_what_is_needed_later_is_asked_for_at_the_start():
+  require_installed("json", extra="any")
+  with pytest.raises(InputError, match=r'^no_such_module is .* "udh_jax\[report\]"\.$'):
+    require_installed("no_such_module", extra="report")

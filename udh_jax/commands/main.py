@@ -3,9 +3,9 @@
 import importlib
 import sys
 
-from udh_jax.commands.ending import fail
+from udh_jax.commands.ending import fail, guarded
 from udh_jax.commands.huge_pages import use_huge_pages
-from udh_jax.extras import missing_extra
+from udh_jax.extras import require_installed
 
 # Modules of `udh_jax.commands`, each with a function ``main`` of its arguments.
 PROGRAMS = {
@@ -15,11 +15,26 @@ PROGRAMS = {
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
 }
 
+# What programs need beside the core, and the extra that brings it. Asked for at the start, because
+# a plot is drawn after hours of training.
+_RUNS = {"ml_collections": "train", "clu": "train", "matplotlib": "report"}
+NEEDS = {"train": _RUNS, "eval": _RUNS}
+
 
 def usage() -> str:
   """What ``udh-jax --help`` prints."""
   lines = [f"  {name:12}{words}" for name, (_, words) in PROGRAMS.items()]
   return "\n".join(["usage: udh-jax PROGRAM [options]", "", *lines, "", "udh-jax PROGRAM --help"])
+
+
+def require_needs(name: str) -> None:
+  """Refuses to start a program without what it needs.
+
+  Raises:
+    InputError: If an extra is not installed.
+  """
+  for module, extra in NEEDS.get(name, {}).items():
+    require_installed(module, extra=extra)
 
 
 def main() -> None:
@@ -30,8 +45,6 @@ def main() -> None:
   name, arguments = sys.argv[1], sys.argv[2:]
   if name not in PROGRAMS:
     fail(f"there is no program {name!r}; choose one of {', '.join(PROGRAMS)}.")
+  guarded(lambda: require_needs(name))
   use_huge_pages()
-  try:
-    importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
-  except ModuleNotFoundError as error:
-    fail(missing_extra(error) or error)
+  importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
