@@ -1,4 +1,4 @@
-"""Codes for one's own pictures: udh-jax encode --workdir RUN --images FOLDER --output FILE.
+"""Codes for one's own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
 
 Encodes every picture in a folder and the folders in it and writes an index, which ``udh-jax
 search`` reads. Stopped and started again with the same arguments, it goes on where it last saved.
@@ -22,8 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser("udh-jax encode", description=__doc__)
   where = parser.add_mutually_exclusive_group()
   where.add_argument("--workdir", help="a run that train.py has finished")
-  where.add_argument("--encoder", help="an encoder's folder, or hf-hub:owner/name")
-  parser.add_argument("--bits", type=int, help="which of the run's encoders")
+  where.add_argument("--encoder", help="an encoder's folder, a run's, or hf-hub:owner/name")
+  parser.add_argument("--bits", type=int, help="length of the codes: which of the run's encoders")
   parser.add_argument("--images", help="folder of pictures")
   parser.add_argument("--output", required=True, help="index file to write")
   parser.add_argument(
@@ -36,14 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
 
   def run():
-    require(options.batch_size >= 1, f"--batch-size is {options.batch_size}; give 1 or more.")
     require(options.update or not options.verify, "--verify is given without --update.")
     noted = _noted(options)
     if options.encoder or options.workdir:
-      source = options.encoder or str(find_encoder(options.workdir, options.bits).resolve())
-      encoder = load_encoder(source)
+      source = find_encoder(options.encoder or options.workdir, options.bits)
+      encoder = load_encoder(source, options.bits)
     else:
       source, encoder = noted.about["encoder"]["source"], encoder_of(noted)
+      require(
+        options.bits in (None, encoder.about["bits"]),
+        f"--bits is {options.bits}, but {options.output} has {noted.num_bits} bits.",
+      )
     encode_folder(
       encoder,
       options.images or noted.about["folder"],

@@ -6,20 +6,21 @@ import functools
 import hashlib
 import os
 import pathlib
-import stat
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.data.pictures import decode_picture, list_pictures, open_regular
 from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_text
-from udh_jax.retrieval.index import HammingIndex, IndexWriter, Names, StoredIndex
+from udh_jax.files import require_writable, write_text
+from udh_jax.printable import printable
+from udh_jax.retrieval.index import MAGIC, HammingIndex, IndexWriter, Names, StoredIndex
 from udh_jax.retrieval.index.file import Batch
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
@@ -125,14 +126,13 @@ def encode_folder(
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
-  require(
-    output.parent.is_dir(),
-    f"The folder {output.parent} does not exist; create it, or name another.",
-  )
-  require(not output.is_dir(), f"{output} is a folder; give the name of a file.")
-  update = update and output.exists()
+  file = output.with_name(f"{output.name}.partial")
+  _require_free(output)
+  for path in (output, file, output.with_name(f"{output.name}.unreadable.txt")):
+    require_writable(path)
+  update = update and output.is_file() and output.stat().st_size > 0
   about = {
-    "encoder": {"source": source, "digest": encoder.digest},
+    "encoder": {"source": absolute(source), "digest": encoder.digest},
     "folder": str(folder.resolve()),
   }
   bits = encoder.about["bits"]
@@ -140,7 +140,6 @@ def encode_folder(
     file = output
     _require_followed(output, encoder)
   else:
-    file = output.with_name(f"{output.name}.partial")
     _take_up(file, about, bits)
   with IndexWriter(file) as writer:
     summary = _follow(
@@ -158,8 +157,23 @@ def encode_folder(
   if not update:
     os.replace(file, output)
   index = HammingIndex.load(output)
-  print(f"{output}: {len(index):,} pictures, {bits} bits{summary}", flush=True)
+  _tell(f"{output}: {len(index):,} pictures, {bits} bits{summary}")
   return index
+
+
+def _tell(text: str) -> None:
+  print(printable(text), flush=True)
+
+
+def _require_free(output: pathlib.Path) -> None:
+  """Refuses to write an index in the place of a file that is something else, such as a picture."""
+  if output.is_file():
+    with output.open("rb") as file:
+      beginning = file.read(len(MAGIC))
+    require(
+      beginning in (b"", MAGIC),
+      f"{output} is there and is no index; remove it, or name another file.",
+    )
 
 
 def _require_followed(output, encoder) -> None:
@@ -189,9 +203,9 @@ def _take_up(partial, about, bits) -> None:
       same = all(index.about.get(key) == about[key] for key in ("encoder", "folder"))
       if same and all(name in index.columns for name in COLUMNS):
         return
-      print(f"{partial} is of another encoder or folder; starting anew.", flush=True)
+      _tell(f"{partial} is of another encoder or folder; starting anew.")
     except InputError as error:
-      print(f"{error} Starting anew.", flush=True)
+      _tell(f"{error} Starting anew.")
   columns = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in COLUMNS.items()}
   codes = np.zeros((0, -(-bits // 8)), np.uint8)
   HammingIndex(codes, [], num_bits=bits, about=about, columns=columns).save(partial)
@@ -209,7 +223,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   )
   if update or total < num_files:
     words = "are unchanged" if update else "were done before"
-    print(f"{num_files - total:,} of {num_files:,} pictures {words}", flush=True)
+    _tell(f"{num_files - total:,} of {num_files:,} pictures {words}")
   pending, removed = _Items(encoder.about["bits"]), []
 
   def save(gone=()):
@@ -218,7 +232,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
       removed.clear()
 
   size = encoder.about["picture_size"]
-  fill = min(batch_size, max(_LEAST_BATCH, total))  # one shape, compiled once
+  fill = min(batch_size, max(_LEAST_BATCH, num_files))  # one shape, compiled once
   old_rows = _OldRows(stored, changes, todo)
   counts, bad, done = collections.Counter(), {}, 0
   started = saved = shown = time.monotonic()
@@ -245,7 +259,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
     if now - shown >= SHOW_EVERY:
       rate = done / (now - started)
       left = (total - done) / rate
-      print(f"{done:,}/{total:,} pictures  {rate:.0f}/s  {left:.0f} s left", flush=True)
+      _tell(f"{done:,}/{total:,} pictures  {rate:.0f}/s  {left:.0f} s left")
       shown = now
     if now - saved >= SAVE_EVERY:
       save()
@@ -319,8 +333,9 @@ class _OldRows:
 def _list_unreadable(output, bad, num_files) -> None:
   listed = output.with_name(f"{output.name}.unreadable.txt")
   if bad:
-    write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in sorted(bad.items())))
-    print(f"{len(bad):,} of {num_files:,} files cannot be read; they are listed in {listed}")
+    lines = [f"{printable(name)}: {printable(bad[name])}\n" for name in sorted(bad)]
+    write_text(listed, "".join(lines))
+    _tell(f"{len(bad):,} of {num_files:,} files cannot be read; they are listed in {listed}")
   else:
     listed.unlink(missing_ok=True)
 
@@ -428,7 +443,7 @@ def look_into(
     name: Relative to it.
     old: Its row of the index, -1 if it is new.
     as_noted: Whether its size and time of change are those of that row.
-    by_content: Rows of the index by `content_digest`.
+    by_content: Rows of the index by the first 16 bytes of the SHA-256 of their files.
     size: Side of the square that a picture becomes.
   """
   values = {}
@@ -437,27 +452,19 @@ def look_into(
     values.update(width=width, height=height, look=look_of(picture))
 
   try:
-    path = folder / name
-    status = os.stat(path)
-    require(stat.S_ISREG(status.st_mode), "it is no regular file")
-    data = path.read_bytes()
-    digest = content_digest(data)
-    state = {
-      "size": status.st_size,
-      "mtime": status.st_mtime_ns,
-      "digest": np.frombuffer(digest, np.uint8),
-    }
-    known = by_content.get(digest, -1)
-    if known >= 0:
-      if old >= 0 and as_noted and known == old:
-        state = {}
-      return LookedInto(name, old, state, known=known)
-    picture = decode_picture(data, size, whole=whole)
-    return LookedInto(name, old, state | values, picture)
-  except (OSError, ValueError) as error:
-    return LookedInto(name, old, {}, problem=" ".join(str(error).split()))
-
-
-def content_digest(data: bytes) -> bytes:
-  """What tells a file's content from any other's: 16 bytes of its SHA-256."""
-  return hashlib.sha256(data).digest()[:16]
+    with open_regular(folder / name) as file:
+      status = os.fstat(file.fileno())
+      digest = hashlib.file_digest(file, "sha256").digest()[:16]
+      values.update(
+        size=status.st_size, mtime=status.st_mtime_ns, digest=np.frombuffer(digest, np.uint8)
+      )
+      known = by_content.get(digest, -1)
+      if known >= 0:
+        unchanged = known == old and as_noted
+        return LookedInto(name, old, {} if unchanged else values, known=known)
+      file.seek(0)
+      return LookedInto(name, old, values, decode_picture(file, size, whole=whole))
+  except OSError as error:
+    return LookedInto(name, old, {}, problem=error.strerror or str(error))
+  except ValueError as error:
+    return LookedInto(name, old, {}, problem=str(error))

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.registry import data_config
 from udh_jax.errors import require
+from udh_jax.stages.network import require_trained
 
 
 def augmentation(**changes: Any) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def training(**changes: Any) -> dict[str, Any]:
     "batch_size": 64,
     "learning_rate": 3e-4,
     "head_learning_rate": 3e-3,
+    "trained": "all",  # of the backbone: "all", its "last" blocks, or nothing but the "head"
     "weight_decay": 1e-4,
     "augment": augmentation(),
   } | changes
@@ -97,6 +99,7 @@ def pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {
     "hidden": 4096,
+    "trained": "all",  # of the backbone of pictures: "all", its "last" blocks, or only the "head"
     "dropout": 0.0,
     "image_size": 96,  # of pictures
     "augment": augmentation(),  # of pictures
@@ -225,6 +228,7 @@ def require_training(config: ConfigDict, *sections: str) -> None:
     InputError: If a count is below 1, or a rate or weight is negative or not finite.
   """
   for section in sections:
+    require_trained(f"{section}.trained", config[section].trained)
     for name, value in config[section].items():
       field = f"{section}.{name}"
       if name in ("steps", "epochs", "batch_size", "hidden", "projection", "image_size"):
