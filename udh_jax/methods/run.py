@@ -70,7 +70,7 @@ def train(
     devices: That the images are split over; None takes all of all processes.
 
   Returns:
-    mAP by method; empty where the images have no labels.
+    mAP by method; empty where the images have no labels, and in other processes than 0.
 
   Raises:
     InputError: If the configuration or the data are invalid, the work directory belongs to
@@ -86,10 +86,13 @@ def train(
   plan = make_plan(config)
   plan.check(context.dataset)
   outputs = Runner(context, config, workdir).run(plan.stages)
-  if mesh_lib.is_main():
+
+  def describe():
     write_json(workdir / "config.json", config.to_dict())
     write_json(workdir / "automatic.json", chosen)
     write_manifest(context.dataset, workdir / "splits.json")
+
+  mesh_lib.on_main("describe the run", describe)
   scores = evaluate(context, config, plan, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
