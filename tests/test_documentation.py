@@ -32,9 +32,9 @@ def test_what_the_code_refers_to_is_there():
     (file.name, *found)
     for folder in ("udh_jax", "configs")
     for file in (ROOT / folder).rglob("*.py")
-    for found in re.findall(r"(?<![\w}\"])([\w/]+\.md)(?:#([\w-]+))?", file.read_text())
+    for found in re.findall(r"\b(docs/[\w/]+\.md|methods\.md)(?:#([\w-]+))?", file.read_text())
   }
-  assert len(references) >= 10
+  assert len(references) >= 8
   for file, page, anchor in references:
     assert (ROOT / page).is_file(), f"{file} refers to {page}"
     assert not anchor or anchor in anchors(ROOT / page), f"{file} refers to {page}#{anchor}"
