@@ -190,6 +190,7 @@ EXCEPTIONS = {
   "models/vit.py": "backbones",
   "clustering/potentials.py": "a Jacobian: where a step leads is measured afterwards",
   "coding/centres.py": "NumPy, whole numbers",
+  "methods/automatic.py": "NumPy, float64",
   "retrieval/pairs.py": "NumPy, whole numbers",
   "retrieval/profile.py": "NumPy, whole numbers",
   "retrieval/sharded.py": "counts, whole numbers",

@@ -16,7 +16,8 @@ from udh_jax.encoders.pair import PairEncoder
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_text
 from udh_jax.printable import printable
-from udh_jax.retrieval.index import MAGIC, HammingIndex
+from udh_jax.retrieval.index import HammingIndex
+from udh_jax.retrieval.index.file import MAGIC
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
 SHOW_EVERY = 5.0
