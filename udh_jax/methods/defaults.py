@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.registry import data_config
 from udh_jax.errors import require
+from udh_jax.stages.network import require_trained
 
 
 def augmentation(**changes: Any) -> dict[str, Any]:
@@ -33,6 +34,7 @@ def training(**changes: Any) -> dict[str, Any]:
     "batch_size": 64,
     "learning_rate": 3e-4,
     "head_learning_rate": 3e-3,
+    "trained": "all",  # of the backbone: "all", its "last" blocks, or nothing but the "head"
     "weight_decay": 1e-4,
     "augment": augmentation(),
   } | changes
@@ -97,6 +99,7 @@ def pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {
     "hidden": 4096,
+    "trained": "all",  # of the backbone of pictures: "all", its "last" blocks, or only the "head"
     "dropout": 0.0,
     "image_size": 96,  # of pictures
     "augment": augmentation(),  # of pictures
@@ -141,12 +144,12 @@ def structure() -> dict[str, Any]:
   return {"num_images": 2000, "deviations": 2.0}
 
 
-def on_digits(config: ConfigDict, training: ConfigDict) -> None:
+def on_digits(config: ConfigDict, *trainings: ConfigDict) -> None:
   """Sets sizes and steps for scikit-learn's 8 x 8 digits, with a teacher of one's own.
 
   Args:
     config: Of a method on images.
-    training: The section of its training.
+    *trainings: The sections of its trainings.
   """
   views = augmentation(
     crop_scale=(0.6, 1.0), crop_ratio=(0.8, 1.25), padding=0.1, flip=False, color=0.2
@@ -154,8 +157,10 @@ def on_digits(config: ConfigDict, training: ConfigDict) -> None:
   config.teacher.update(backbone="small_convnet", weights="", image_size=8)
   config.pretrain.update(steps=200, augment=views)
   config.features.update(image_sizes=(8,), batch_size=256)
-  config.student.image_size = 8
-  training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
+  if "student" in config:
+    config.student.image_size = 8
+  for training in trainings:
+    training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
   config.encode.batch_size = 256
   config.score.at = 0
 
@@ -223,6 +228,7 @@ def require_training(config: ConfigDict, *sections: str) -> None:
     InputError: If a count is below 1, or a rate or weight is negative or not finite.
   """
   for section in sections:
+    require_trained(f"{section}.trained", config[section].trained)
     for name, value in config[section].items():
       field = f"{section}.{name}"
       if name in ("steps", "epochs", "batch_size", "hidden", "projection", "image_size"):

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.methods import (
+  baseline,
   cibhash,
   defaults,
   dhih,
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[[ConfigDict], Plan]] = {
   "ssdh": ssdh.plan,
   "psch": psch.plan,
   **dict.fromkeys(dhih.TITLES, dhih.plan),
+  **dict.fromkeys(baseline.METHODS, baseline.plan),
 }
 
 

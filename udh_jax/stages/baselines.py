@@ -41,25 +41,33 @@ def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
   return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
 
 
-def fitted_itq(outputs) -> baselines_lib.LinearHash:
-  """ITQ's hash function in the outputs of `baselines`.
+def fitted(outputs, name: str) -> baselines_lib.LinearHash:
+  """The hash function of a baseline in the outputs of `baselines`.
+
+  Args:
+    outputs: Of the stage.
+    name: One of `BASELINES`.
 
   Raises:
     InputError: If there is none, as the features have fewer numbers than the codes have bits.
   """
+  functions = outputs["functions"]
   require(
-    "itq_function" in outputs,
-    "The hash layer cannot start at ITQ's codes: the network has fewer features than there are "
-    "bits; ask for fewer bits, or set hash_start to 'random'.",
+    name in functions,
+    lambda: (
+      f"There is no {name} of {functions['lsh']['projection'].shape[1]} bits: the network has only "
+      f"{functions['lsh']['projection'].shape[0]} features; ask for fewer bits, or for 'lsh' or a "
+      "'random' start."
+    ),
   )
-  return baselines_lib.LinearHash(**outputs["itq_function"])
+  return baselines_lib.LinearHash(**functions[name])
 
 
 def baselines(context: Context, config, inputs) -> Work:
   """Codes of every image by each baseline, fitted on the training rows.
 
-  Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``, and ``itq_function``, the
-  fields of ITQ's `LinearHash`. A baseline that cannot make so many bits of these features is left
+  Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``, and under ``functions``
+  the fields of its `LinearHash`. A baseline that cannot make so many bits of these features is left
   out.
   """
   features = centred_features(inputs["features"])
@@ -68,11 +76,9 @@ def baselines(context: Context, config, inputs) -> Work:
 
   def finish(state):
     del state
-    fitted = {name: fit(context, name, features, config.bits, config.seed) for name in names}
-    codes = {name: encode(function, features) for name, function in fitted.items()}
-    if "itq" in fitted:
-      codes["itq_function"] = fitted["itq"]._asdict()
-    return codes
+    functions = {name: fit(context, name, features, config.bits, config.seed) for name in names}
+    codes = {name: encode(function, features) for name, function in functions.items()}
+    return codes | {"functions": {name: found._asdict() for name, found in functions.items()}}
 
   return Work(finish=finish, row_outputs=names)
 

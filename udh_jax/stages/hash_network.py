@@ -9,7 +9,7 @@ from udh_jax.errors import require
 from udh_jax.models.heads import HashNetwork
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.stages.baselines import centred_features, fitted_itq
+from udh_jax.stages.baselines import centred_features, fitted
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import Network, NewNetwork, backbone_of, facts, new_network
 
@@ -36,21 +36,21 @@ def new_hash_network(
   return network.started_at(teacher)
 
 
-def itq_layer(context, features, hash_function):
-  """The hash layer that makes ITQ's codes of the network's features.
+def linear_layer(context, features, hash_function):
+  """The hash layer that makes a linear hash function's codes of the network's features.
 
   Outputs before tanh have a root mean square of 1 over the training rows.
 
   Args:
     context: Devices and images.
     features: Outputs of the stage `udh_jax.stages.features` or `udh_jax.stages.soft_labels`.
-    hash_function: ITQ's, a `LinearHash` fitted on those features.
+    hash_function: A `LinearHash` fitted on those features.
 
   Returns:
     ``kernel`` ``[d, bits]`` and ``bias`` ``[bits]``.
 
   References:
-    Our own start.
+    Our own scale.
   """
 
   @jax.jit
@@ -65,18 +65,18 @@ def itq_layer(context, features, hash_function):
 
 
 def started_at_itq(context, network: NewNetwork, features, baselines) -> NewNetwork:
-  """A hash network with `itq_layer`, and with a classifier, if any, that knows nothing yet.
+  """A hash network with ITQ's `linear_layer`, and a classifier, if any, that knows nothing yet.
 
   Args:
     context: Devices and images.
     network: A hash network.
-    features: See `itq_layer`.
+    features: See `linear_layer`.
     baselines: Outputs of the stage `udh_jax.stages.baselines` on the same features.
 
   Returns:
     The network. Its classifier counts as fresh: zeros are no values of use.
   """
-  layer = itq_layer(context, features, fitted_itq(baselines))
+  layer = linear_layer(context, features, fitted(baselines, "itq"))
   started = network.with_parts(hash=mesh_lib.replicate(context.mesh, layer))
   if "head" not in network.parameters:
     return started

@@ -8,8 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import traverse_util
 
 from udh_jax.data.augmentation import normalise, resize
+from udh_jax.errors import require
+from udh_jax.models.depth import is_last
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 
@@ -59,6 +62,29 @@ def plain_view(network: Network, size: int) -> Callable[[jax.Array], jax.Array]:
   return lambda images: prepare(resize(images, size=size))
 
 
+TRAINED = ("all", "last", "head")
+
+
+def require_trained(field: str, trained: str) -> None:
+  """Refuses a word that is none of `TRAINED`.
+
+  Raises:
+    InputError: If so.
+  """
+  require(trained in TRAINED, f"{field} is {trained!r}; choose one of {', '.join(TRAINED)}.")
+
+
+def variables_of(parameters: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:
+  """All variables of a network, from what is trained and from `NewNetwork.fixed`."""
+  flat = traverse_util.flatten_dict(fixed["params"]) | traverse_util.flatten_dict(parameters)
+  return {**fixed, "params": traverse_util.unflatten_dict(flat)}
+
+
+def _part(tree: Any, chosen: Callable[[tuple[str, ...]], bool]) -> Any:
+  flat = traverse_util.flatten_dict(dict(tree))
+  return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if chosen(path)})
+
+
 class NewNetwork(NamedTuple):
   """A network before training.
 
@@ -68,22 +94,36 @@ class NewNetwork(NamedTuple):
     about: See `describe`, on all devices.
     fresh: Names of the top-level parts of ``params`` that hold random values. They learn at the
       rate of fresh layers; the others were given values of use.
+    trained: Which parts of the backbone are trained, one of `TRAINED`; all else always is.
   """
 
   module: nn.Module
   variables: Mapping[str, Any]
   about: jax.Array
   fresh: frozenset[str]
+  trained: str = "all"
+
+  @property
+  def _is_trained(self) -> Callable[[tuple[str, ...]], bool]:
+    backbone = facts(self.stored)["backbone"]
+
+    def function(path):
+      if self.trained == "all" or path[0] != "backbone":
+        return True
+      return self.trained == "last" and is_last(backbone, path[1])
+
+    return function
 
   @property
   def parameters(self) -> Any:
     """What is trained."""
-    return self.variables["params"]
+    return _part(self.variables["params"], self._is_trained)
 
   @property
   def fixed(self) -> dict[str, Any]:
-    """Variables that are not trained, by kind."""
-    return {kind: tree for kind, tree in self.variables.items() if kind != "params"}
+    """Variables that are not trained, by kind; of the parameters, those that stay as they are."""
+    kept = _part(self.variables["params"], lambda path: not self._is_trained(path))
+    return {**self.variables, "params": kept}
 
   @property
   def stored(self) -> dict[str, Any]:
@@ -92,11 +132,11 @@ class NewNetwork(NamedTuple):
 
   def with_parameters(self, parameters: Any) -> dict[str, Any]:
     """The network as stages hand it on, with other parameters."""
-    return self._replace(variables={"params": parameters, **self.fixed}).stored
+    return self._replace(variables=variables_of(parameters, self.fixed)).stored
 
   def with_parts(self, **parts: Any) -> "NewNetwork":
     """Some top-level parts of ``params`` have these values; they are fresh no more."""
-    variables = {**self.variables, "params": {**self.parameters, **parts}}
+    variables = {**self.variables, "params": {**self.variables["params"], **parts}}
     return self._replace(variables=variables, fresh=self.fresh - parts.keys())
 
   def started_at(self, teacher: Network) -> "NewNetwork":

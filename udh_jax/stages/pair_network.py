@@ -12,7 +12,7 @@ from udh_jax.encoders.pair import LAYER_FIELDS, pair_module
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view
+from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view, variables_of
 from udh_jax.stages.training import Loss, augmented_views, train
 
 _BLOCK = 4096  # rows whose moments are computed at once
@@ -122,7 +122,7 @@ def training_outputs(network: NewNetwork, settings: ConfigDict) -> Callable:
   def outputs(parameters, constants, batch, key):
     images_key, dropout_key = jax.random.split(key)
     return network.module.apply(
-      {"params": parameters, **constants["fixed"]},
+      variables_of(parameters, constants["fixed"]),
       view(batch, images_key),
       batch["text"],
       train=True,

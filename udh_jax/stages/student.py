@@ -30,7 +30,7 @@ from udh_jax.similarity.symmetric import similarity_product, similarity_row_norm
 from udh_jax.stages.baselines import fit
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import train_weights
-from udh_jax.stages.network import NewNetwork
+from udh_jax.stages.network import NewNetwork, variables_of
 from udh_jax.stages.pair_network import (
   image_view,
   new_pair_network,
@@ -114,7 +114,7 @@ def outputs_turn(task: Task, view: Callable) -> Callable:
 
   def turn(state, constants, batch):
     images, texts = task.network.module.apply(
-      {"params": state["parameters"], **constants["fixed"]}, view(batch), batch["text"]
+      variables_of(state["parameters"], constants["fixed"]), view(batch), batch["text"]
     )
     outputs = {
       side: state["outputs"][side].at[batch["slot"]].set(jnp.tanh(h), mode="drop")
@@ -204,6 +204,7 @@ def student(context: Context, config, inputs) -> Work:
   require_discrete(settings)
   rounds = Rounds(context.dataset.splits.train, settings, seed=config.seed, num_devices=mesh.size)
   network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
+  network = network._replace(trained=settings.trained)
   task = Task(
     network,
     settings,

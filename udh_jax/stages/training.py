@@ -15,7 +15,7 @@ from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
-from udh_jax.stages.network import NewNetwork, preprocess
+from udh_jax.stages.network import NewNetwork, preprocess, variables_of
 
 Batch = dict[str, jax.Array]
 # (trained parameters, constants, batch, key) -> (loss, metrics). A batch holds index [b],
@@ -81,7 +81,7 @@ def forward_on_views(
   """
   views = augmented_views(network.stored, settings, size)
   return lambda parameters, constants, batch, key: network.module.apply(
-    {"params": parameters, **constants["fixed"]}, views(batch, key)
+    variables_of(parameters, constants["fixed"]), views(batch, key)
   )
 
 
@@ -185,8 +185,8 @@ def train(
       ``constants["fixed"]``.
     network: To be trained.
     constants: What else ``loss`` reads, on all devices.
-    settings: ``batch_size``, and ``steps`` and those of `make_optimizer` unless the next two are
-      given.
+    settings: ``batch_size``, ``trained`` (see `NewNetwork`), and ``steps`` and those of
+      `make_optimizer` unless the next two are given.
     seed: Decides the order of the images and the random key.
     optimizer: None is `make_optimizer`.
     num_steps: None is ``settings.steps``.
@@ -198,6 +198,7 @@ def train(
   num_steps = settings.steps if num_steps is None else num_steps
   for name, value in (("batch_size", settings.batch_size), ("steps", num_steps)):
     require(value >= 1, f"{name} is {value}; it has to be 1 or more.")
+  network = network._replace(trained=settings.trained)
   mesh, dataset = context.mesh, context.dataset
   whole = mesh_lib.replicated(mesh)
   constants = {"fixed": network.fixed, **constants}

@@ -1,0 +1,85 @@
+"""What of a network is trained, and at which rate."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from udh_jax.errors import InputError
+from udh_jax.models.heads import HashNetwork
+from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context
+from udh_jax.stages.network import new_network, require_trained, variables_of
+
+ABOUT = {
+  "backbone": "resnet18",
+  "padding": "symmetric",
+  "mean": (0.5,) * 3,
+  "std": (0.25,) * 3,
+  "labels_used": "none",
+  "source": "random",
+  "sha256": "",
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+  context = Context(mesh_lib.make_mesh(jax.devices()[:1]), None)
+  module = HashNetwork(create_backbone("resnet18"), 8, 3)
+  return new_network(context, module, ABOUT, (1, 32, 32, 3), seed=0)
+
+
+@pytest.mark.parametrize("trained", ["all", "last", "head"])
+def test_the_parameters_are_split_into_trained_and_fixed_and_joined_again(network, trained):
+  split = network._replace(trained=trained)
+  backbone = split.parameters.get("backbone", {})
+  assert {"hash", "head"} <= split.parameters.keys()
+  if trained == "all":
+    assert backbone.keys() == network.variables["params"]["backbone"].keys()
+  elif trained == "last":
+    assert backbone and all(name.startswith("layer4") for name in backbone)
+  else:
+    assert not backbone
+  joined = variables_of(split.parameters, split.fixed)
+  assert jax.tree.structure(joined) == jax.tree.structure(dict(network.variables))
+  images = jnp.ones((2, 32, 32, 3))
+  for ours, theirs in zip(
+    network.module.apply(joined, images),
+    network.module.apply(network.variables, images),
+    strict=True,
+  ):
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_less_is_computed_where_less_is_trained(network):
+  def flops(trained):
+    split = network._replace(trained=trained)
+
+    def loss(parameters):
+      relaxed, _ = network.module.apply(
+        variables_of(parameters, split.fixed), jnp.ones((2, 32, 32, 3))
+      )
+      return relaxed.sum()
+
+    return jax.jit(jax.grad(loss)).lower(split.parameters).cost_analysis()["flops"]
+
+  whole, last, head = (flops(trained) for trained in ("all", "last", "head"))
+  assert head < last < 0.8 * whole
+
+
+def test_every_random_part_is_fresh_until_it_is_given_values(network):
+  assert network.fresh == {"backbone", "hash", "head"}
+  teacher = {
+    "variables": {kind: tree["backbone"] for kind, tree in network.variables.items()},
+    "about": network.about,
+  }
+  started = network.started_at(teacher)
+  assert started.fresh == {"hash", "head"}
+  given = started.with_parts(hash=started.variables["params"]["hash"])
+  assert given.fresh == {"head"}
+
+
+def test_an_unknown_part_is_refused():
+  with pytest.raises(InputError, match=r"psch\.trained is 'half'; choose one of all, last, head"):
+    require_trained("psch.trained", "half")
