@@ -157,9 +157,9 @@ function showNeighbours(view, answer) {
   let text = `Nothing${within || " is here"}.`;
   if (neighbours.length) {
     const [first, last] = [distances[0], distances.at(-1)];
-    const range = first === last ? `${first}` : `${first} to ${last}`;
+    const range = first === last ? `at distance ${first}` : `at distances ${first} to ${last}`;
     const all = view.radius != null && answer.complete ? "All " : "";
-    text = `${all}${several(neighbours.length, "neighbour")}${within}, distances ${range} of ` +
+    text = `${all}${several(neighbours.length, "neighbour")}${within}, ${range} of ` +
       `${answer.bits} bits.`;
     if (view.radius != null && !answer.complete) text += " There are more; raise Neighbours.";
   }
