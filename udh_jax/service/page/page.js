@@ -89,6 +89,10 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.button !== 0) return;
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || link.target) return;
+  if (link.className === "skip") {
+    event.preventDefault(); // a new address would show all anew
+    return $("results").focus();
+  }
   const to = new URL(link.href);
   if (to.origin !== location.origin || to.pathname !== location.pathname || to.hash) return;
   event.preventDefault();
