@@ -1,0 +1,15 @@
+"""Codes with names in one file, and their neighbours."""
+
+from udh_jax.retrieval.index.file import IndexWriter, StoredIndex, file_version
+from udh_jax.retrieval.index.hamming_index import ENGINES, HammingIndex, Hits
+from udh_jax.retrieval.index.names import Names
+
+__all__ = [
+  "ENGINES",
+  "HammingIndex",
+  "Hits",
+  "IndexWriter",
+  "Names",
+  "StoredIndex",
+  "file_version",
+]
