@@ -5,7 +5,7 @@ import json
 import pytest
 
 from udh_jax.errors import InputError
-from udh_jax.extras import require_extra
+from udh_jax.extras import require_extra, require_installed
 
 
 def test_a_module_that_is_there():
@@ -25,3 +25,9 @@ def test_a_module_that_lacks_something_itself(tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(InputError, match=r"cannot be imported \(No module named 'no_such_dep"):
     require_extra("broken_extra", extra="x")
+
+
+def test_what_is_needed_later_is_asked_for_at_the_start():
+  require_installed("json", extra="any")
+  with pytest.raises(InputError, match=r'^no_such_module is .* "udh_jax\[report\]"\.$'):
+    require_installed("no_such_module", extra="report")

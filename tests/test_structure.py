@@ -1,4 +1,4 @@
-"""The house: no circle of imports, rooms depend one way, tests stand beside their files."""
+"""The house: no circle of imports, rooms that depend one way, tests beside the files they test."""
 
 import ast
 import graphlib

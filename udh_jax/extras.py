@@ -1,6 +1,7 @@
 """Optional dependencies: imported where they are used, missed in one line that names the remedy."""
 
 import importlib
+import importlib.util
 import types
 
 from udh_jax.errors import InputError
@@ -28,4 +29,22 @@ def require_extra(module: str, *, extra: str) -> types.ModuleType:
       and (f"{module}.".startswith(f"{error.name}."))
     )
     what = "is not installed" if missing else f"cannot be imported ({error})"
-    raise InputError(f'{module} {what}; run pip install "udh_jax[{extra}]".') from error
+    raise _error(module, what, extra) from error
+
+
+def require_installed(module: str, *, extra: str) -> None:
+  """Refuses at the start of long work what would be missed at its end; imports nothing.
+
+  Args:
+    module: Top-level name, such as "matplotlib".
+    extra: Which extra of `pyproject.toml` brings it.
+
+  Raises:
+    InputError: If it is not installed.
+  """
+  if importlib.util.find_spec(module) is None:
+    raise _error(module, "is not installed", extra)
+
+
+def _error(module: str, what: str, extra: str) -> InputError:
+  return InputError(f'{module} {what}; run pip install "udh_jax[{extra}]".')

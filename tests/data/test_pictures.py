@@ -145,7 +145,7 @@ def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
     (tmp_path / name).write_text("no picture")
   (tmp_path / "a" / "up").symlink_to(tmp_path)  # would never end
   (tmp_path / "linked").symlink_to(tmp_path / "a.b")
-  expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG", "linked/x.jpeg"]
+  expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG"]
   assert list_pictures(tmp_path) == [*expected, "t.tif", "u.tiff", "ü.webp"]
 
 
@@ -239,7 +239,7 @@ def test_a_second_start_finds_the_same_rows_without_decoding(
   real = decode_picture
 
   def counting(data, size):
-    decoded.append(len(data))
+    decoded.append(data)
     return real(data, size)
 
   monkeypatch.setattr("udh_jax.data.pictures.decode_picture", counting)

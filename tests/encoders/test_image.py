@@ -228,7 +228,7 @@ def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsy
   assert "cannot be read" in failing(search.main, ["--index=/nowhere", query])
   found = failing(search.main, [f"--index={index}", f"--image={empty / 'a.png'}"])
   assert "a.png cannot be read" in found
-  assert "k is 99" in failing(search.main, [f"--index={index}", query, "-k", "99"])
+  assert "k is 0" in failing(search.main, [f"--index={index}", query, "-k", "0"])
   other = Encoder(encoder.variables, ABOUT | {"image_size": 20})
   other.save(tmp_path / "other")
   found = failing(search.main, [f"--index={index}", query, f"--encoder={tmp_path / 'other'}"])

@@ -1,4 +1,4 @@
-"""The highly interrelated loss and its rivals against plain loops in numpy's float64."""
+"""The highly interrelated loss and its competing losses against plain loops in numpy's float64."""
 
 import jax
 import numpy as np

@@ -9,12 +9,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.data.pictures import list_pictures, read_picture
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_text
+from udh_jax.files import require_writable, write_text
+from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex
+from udh_jax.retrieval.index.file import MAGIC
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
 SHOW_EVERY = 5.0
@@ -49,9 +52,9 @@ def decoded(
 
   def read(name):
     try:
-      return decode_picture((folder / name).read_bytes(), size)
-    except (OSError, ValueError) as error:
-      return " ".join(str(error).split())
+      return read_picture(folder / name, size)
+    except ValueError as error:
+      return str(error)
 
   starts = range(0, len(files), batch_size)
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -85,37 +88,39 @@ def encode_folder(
     encoder: From `load_encoder`.
     folder: Nested as it may be.
     output: File to write.
-    source: Where the encoder came from; noted in the index, for `udh_jax.search`.
-    batch_size: Pictures encoded at once.
+    source: Where the encoder came from, a folder or ``hf-hub:owner/name``; noted in the index for
+      `udh_jax.encoders.loading.encoder_of`, a folder by its absolute path.
+    batch_size: Pictures encoded at once, at most; no batch is larger than the folder needs.
 
   Returns:
     The index; names are paths relative to ``folder``, with forward slashes.
 
   Raises:
     InputError: If the folder is missing or holds no readable picture, ``output`` cannot be
-      written, or the encoder takes no pictures.
+      written or is a file of another kind, or the encoder takes no pictures.
   """
   require_pictures(encoder)
+  require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
-  require(
-    output.parent.is_dir(),
-    f"The folder {output.parent} does not exist; create it, or name another.",
-  )
+  partial = output.with_name(f"{output.name}.partial")
+  listed = output.with_name(f"{output.name}.unreadable.txt")
+  _require_free(output)
+  for path in (output, partial, listed):
+    require_writable(path)
   files = list_pictures(folder)
   require(files, f"There are no pictures in {folder}; known endings are those of common formats.")
   listing = hashlib.sha256("\0".join(files).encode("utf-8", "surrogateescape")).hexdigest()
   about = {
-    "encoder": {"source": source, "digest": encoder.digest},
+    "encoder": {"source": absolute(source), "digest": encoder.digest},
     "folder": str(folder.resolve()),
     "listing": listing,
   }
   bits = encoder.about["bits"]
-  partial = output.with_name(f"{output.name}.partial")
   index, bad = _taken_up(partial, about, bits)
   done = len(index) + len(bad)
   if done:
-    print(f"{done:,} of {len(files):,} pictures were done before", flush=True)
+    _tell(f"{done:,} of {len(files):,} pictures were done before")
   started = saved = shown = time.monotonic()
   first = done
   parts, names = [index.codes], list(index.names)
@@ -123,9 +128,11 @@ def encode_folder(
   def whole(extra):
     return HammingIndex(np.concatenate(parts), names, num_bits=bits, about=about | extra)
 
+  # One shape, compiled once; it does not depend on what was done before, for rounding would.
+  batch_size = -(-len(files) // -(-len(files) // batch_size))
   size = encoder.about["picture_size"]
   for read, pictures, wrong in decoded(folder, files[done:], size, batch_size):
-    fill = -len(pictures) % batch_size  # one shape, compiled once
+    fill = -len(pictures) % batch_size
     padded = np.pad(pictures, ((0, fill), (0, 0), (0, 0), (0, 0)))
     parts.append(encoder(padded)[: len(pictures)])
     names += read
@@ -135,15 +142,15 @@ def encode_folder(
     if now - shown >= SHOW_EVERY:
       rate = (done - first) / (now - started)
       left = (len(files) - done) / rate
-      print(f"{done:,}/{len(files):,} pictures  {rate:.0f}/s  {left:.0f} s left", flush=True)
+      _tell(f"{done:,}/{len(files):,} pictures  {rate:.0f}/s  {left:.0f} s left")
       shown = now
     if now - saved >= SAVE_EVERY:
       whole({"unreadable": bad}).save(partial)
       saved = now
-  listed = output.with_name(f"{output.name}.unreadable.txt")
   if bad:
-    write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in bad.items()))
-    print(f"{len(bad):,} of {len(files):,} files cannot be read; they are listed in {listed}")
+    lines = [f"{printable(name)}: {printable(reason)}\n" for name, reason in bad.items()]
+    write_text(listed, "".join(lines))
+    _tell(f"{len(bad):,} of {len(files):,} files cannot be read; they are listed in {listed}")
   else:
     listed.unlink(missing_ok=True)
   require(names, f"None of the {len(files)} pictures in {folder} can be read; see {listed}.")
@@ -151,8 +158,23 @@ def encode_folder(
   index.save(output)
   partial.unlink(missing_ok=True)
   rate = (done - first) / max(time.monotonic() - started, 1e-9)
-  print(f"{output}: {len(index):,} pictures, {bits} bits, {rate:.0f} pictures/s", flush=True)
+  _tell(f"{output}: {len(index):,} pictures, {bits} bits, {rate:.0f} pictures/s")
   return index
+
+
+def _tell(text: str) -> None:
+  print(printable(text), flush=True)
+
+
+def _require_free(output: pathlib.Path) -> None:
+  """Refuses to write an index in the place of a file that is something else, such as a picture."""
+  if output.is_file():
+    with output.open("rb") as file:
+      beginning = file.read(len(MAGIC))
+    require(
+      beginning in (b"", MAGIC),
+      f"{output} is there and is no index; remove it, or name another file.",
+    )
 
 
 def _taken_up(partial, about, bits) -> tuple[HammingIndex, dict[str, str]]:
@@ -163,10 +185,10 @@ def _taken_up(partial, about, bits) -> tuple[HammingIndex, dict[str, str]]:
   try:
     index = HammingIndex.load(partial)
   except InputError as error:
-    print(f"{error} Starting anew.", flush=True)
+    _tell(f"{error} Starting anew.")
     return empty, {}
   bad = index.about.pop("unreadable", None)
   if bad is None or index.about != about:
-    print(f"{partial} is of another encoder or other pictures; starting anew.", flush=True)
+    _tell(f"{partial} is of another encoder or other pictures; starting anew.")
     return empty, {}
   return index, bad

@@ -2,7 +2,7 @@
 
 import pathlib
 
-from udh_jax.data.pictures import decode_picture
+from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
@@ -32,8 +32,8 @@ def search_picture(
   """
   require_pictures(encoder)
   try:
-    image = decode_picture(pathlib.Path(picture).read_bytes(), encoder.about["picture_size"])
-  except (OSError, ValueError) as error:
+    image = read_picture(picture, encoder.about["picture_size"])
+  except ValueError as error:
     raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
   return _nearest(index, encoder(image[None]), k, radius)
 

@@ -12,7 +12,7 @@ from udh_jax.stages import djsrh
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DJSRH with the authors' values (methods.md section 2).
+  """All fields of DJSRH with the authors' values (docs/method.md#djsrh).
 
   Args:
     data: Name of the data set, one of pairs.

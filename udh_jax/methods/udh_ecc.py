@@ -23,7 +23,7 @@ from udh_jax.stages.teacher import teacher_stage
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
+  """All fields of UDH-ECC with their usual values (docs/method.md#usual-values).
 
   Args:
     data: Name of the data set.

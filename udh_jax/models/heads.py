@@ -79,7 +79,7 @@ class HashNetwork(nn.Module):
       or None where there is no classifier.
 
     References:
-      methods.md section 1, distil; the loss that uses them is our own definition.
+      docs/method.md#udh-ecc, distil; the loss that uses them is our own definition.
     """
     features = self.backbone(images)
     relaxed = jnp.tanh(float32_layer(self.bits, name="hash")(features))

@@ -1,7 +1,7 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
+import contextlib
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -14,10 +14,11 @@ import numpy as np
 from flax import traverse_util
 
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_atomically
+from udh_jax.files import read_json, write_atomically
 from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
+from udh_jax.records import numbers, require_fields
 
 HUB = "hf-hub:"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -92,8 +93,9 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   config = {}
   if source.startswith(HUB):
     file = download(source, "model.safetensors")
-    config = json.loads(download(source, "config.json").read_text())
-    config = config.get("pretrained_cfg", config)
+    file_of_config = download(source, "config.json")
+    config = require_fields(file_of_config, read_json(file_of_config), {})
+    config = require_fields(file_of_config, config.get("pretrained_cfg", config), {})
   else:
     file = pathlib.Path(path)
     require(file.is_file(), f"weights {file} do not exist; give a safetensors file or {HUB}...")
@@ -112,11 +114,11 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   return Pretrained(
     variables=_variables(backbone_name, tensors, num_classes, source),
     padding=padding,
-    mean=_triple(metadata.get("input_mean", config.get("mean", IMAGENET_MEAN)), source),
-    std=_triple(metadata.get("input_std", config.get("std", IMAGENET_STD)), source),
+    mean=_triple("mean", metadata, config, IMAGENET_MEAN, source),
+    std=_triple("std", metadata, config, IMAGENET_STD, source),
     source=source,
     sha256=_sha256(file),
-    labels_used=metadata.get("pretrained_on", _labels_of_tag(config.get("tag", ""))),
+    labels_used=metadata.get("pretrained_on", _labels_of_tag(str(config.get("tag", "")))),
   )
 
 
@@ -268,7 +270,7 @@ def _read(file):
         name: np.asarray(opened.get_tensor(name), np.float32)
         for name in opened.keys()  # noqa: SIM118
       }, metadata
-  except SafetensorError as error:
+  except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:  # odd types as well
     raise InputError(
       f"{file} is damaged or not a safetensors file ({error}); fetch it again."
     ) from error
@@ -310,14 +312,16 @@ def _labels_of_tag(tag):
   return "unknown"
 
 
-def _triple(values, source):
+def _triple(name, metadata, config, usual, source):
+  """Mean or deviation of each channel: by the file's header, the repository, or as usual."""
+  field = f"input_{name}" if f"input_{name}" in metadata else name
+  values = metadata[field] if field != name else config.get(name, usual)
   if isinstance(values, str):
-    values = values.split(",")
-  values = tuple(float(value) for value in values)
-  require(
-    len(values) == 3, f"{source}: mean and std need one number for each of 3 channels: {values}."
-  )
-  return values
+    with contextlib.suppress(ValueError):  # refused by what follows
+      values = [float(value) for value in values.split(",")]
+  kind = numbers(3, positive=name == "std")
+  require_fields(source, {field: values}, {field: kind})
+  return tuple(map(float, values))
 
 
 def _sha256(file):

@@ -7,6 +7,7 @@ import numpy as np
 
 from udh_jax.data.types import Dataset
 from udh_jax.files import write_atomically
+from udh_jax.printable import printable
 
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 
@@ -22,6 +23,13 @@ def _figure(width: float, height: float):
 
 
 def _save(figure, path: str | os.PathLike) -> None:
+  """Draws every text as it is: a dollar sign in a name begins no formula."""
+  from matplotlib.text import Text
+
+  for text in figure.findobj(Text):
+    text.set_parse_math(False)
+    text.set_usetex(False)
+    text.set_text(printable(text.get_text(), keep="\n"))
   write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
@@ -189,6 +197,8 @@ def precision_at(
   for position, (name, (cuts, precision)) in enumerate(curves.items()):
     axis.plot(cuts, precision, label=name, **_line(position, name))
   axis.set(xscale="log", ylim=(0, 1.01), xlabel="items retrieved, N", ylabel="precision@N")
+  axis.xaxis.set_major_formatter("{x:,g}")  # and no formula, see `_save`
+  axis.xaxis.set_minor_formatter("")
   axis.legend(fontsize=8)
   _save(figure, path)
 
