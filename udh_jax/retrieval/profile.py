@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from udh_jax.cpu import choice
 from udh_jax.errors import require
 from udh_jax.retrieval.hamming import as_words, checked_codes, word_distance
 
@@ -17,22 +18,26 @@ _CHUNK = 2**24  # pairs of query and database item held at once
 _BLOCK = 2**22  # items of one query put in order at once
 
 
+_NO_LABEL = -1  # the class of an item that is relevant to nothing
+
+
 class Pairs(NamedTuple):
-  """Queries and database, checked, in the form that pairs are made from.
+  """Queries and database, checked.
 
   Attributes:
-    queries: Codes as words. uint32 array of shape ``[q, words]``.
-    database: uint32 array of shape ``[n, words]``.
-    query_marks: Classes, int32 ``[q]``, or multi-hot labels as bits, uint32 ``[q, label words]``.
+    queries: Packed codes. uint8 array of shape ``[q, bytes]``.
+    database: uint8 array of shape ``[n, bytes]``.
+    query_marks: Classes, int32 ``[q]``, or multi-hot labels as bits, uint8 ``[q, label bytes]``.
+      No query has the class -1, which an item has that is relevant to nothing.
     database_marks: The same for the database.
     num_distances: How many values a distance can have: 8 * bytes + 1.
     max_gain: The most labels that two items can share.
   """
 
-  queries: jax.Array
-  database: jax.Array
-  query_marks: jax.Array
-  database_marks: jax.Array
+  queries: jax.Array | np.ndarray
+  database: jax.Array | np.ndarray
+  query_marks: np.ndarray
+  database_marks: np.ndarray
   num_distances: int
   max_gain: int
 
@@ -40,6 +45,14 @@ class Pairs(NamedTuple):
   def gain_bits(self) -> int:
     """Bits of a key that hold the gain; the rest hold the distance."""
     return self.max_gain.bit_length()
+
+  def as_words(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Queries, database and their marks as JAX counts them: bits as uint32 ``[rows, words]``."""
+    marks = (
+      jnp.asarray(marks) if marks.ndim == 1 else as_words(jnp.asarray(marks))
+      for marks in (self.query_marks, self.database_marks)
+    )
+    return as_words(jnp.asarray(self.queries)), as_words(jnp.asarray(self.database)), *marks
 
 
 class Profile(NamedTuple):
@@ -81,7 +94,7 @@ def checked_pairs(name: str, queries, database, query_labels, database_labels) -
     name: The caller's name, for the message.
     queries: Packed codes. uint8 array of shape ``[q, bytes]``.
     database: uint8 array of shape ``[n, bytes]``.
-    query_labels: Integers >= 0 of shape ``[q]``, or multi-hot {0, 1} of shape ``[q, L]``.
+    query_labels: Integers of shape ``[q]``, -1 for none, or multi-hot {0, 1} of shape ``[q, L]``.
     database_labels: The same for the database, of the same kind.
 
   Returns:
@@ -109,13 +122,13 @@ def checked_pairs(name: str, queries, database, query_labels, database_labels) -
     )
     if labels.ndim == 1:
       require(
-        np.issubdtype(labels.dtype, np.integer) and labels.min() >= 0 and labels.max() < 2**31,
-        f"{name}: {which} of shape {labels.shape} must be integers >= 0 and smaller than 2^31 "
-        "(or multi-hot [n, L]).",
+        np.issubdtype(labels.dtype, np.integer) and labels.min() >= -1 and labels.max() < 2**31,
+        f"{name}: {which} of shape {labels.shape} must be integers >= 0 and smaller than 2^31, -1 "
+        "for an item without a label (or multi-hot [n, L]).",
       )
     else:
       require(
-        bool(np.isin(labels, (0, 1)).all()),
+        bool(((labels == 0) | (labels == 1)).all()),
         f"{name}: {which} of shape {labels.shape} must be multi-hot, all values 0 or 1.",
       )
   require(
@@ -123,25 +136,14 @@ def checked_pairs(name: str, queries, database, query_labels, database_labels) -
     f"{name}: query_labels have shape {query_labels.shape} and database_labels "
     f"{database_labels.shape}; both must be classes [n] or multi-hot over the same L labels.",
   )
-  max_gain = 1
-  if query_labels.ndim == 2:
-    most = (int(labels.sum(axis=1).max()) for labels in (query_labels, database_labels))
-    max_gain = max(1, min(most))
-  return Pairs(
-    as_words(queries),
-    as_words(database),
-    _marks(query_labels),
-    _marks(database_labels),
-    8 * queries.shape[1] + 1,
-    max_gain,
-  )
-
-
-def _marks(labels):
-  """Classes as they are, [n]; multi-hot labels as bits, uint32 [n, words]."""
-  if labels.ndim == 1:
-    return jnp.asarray(labels, jnp.int32)
-  return as_words(jnp.asarray(np.packbits(labels.astype(bool), axis=1)))
+  if query_labels.ndim == 1:
+    query_marks = np.where(query_labels == _NO_LABEL, _NO_LABEL - 1, query_labels)
+    marks, max_gain = (query_marks.astype(np.int32), database_labels.astype(np.int32)), 1
+  else:
+    both = query_labels.astype(bool), database_labels.astype(bool)
+    marks = tuple(np.packbits(labels, axis=1) for labels in both)
+    max_gain = max(1, min(int(labels.sum(axis=1).max()) for labels in both))
+  return Pairs(queries, database, *marks, 8 * queries.shape[1] + 1, max_gain)
 
 
 def keys_of(queries, database, query_marks, database_marks, *, gain_bits, dtype):
@@ -163,8 +165,7 @@ def profile(pairs: Pairs, cuts: tuple[int, ...], *, by_index: bool) -> Profile:
   """Counts all pairs on the host, and ranks the relevant ones.
 
   Distances are small integers: they are counted, and only what lies within the largest cut-off is
-  put in order. One byte or two for each pair of a chunk are held, in chunks of at most 2^24 pairs
-  or one query, and each thread orders at most 2^22 items at a time.
+  put in order.
 
   Args:
     pairs: Addressable by this process.
@@ -173,6 +174,40 @@ def profile(pairs: Pairs, cuts: tuple[int, ...], *, by_index: bool) -> Profile:
 
   Returns:
     The profile.
+  """
+  if choice.use_numba(pairs.queries, pairs.database):
+    return _profile_on_cpu(pairs, cuts, by_index=by_index)
+  return _profile_with_jax(pairs, cuts, by_index=by_index)
+
+
+def _profile_on_cpu(pairs, cuts, *, by_index):
+  """No pair is held: as many places as the largest cut-off, for each query that a thread is at."""
+  from udh_jax.cpu import ranking
+
+  case = np.asarray(pairs.queries), np.asarray(pairs.database)
+  case += tuple(map(_as_words, (pairs.query_marks, pairs.database_marks)))
+  counts = ranking.counted(*case, max_gain=pairs.max_gain)  # [q, distances, gains]
+  found = _counts(counts, pairs.max_gain)
+  sums = np.zeros((3, len(case[0]), 0))
+  if by_index:
+    weights = discounts(np.arange(1, cuts[-1] + 1))
+    sums = ranking.ranked(
+      *case, *found[:2], max_gain=pairs.max_gain, cuts=np.asarray(cuts), discounts=weights
+    )
+  return Profile(*found, *sums)
+
+
+def _as_words(marks):
+  """Bits as uint64 ``[rows, words]``; classes as they are."""
+  if marks.ndim == 1:
+    return marks
+  return np.pad(marks, ((0, 0), (0, -marks.shape[1] % 8))).view(np.uint64)
+
+
+def _profile_with_jax(pairs, cuts, *, by_index):
+  """One byte or two for each pair of a chunk are held, at most 2^24 of them or those of one query.
+
+  Each thread orders at most 2^22 items at a time.
   """
   num_keys = pairs.num_distances << pairs.gain_bits
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -200,6 +235,7 @@ def _counts(counts, max_gain):
 def _key_chunks(pairs: Pairs, num_keys: int) -> Iterator[np.ndarray]:
   """Yields keys [chunk, n] for all queries in order."""
   num_queries = len(pairs.queries)
+  queries, database, query_marks, database_marks = pairs.as_words()
   size = max(1, min(num_queries, _CHUNK // len(pairs.database)))
   dtype = jnp.dtype(next(t for t in ("uint8", "uint16", "uint32") if num_keys <= np.iinfo(t).max))
   for start in range(0, num_queries, size):
@@ -208,10 +244,10 @@ def _key_chunks(pairs: Pairs, num_keys: int) -> Iterator[np.ndarray]:
     rows = np.arange(start, start + size)
     rows[rows >= stop] = start
     keys = _jitted_keys(
-      pairs.queries[rows],
-      pairs.database,
-      pairs.query_marks[rows],
-      pairs.database_marks,
+      queries[rows],
+      database,
+      query_marks[rows],
+      database_marks,
       gain_bits=pairs.gain_bits,
       dtype=dtype,
     )
