@@ -11,9 +11,8 @@ def public_functions(tree):
   for node in ast.iter_child_nodes(tree):
     if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
       yield from public_functions(node)
-    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-      if not node.name.startswith("_"):
-        yield node
+    elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+      yield node
 
 
 def untyped(function):

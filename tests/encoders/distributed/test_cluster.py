@@ -76,6 +76,6 @@ def test_what_fails_in_a_worker_is_one_line(cluster, encoder, pictures, tmp_path
   output = tmp_path / "codes"
   output.mkdir()
   (output / "codes").write_text("a file in the way of the folder")
-  with pytest.raises(InputError, match="Encoding with Ray failed: .*cannot be written") as caught:
+  with pytest.raises(InputError, match=r"Encoding with Ray failed: .*cannot be written") as caught:
     encode_distributed(encoder, str(pictures), str(output))
   assert "\n" not in str(caught.value)
