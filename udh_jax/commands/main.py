@@ -13,14 +13,32 @@ PROGRAMS = {
   "eval": ("evaluate", "scores a finished run again, without training"),
   "encode": ("encode", "makes an index of a folder of pictures"),
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
+  "serve": ("serve", "shows neighbours on a page, and answers programs"),
 }
 _CONTINUED = ("train", "encode")
+
+# What programs need beside the core, and the extra that brings it. Asked for at the start, because
+# a plot is drawn after hours of training.
+_RUNS = {"ml_collections": "train", "clu": "train", "matplotlib": "report"}
+NEEDS = {"train": _RUNS, "eval": _RUNS}
 
 
 def usage() -> str:
   """What ``udh-jax --help`` prints."""
   lines = [f"  {name:12}{words}" for name, (_, words) in PROGRAMS.items()]
   return "\n".join(["usage: udh-jax PROGRAM [options]", "", *lines, "", "udh-jax PROGRAM --help"])
+
+
+def require_needs(name: str) -> None:
+  """Refuses to start a program without what it needs.
+
+  Raises:
+    InputError: If an extra is not installed.
+  """
+  from udh_jax.extras import require_installed
+
+  for module, extra in NEEDS.get(name, {}).items():
+    require_installed(module, extra=extra)
 
 
 def run_by_name(name: str, arguments: Sequence[str] | None = None) -> None:
@@ -31,8 +49,10 @@ def run_by_name(name: str, arguments: Sequence[str] | None = None) -> None:
     arguments: Of the command line, without the name; None is what `sys.argv` holds.
   """
   try:
+    from udh_jax.commands.ending import guarded
     from udh_jax.commands.huge_pages import use_huge_pages
 
+    guarded(lambda: require_needs(name))
     use_huge_pages()
     importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
   except KeyboardInterrupt:

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from udh_jax.encoders import published
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
+from udh_jax.models.heads import float32_layer
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import load_weights, save_weights
 
@@ -45,9 +45,9 @@ def codes_of(
     about["backbone"], dtype=jnp.dtype(about["dtype"]), padding=about["padding"]
   )
   view = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
-  features = backbone.apply(variables["backbone"], view)
-  hash_layer = nn.Dense(about["bits"], dtype=jnp.float32)
-  return pack_codes(sign(jnp.tanh(hash_layer.apply({"params": variables["hash"]}, features))))
+  features: Any = backbone.apply(variables["backbone"], view)
+  outputs: Any = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
+  return pack_codes(sign(jnp.tanh(outputs)))
 
 
 READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
@@ -80,14 +80,14 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    images = jnp.asarray(images)
+    given = jnp.asarray(images)
     require(
-      images.ndim == 4 and images.shape[3] == 3 and images.dtype == jnp.uint8,
-      f"Encoder: images are {images.dtype} of shape {images.shape}, expected uint8 [b, h, w, 3].",
+      given.ndim == 4 and given.shape[3] == 3 and given.dtype == jnp.uint8,
+      f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3].",
     )
-    if not len(images):
+    if not len(given):
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self.variables, images))
+    return np.asarray(self._encode(self.variables, given))
 
   @functools.cached_property
   def digest(self) -> str:

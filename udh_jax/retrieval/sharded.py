@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from udh_jax import sharding
-from udh_jax.retrieval.pairs import Pairs, Profile, keys_of
+from udh_jax.retrieval.profile import Pairs, Profile, keys_of
 
 _CHUNK = 2**22  # pairs put in order at once on a device
 _ITEMS = 2**14  # database items of one query among them, at most
@@ -18,7 +18,7 @@ _ITEMS = 2**14  # database items of one query among them, at most
 def profile_on_devices(
   pairs: Pairs, cuts: tuple[int, ...], mesh: Mesh, *, by_index: bool
 ) -> Profile:
-  """As `udh_jax.retrieval.pairs.profile`, with the database split over the devices of ``mesh``.
+  """As `udh_jax.retrieval.profile.profile`, with the database split over the devices of ``mesh``.
 
   Counts are the same; sums of precisions and gains are made in float32.
 
@@ -31,10 +31,12 @@ def profile_on_devices(
   Returns:
     The profile, in every process.
   """
-  items = pairs.database, pairs.database_marks, np.ones(len(pairs.database), bool)
+  queries, database, query_marks, database_marks = map(np.asarray, pairs.as_words())
+  items = database, database_marks, np.ones(len(database), bool)
   mapped = _mapped(mesh, cuts, pairs.num_distances, pairs.max_gain, by_index, _CHUNK, _ITEMS)
   found = mapped(
-    *(np.asarray(array) for array in (pairs.queries, pairs.query_marks)),
+    queries,
+    query_marks,
     *(sharding.split_rows(mesh, array) for array in items),
   )
   items, relevant, gains, levels, *sums = (np.asarray(array) for array in found)
