@@ -223,22 +223,22 @@ def equal_size_kmeans(
   """
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-  weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
+  kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
     "equal_size_kmeans",
     features,
     init,
-    weights,
+    kept,
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
     hard_iterations=hard_iterations,
   )
-  if axis_name is None and not errors.is_traced(weights, min_size, max_size):
-    _check_sizes(num_clusters, min_size, max_size, int((weights > 0).sum()))
+  if axis_name is None and not errors.is_traced(kept, min_size, max_size):
+    _check_sizes(num_clusters, min_size, max_size, int((kept > 0).sum()))
   return _equal_size_kmeans(
     features,
-    (weights > 0).astype(features.dtype),
+    (kept > 0).astype(features.dtype),
     key,
     init,
     (min_size, max_size),

@@ -102,18 +102,18 @@ def kmeans(
   """
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-  weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
+  kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
     "kmeans",
     features,
     init,
-    weights,
+    kept,
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
   )
-  if axis_name is None and not errors.is_traced(weights):
-    total = int((weights > 0).sum())
+  if axis_name is None and not errors.is_traced(kept):
+    total = int((kept > 0).sum())
     errors.require(
       total >= num_clusters,
       f"kmeans: {total} rows cannot fill {num_clusters} clusters; give more rows or fewer "
@@ -121,7 +121,7 @@ def kmeans(
     )
   return _kmeans(
     features,
-    (weights > 0).astype(features.dtype),
+    (kept > 0).astype(features.dtype),
     key,
     init,
     tolerance,

@@ -1,9 +1,10 @@
 """What every k-means shares: costs of centroids, means of members, and the result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
@@ -30,6 +31,11 @@ class Clustering(NamedTuple):
   inertia: jax.Array
   iterations: jax.Array
   converged: jax.Array
+
+
+def clustering_specs(rows: Any, whole: Any) -> Any:
+  """What `jax.shard_map` is told of a `Clustering`: labels lie by rows, all else is whole."""
+  return Clustering(rows, whole, whole, whole, whole, whole)
 
 
 def fold_costs_of(rows: Rows, centroids: jax.Array) -> FoldCosts:
@@ -91,7 +97,7 @@ def check_arguments(
   name: str,
   features: jax.Array,
   init: jax.Array | None,
-  weights: jax.Array,
+  weights: jax.Array | np.ndarray,
   *,
   num_clusters: int,
   num_restarts: int,

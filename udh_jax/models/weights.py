@@ -67,7 +67,9 @@ class Pretrained(NamedTuple):
   labels_used: str
 
 
-def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0):
+def load_weights(
+  backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0
+) -> Pretrained:
   """Reads published weights of a backbone, in timm's naming.
 
   The header of the file overrides the defaults (mean and standard deviation of ImageNet, symmetric
@@ -123,7 +125,10 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
 
 
 def save_weights(
-  backbone_name: str, variables, path: str | os.PathLike, metadata: Mapping[str, str] | None = None
+  backbone_name: str,
+  variables: Mapping[str, Any],
+  path: str | os.PathLike,
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes weights in timm's naming; `load_weights` reads them back.
 

@@ -97,7 +97,7 @@ def list_nus_wide(path: str, *, selection: str, on_unpaired: str) -> Listing:
   files = [files[row] for row in np.flatnonzero(kept)]
   settings = {"selection": selection, "on_unpaired": on_unpaired}
   listing = Listing(folder, files, labels, concepts, texts, words, settings)
-  return select_pairs(listing, {"have no tag": ~listing.texts.any(axis=1)}, on_unpaired)
+  return select_pairs(listing, {"have no tag": ~texts.any(axis=1)}, on_unpaired)
 
 
 def _read_labels(root, image_list, num_rows):
