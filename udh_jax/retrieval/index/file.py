@@ -488,7 +488,9 @@ class IndexWriter:
     """Lets other processes write."""
     self._file.close()
 
-  def append(self, batch: Batch, *, removed=(), about: Mapping[str, Any] | None = None) -> None:
+  def append(
+    self, batch: Batch, *, removed: Any = (), about: Mapping[str, Any] | None = None
+  ) -> None:
     """Adds items and takes others away, in one step that is done or not done.
 
     Args:
