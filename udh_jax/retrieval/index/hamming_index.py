@@ -238,8 +238,7 @@ class HammingIndex:
   def _stored_rows(self) -> np.ndarray:
     if self._rows is not None:
       return self._rows
-    stored = self._stored
-    return np.arange(stored.num_rows) if stored.live is None else stored.live
+    return self._stored.live_rows()
 
   def _require_encoder(self, digest) -> None:
     own = self.encoder_digest
@@ -343,7 +342,7 @@ class HammingIndex:
     in_place = (rows[:kept] >= 0).all() and (np.diff(rows[:kept]) > 0).all()
     if not in_place or 2 * kept < stored.num_rows or 2 * kept < len(rows):
       return False
-    gone = np.setdiff1d(_rows_of(stored), rows[:kept], assume_unique=True)
+    gone = np.setdiff1d(stored.live_rows(), rows[:kept], assume_unique=True)
     new = Batch(
       self.codes[kept:], self.names[kept:], {n: c[kept:] for n, c in self.columns.items()}
     )
@@ -473,10 +472,6 @@ class _StoredColumns(Mapping):
 
   def __len__(self):
     return len(self._stored.columns)
-
-
-def _rows_of(stored: StoredIndex) -> np.ndarray:
-  return np.arange(stored.num_rows) if stored.live is None else stored.live
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
