@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering import sinkhorn
 from udh_jax.clustering.fold import Rows, standardise
 from udh_jax.clustering.members import (
@@ -161,16 +162,16 @@ def _check_sizes(num_clusters, min_size, max_size, total):
 
 
 def equal_size_kmeans(
-  features: jax.Array,
+  features: Array,
   num_clusters: int,
   *,
   key: jax.Array,
-  init: jax.Array | None = None,
+  init: Array | None = None,
   num_restarts: int = 1,
   max_iterations: int = 30,
   min_size: int | None = None,
   max_size: int | None = None,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
   chunk_size: int | None = 65536,
   epsilon_start: float = 0.05,

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold, standardise
 from udh_jax.clustering.members import (
   Clustering,
@@ -59,14 +60,14 @@ def _cluster(rows: Rows, centroids: jax.Array, max_iterations: int) -> tuple[_Ru
 
 
 def kmeans(
-  features: jax.Array,
+  features: Array,
   num_clusters: int,
   *,
   key: jax.Array,
-  init: jax.Array | None = None,
+  init: Array | None = None,
   num_restarts: int = 1,
   max_iterations: int = 100,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
   chunk_size: int | None = 65536,
   tolerance: float = 1e-4,

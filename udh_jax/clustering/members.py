@@ -4,10 +4,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
@@ -114,8 +114,8 @@ def whole_numbers(name: str, **options: int | None) -> list[int | None]:
 def check_arguments(
   name: str,
   features: jax.Array,
-  init: jax.Array | None,
-  weights: jax.Array | np.ndarray,
+  init: Array | None,
+  weights: Array,
   *,
   num_clusters: int,
   num_restarts: int,
