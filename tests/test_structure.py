@@ -1,4 +1,4 @@
-"""The house: no file imports itself around a corner, rooms depend one way, tests stand beside files."""
+"""The house: no circle of imports, rooms that depend one way, tests beside the files they test."""
 
 import ast
 import graphlib

@@ -116,6 +116,6 @@ def _keep_compiled(folder: pathlib.Path) -> None:
   """Keeps what is compiled, so that later starts are quick; where the user has not said where."""
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

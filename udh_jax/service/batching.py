@@ -108,9 +108,7 @@ class Batcher:
     if self._task is not None:
       self._task.cancel()
       await asyncio.gather(self._task, return_exceptions=True)
-    for _, _, future in self._waiting:
-      if not future.done():
-        future.set_exception(Busy("The server is stopping."))
+    _fail(self._waiting, Busy("The server is stopping."))
     self._waiting.clear()
     self._thread.shutdown()
 
@@ -144,10 +142,11 @@ class Batcher:
         for (_, _, future), result in zip(batch, results, strict=True):
           if not future.done():
             future.set_result(result)
+      except asyncio.CancelledError:
+        _fail(batch, Busy("The server is stopping."))
+        raise
       except Exception as error:
-        for _, _, future in batch:
-          if not future.done():
-            future.set_exception(error)
+        _fail(batch, error)
 
   async def _gather(self) -> list[tuple[float, Any, asyncio.Future]]:
     """The next items that someone still waits for."""
@@ -168,3 +167,9 @@ class Batcher:
     count = min(len(self._waiting), self._max_batch)
     batch = [self._waiting.popleft() for _ in range(count)]
     return [entry for entry in batch if not entry[2].done()]
+
+
+def _fail(entries, error) -> None:
+  for _, _, future in entries:
+    if not future.done():
+      future.set_exception(error)

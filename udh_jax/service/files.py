@@ -81,19 +81,17 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
     if not follow_links and _has_link(folder, parts):
       raise _link(name) from None
     raise gone(f"{name!r} cannot be read ({error.strerror}).") from None
-  file = os.fdopen(handle, "rb")
   try:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
       raise gone(f"{name!r} is no regular file; it is not served.")
-    start = file.read(16)
-    file.seek(0)
-    kind = kind_of(start)
+    kind = kind_of(os.read(handle, 16))
     if kind is None:
       raise gone(f"{name!r} is no picture any more; it is not served.")
-    return Opened(file, status.st_size, status.st_mtime_ns, kind)
+    os.lseek(handle, 0, os.SEEK_SET)
+    return Opened(os.fdopen(handle, "rb"), status.st_size, status.st_mtime_ns, kind)
   except BaseException:
-    file.close()
+    os.close(handle)
     raise
 
 

@@ -7,10 +7,12 @@ import pathlib
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import uvicorn
+from PIL import Image
 
 from udh_jax.errors import InputError, require
 from udh_jax.service.access import Access, is_loopback
@@ -110,6 +112,8 @@ def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
   Raises:
     InputError: If the index or its encoder cannot be loaded or the port is in use.
   """
+  # Of pictures that are refused in the answer, by a limit that may be lower.
+  warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
   sizes = batch_sizes(settings.limits.max_batch)
   with contextlib.closing(bind(settings.host, settings.port)) as listening:
     file = IndexFile(

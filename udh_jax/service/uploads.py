@@ -142,7 +142,7 @@ def decode_upload(data: bytes, size: int, max_pixels: int) -> np.ndarray:
   from PIL import Image
 
   if not data:
-    raise Problem("No picture was sent; the body is empty.", code="unreadable_picture")
+    raise _unreadable("nothing was sent")
   try:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
       width, height = image.size

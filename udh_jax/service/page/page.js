@@ -89,6 +89,10 @@ document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.button !== 0) return;
   if (event.metaKey || event.ctrlKey || event.shiftKey || event.altKey || link.target) return;
+  if (link.className === "skip") {
+    event.preventDefault(); // a new address would show all anew
+    return $("results").focus();
+  }
   const to = new URL(link.href);
   if (to.origin !== location.origin || to.pathname !== location.pathname || to.hash) return;
   event.preventDefault();
@@ -157,9 +161,9 @@ function showNeighbours(view, answer) {
   let text = `Nothing${within || " is here"}.`;
   if (neighbours.length) {
     const [first, last] = [distances[0], distances.at(-1)];
-    const range = first === last ? `${first}` : `${first} to ${last}`;
+    const range = first === last ? `at distance ${first}` : `at distances ${first} to ${last}`;
     const all = view.radius != null && answer.complete ? "All " : "";
-    text = `${all}${several(neighbours.length, "neighbour")}${within}, distances ${range} of ` +
+    text = `${all}${several(neighbours.length, "neighbour")}${within}, ${range} of ` +
       `${answer.bits} bits.`;
     if (view.radius != null && !answer.complete) text += " There are more; raise Neighbours.";
   }
