@@ -155,13 +155,11 @@ def save_weights(
   given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
-    require(
-      place in given and given[place].shape == shape,
-      lambda place=place, shape=shape: (
+    if place not in given or given[place].shape != shape:
+      raise InputError(
         f"variables are not those of {backbone_name}: {'/'.join(place)} should have shape {shape}, "
         f"but {'has ' + str(given[place].shape) if place in given else 'is missing'}."
-      ),
-    )
+      )
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
