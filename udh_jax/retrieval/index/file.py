@@ -180,6 +180,10 @@ class StoredIndex:
   def __len__(self) -> int:
     return self.num_rows if self.live is None else len(self.live)
 
+  def live_rows(self) -> np.ndarray:
+    """Rows that are not removed, ascending. int64 array."""
+    return np.arange(self.num_rows) if self.live is None else self.live
+
   def array(self, name: str) -> np.ndarray:
     """Codes or a column, of the live rows; in place where there is one segment, none removed."""
     return _live(np.concatenate, [segment.parts[name][:] for segment in self.segments], self.live)
@@ -486,9 +490,13 @@ class IndexWriter:
 
   def close(self) -> None:
     """Lets other processes write."""
+    if fcntl is not None and not self._file.closed:
+      fcntl.flock(self._file, fcntl.LOCK_UN)  # a mapping keeps the file open beyond its closing
     self._file.close()
 
-  def append(self, batch: Batch, *, removed=(), about: Mapping[str, Any] | None = None) -> None:
+  def append(
+    self, batch: Batch, *, removed: Any = (), about: Mapping[str, Any] | None = None
+  ) -> None:
     """Adds items and takes others away, in one step that is done or not done.
 
     Args:
