@@ -6,13 +6,27 @@ FOLDER holds what `made_data` has made. Scores go to FOLDER/NAME/scores.json, by
 run and the row of its table, where NAME tells of the devices.
 """
 
+import functools
 import json
 import pathlib
+import shutil
 import sys
 
 import numpy as np
 
 BITS, NUM_PICTURES = 8, 150
+
+
+# Methods whose first stages are those of CIBHash; they restore them.
+ALIKE = ("ssdh", "dhih", "csq", "itq")
+FIRST_STAGES = ("teacher", "features_1", f"baselines_{BITS}bits")
+
+
+def copy_stages(workdir: pathlib.Path, name: str) -> None:
+  """Puts the first stages of CIBHash's run into another run."""
+  for stage in FIRST_STAGES:
+    parts = ("stages", stage)
+    shutil.copytree(workdir.joinpath("cibhash", *parts), workdir.joinpath(name, *parts))
 
 
 def made_data(folder: pathlib.Path) -> None:
@@ -75,10 +89,11 @@ def configurations(folder: pathlib.Path) -> dict:
     config.data.update(path=str(folder / "classes"), num_queries=30, image_size=8)
     config.teacher.update(backbone="small_convnet", weights=weights, image_size=8)
     config.features.update(image_sizes=(8,), batch_size=50)
-    config.encode.batch_size = 50
     config.score.at = 0
+    if "encode" in config:
+      config.encode.batch_size = 50
     if training:
-      config.student.update(backbone="small_convnet", image_size=8)
+      config.student.image_size = 8
       config[training].update(steps=3, batch_size=18, augment=views, **changes)
     if "cluster" in config:
       config.cluster.update(num_clusters=4, num_restarts=2)
@@ -88,6 +103,7 @@ def configurations(folder: pathlib.Path) -> dict:
   config = on_pictures("udh_ecc", udh_ecc.default_config("folder"), "distill")
   config.teacher.weights = ""  # the one teacher that is trained
   config.rounds = 1
+  config.student.backbone = "small_convnet"
   config.pretrain.update(steps=3, batch_size=30, augment=views)
   config.finetune.update(steps=3, batch_size=18, augment=views)
   on_pictures("cibhash", cibhash.default_config("folder"), "contrast")
@@ -132,7 +148,11 @@ def main(folder: pathlib.Path, *process: str) -> None:
 
   sections.GALLERY_QUERIES = 2
   workdir = folder / f"{jax.process_count()}_processes_{jax.device_count()}_devices"
-  scores = {name: train(config, workdir / name) for name, config in configurations(folder).items()}
+  scores = {}
+  for name, config in configurations(folder).items():
+    if name in ALIKE:
+      mesh_lib.on_main(f"copy to {name}", functools.partial(copy_stages, workdir, name))
+    scores[name] = train(config, workdir / name)
   if mesh_lib.is_main():
     (workdir / "scores.json").write_text(json.dumps(scores))
 

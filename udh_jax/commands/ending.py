@@ -5,6 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.printable import printable
@@ -52,14 +53,14 @@ class _OneLine(logging.Formatter):
     return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-def fail(error: BaseException | str) -> None:
+def fail(error: BaseException | str) -> NoReturn:
   """Prints one line and leaves with status 2."""
   text = printable(" ".join(str(error).split()))
   print(f"error: {text}", file=sys.stderr, flush=True)
   sys.exit(2)
 
 
-def guarded(run: Callable[[], None]) -> None:
+def guarded(run: Callable[[], object]) -> None:
   """Calls ``run``; `InputError` and `TrainingError` end the program with one line."""
   show_anything()
   try:

@@ -13,6 +13,7 @@ PROGRAMS = {
   "eval": ("evaluate", "scores a finished run again, without training"),
   "encode": ("encode", "makes an index of a folder of pictures"),
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
+  "serve": ("serve", "shows neighbours on a page, and answers programs"),
   "duplicates": ("duplicates", "finds pictures that an index has twice"),
 }
 _CONTINUED = ("train", "encode")

@@ -210,7 +210,7 @@ def _draw(index, options, asked, found) -> None:
 
   folder = pathlib.Path(options.images or index.about.get("folder", "."))
   cells = [(folder / item["name"], f"d = {item['distance']}") for item in found[:24]]
-  pictures = []
+  pictures: list[tuple[np.ndarray | Sequence[str], str]] = []
   if options.image is None:
     pictures.append((words_of(asked), "query"))
   else:

@@ -194,7 +194,7 @@ def _reason(error: Exception) -> str:
   if isinstance(error, MemoryError):
     return "it needs more memory than there is"
   if isinstance(error, Image.DecompressionBombError):
-    return f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller"
+    return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
   text = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
   named = isinstance(error, OSError | SyntaxError | ValueError) and text
   return text if named else f"{type(error).__name__}: {text}".rstrip(": ")

@@ -45,8 +45,8 @@ def codes_of(
     about["backbone"], dtype=jnp.dtype(about["dtype"]), padding=about["padding"]
   )
   view = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
-  features = backbone.apply(variables["backbone"], view)
-  outputs = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
+  features: Any = backbone.apply(variables["backbone"], view)
+  outputs: Any = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
   return pack_codes(sign(jnp.tanh(outputs)))
 
 
@@ -80,14 +80,14 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    images = jnp.asarray(images)
+    given = jnp.asarray(images)
     require(
-      images.ndim == 4 and images.shape[3] == 3 and images.dtype == jnp.uint8,
-      f"Encoder: images are {images.dtype} of shape {images.shape}, expected uint8 [b, h, w, 3].",
+      given.ndim == 4 and given.shape[3] == 3 and given.dtype == jnp.uint8,
+      f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3].",
     )
-    if not len(images):
+    if not len(given):
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self.variables, images))
+    return np.asarray(self._encode(self.variables, given))
 
   @functools.cached_property
   def digest(self) -> str:

@@ -119,15 +119,15 @@ def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | Pair
   """The encoder that made an index.
 
   Args:
-    index: From `udh_jax.encode`.
+    index: From ``udh-jax encode``.
     source: Where the encoder is now; by default where it was then.
 
   Raises:
     InputError: If it is not there, or is another.
   """
-  made = index.about.get("encoder")
-  require(made is not None, "The index does not say which encoder made it; search it by code.")
-  require_fields("The index's note on its encoder", made, {"source": TEXT, "digest": TEXT})
+  found = index.about.get("encoder")
+  require(found is not None, "The index does not say which encoder made it; search it by code.")
+  made = require_fields("The index's note on its encoder", found, {"source": TEXT, "digest": TEXT})
   where = source or made["source"]
   require(where, "The index does not say where its encoder is; give it with --encoder.")
   try:

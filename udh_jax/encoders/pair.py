@@ -69,7 +69,8 @@ def image_codes_of(
   if about["backbone"]:
     images = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   module = pair_module(about, about["dtype"])
-  return pack_codes(sign(module.apply(variables, images, method="image")))
+  outputs: Any = module.apply(variables, images, method="image")
+  return pack_codes(sign(outputs))
 
 
 def text_codes_of(
@@ -86,7 +87,8 @@ def text_codes_of(
     Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
   """
   module = pair_module(about, about["dtype"])
-  return pack_codes(sign(module.apply(variables, texts, method="text")))
+  outputs: Any = module.apply(variables, texts, method="text")
+  return pack_codes(sign(outputs))
 
 
 class PairEncoder:
@@ -147,8 +149,8 @@ class PairEncoder:
 
     Args:
       texts: Tags, counts or features ``[b, text_width]``, as in training; or, where the encoder
-        has a vocabulary, b texts as strings of words apart by blanks or as lists of words (which
-        may hold blanks). Words that the vocabulary lacks are left out, with one warning.
+        has a vocabulary, b texts as strings of words separated by blanks, or as lists of words
+        (which may hold blanks). Words that the vocabulary lacks are left out, with one warning.
 
     Returns:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.

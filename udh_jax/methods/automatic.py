@@ -185,7 +185,7 @@ def choose_clusters(features: np.ndarray, *, seed: int) -> tuple[int, int, int]:
   centred = sample - sample.mean(axis=0)
   _, _, directions = np.linalg.svd(centred, full_matrices=False)
   reduced = centred @ directions[:width].T
-  best = (-1.0, 1, None)
+  best = (-1.0, 1, np.zeros(len(sample), int))
   with threadpool_limits(1):  # so small, more threads only wait for each other
     for number in (c for c in CANDIDATES if c < distinct):
       labels = KMeans(number, n_init=3, random_state=seed).fit_predict(reduced)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from udh_jax.data.protocol import write_manifest
 from udh_jax.data.registry import load_dataset
 from udh_jax.errors import require
+from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
 from udh_jax.methods import automatic
@@ -89,7 +90,7 @@ def train(
 
   def describe():
     write_json(workdir / "config.json", config.to_dict())
-    write_json(workdir / "automatic.json", chosen)
+    write_json(workdir / AUTOMATIC, chosen)
     write_manifest(context.dataset, workdir / "splits.json")
 
   mesh_lib.on_main("describe the run", describe)

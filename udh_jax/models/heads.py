@@ -1,6 +1,7 @@
 """Networks made of a backbone and a head."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
@@ -79,7 +80,7 @@ class HashNetwork(nn.Module):
       or None where there is no classifier.
 
     References:
-      methods.md section 1, distil; the loss that uses them is our own definition.
+      docs/method.md#udh-ecc, distil; the loss that uses them is our own definition.
     """
     features = self.backbone(images)
     relaxed = jnp.tanh(float32_layer(self.bits, name="hash")(features))
@@ -119,21 +120,22 @@ class PairNetwork(nn.Module):
     require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it has to be in [0, 1).")
     super().__post_init__()
 
-  def setup(self):
+  def setup(self) -> None:
     """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, 0.0)
+    self.image_layers: nn.Module
     if self.backbone is None:
       self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
     else:
       self.image_layers = float32_layer(self.bits)
 
-  def image(self, images, *, train: bool = False):
+  def image(self, images: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps normalised pictures ``[b, h, w, 3]`` or features ``[b, d]`` to outputs ``[b, bits]``."""
     if self.backbone is not None:
       return self.image_layers(self.backbone(images))
     return self.image_layers(images, train)
 
-  def text(self, texts, *, train: bool = False):
+  def text(self, texts: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps tags, counts or features ``[b, t]`` to outputs ``[b, bits]``."""
     return self.text_layers(texts, train)
 

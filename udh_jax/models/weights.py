@@ -1,6 +1,7 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -67,7 +68,9 @@ class Pretrained(NamedTuple):
   labels_used: str
 
 
-def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0):
+def load_weights(
+  backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0
+) -> Pretrained:
   """Reads published weights of a backbone, in timm's naming.
 
   The header of the file overrides the defaults (mean and standard deviation of ImageNet, symmetric
@@ -123,7 +126,10 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
 
 
 def save_weights(
-  backbone_name: str, variables, path: str | os.PathLike, metadata: Mapping[str, str] | None = None
+  backbone_name: str,
+  variables: Mapping[str, Any],
+  path: str | os.PathLike,
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes weights in timm's naming; `load_weights` reads them back.
 
@@ -149,13 +155,11 @@ def save_weights(
   given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
-    require(
-      place in given and given[place].shape == shape,
-      lambda place=place, shape=shape: (
+    if place not in given or given[place].shape != shape:
+      raise InputError(
         f"variables are not those of {backbone_name}: {'/'.join(place)} should have shape {shape}, "
         f"but {'has ' + str(given[place].shape) if place in given else 'is missing'}."
-      ),
-    )
+      )
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
@@ -163,6 +167,7 @@ def save_weights(
   write_atomically(path, lambda file: file.write(data))
 
 
+@functools.lru_cache(maxsize=16)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)

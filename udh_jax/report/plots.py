@@ -35,8 +35,10 @@ def _save(figure, path: str | os.PathLike) -> None:
 
 def _relevant(dataset: Dataset, query: int, item: int) -> bool:
   labels = dataset.labels
+  if labels is None:
+    return False
   if labels.ndim == 1:
-    return labels[query] == labels[item]
+    return bool(labels[query] == labels[item])
   return bool((labels[query] & labels[item]).any())
 
 
@@ -100,8 +102,8 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
   classes = []
   if dataset.labels is not None:
     label = dataset.labels[row]
-    columns = np.flatnonzero(label) if np.ndim(label) else [label]
-    classes = [dataset.class_names[column] for column in columns]
+    columns = np.flatnonzero(label) if np.ndim(label) else np.array([label])
+    classes = [dataset.class_names[column] for column in columns.tolist()]
   return [dataset.names[row].rsplit("/", 1)[-1], *classes[:5]]
 
 
@@ -144,8 +146,10 @@ def picture_row(
   figure.suptitle(title, fontsize=10)
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for axis, (shown, text) in zip(axes, pictures, strict=False):
-    draw = _picture if isinstance(shown, np.ndarray) else _words
-    draw(axis, shown, text, NEUTRAL)
+    if isinstance(shown, np.ndarray):
+      _picture(axis, shown, text, NEUTRAL)
+    else:
+      _words(axis, shown, text, NEUTRAL)
   for axis in axes[len(pictures) :]:
     axis.set_axis_off()
   _save(figure, path)

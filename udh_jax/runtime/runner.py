@@ -214,6 +214,7 @@ class Runner:
       log.progress(step)
 
     if first < work.num_steps:
+      assert work.step is not None and work.batches is not None
       batches = work.batches(first)
       try:
         for step in range(first, work.num_steps):

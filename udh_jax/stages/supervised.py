@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from udh_jax.coding.centres import class_centres
 from udh_jax.data.types import Dataset
@@ -11,7 +12,7 @@ from udh_jax.errors import require
 from udh_jax.losses.registry import POINT_WISE
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.stages.hash_network import new_hash_network
 from udh_jax.stages.network import facts
@@ -68,19 +69,21 @@ def training_labels(dataset: Dataset) -> np.ndarray:
   Raises:
     InputError: If there are no labels, or `require_training_labels` refuses them.
   """
+  labels = dataset.labels
   require(
-    dataset.labels is not None,
+    labels is not None,
     f"{dataset.name} has no labels, and a supervised method learns from them; put the images into "
     "one folder a class, or choose an unsupervised method.",
   )
+  assert labels is not None
   train = dataset.splits.train
-  require_training_labels(dataset.labels[train], dataset.class_names)
-  known = np.full_like(dataset.labels, _none(dataset.labels))
-  known[train] = dataset.labels[train]
+  require_training_labels(labels[train], dataset.class_names)
+  known = np.full_like(labels, _none(labels))
+  known[train] = labels[train]
   return known
 
 
-def supervised(context: Context, config, inputs) -> Work:
+def supervised(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains a hash network on augmented training images and their labels.
 
   L = classification + lambda_q quantisation, by ``config.loss.name``:

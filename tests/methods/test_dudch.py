@@ -6,51 +6,18 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
-from test_configs import load
+from presets import load, shorten_pairs
 
 import udh_jax
 from udh_jax.errors import InputError
 from udh_jax.methods.run import score, train
-from udh_jax.methods.sweep import sweep
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
 
-@pytest.fixture
-def made(tmp_path, rng):
-  """Features of 150 pairs of three classes; the texts tell the class, the images less surely."""
-  labels = np.arange(150) % 3
-  centres = rng.normal(size=(3, 6))
-  path = tmp_path / "made.npz"
-  np.savez(
-    path,
-    image=(centres[labels] + 0.8 * rng.normal(size=(150, 6))).astype(np.float32),
-    text=rng.random((150, 8)) < np.where(np.arange(8) % 3 == labels[:, None], 0.9, 0.1),
-    label=labels,
-  )
-  return path
-
-
-def shorten(config, path):
-  config.update(bits=12, checkpoint_every=50)
-  config.data.update(name="features", path=str(path))
-  with config.unlocked():
-    for field in ("image", "text", "label"):
-      config.data[field], config.data[f"{field}_test"] = field, ""
-  config.data.update(num_queries=30, num_validation=30)
-  for section in ("djsrh", "student", "contrast"):
-    if section in config:
-      config[section].update(hidden=32, batch_size=16)
-  if "djsrh" in config:
-    config.djsrh.update(epochs=6, bits=0)
-  if "student" in config:
-    config.student.update(rounds=2, sampled_pairs=50)
-  return config
-
-
 @pytest.mark.parametrize("method", ["djsrh", "dudch", "pair_contrast"])
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
-  config = shorten(load(method, "wikipedia"), made)
+  config = shorten_pairs(load(method, "wikipedia"), made)
   scores = train(config, tmp_path / "run")
   title = {"djsrh": "DJSRH", "dudch": "DUDCH", "pair_contrast": "Pair contrast"}[method]
   assert scores[f"{title}, text→text"] > 0.5  # chance is 1/3
@@ -74,7 +41,7 @@ def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
 
 
 def test_learned_codes_and_teacher_have_rows_of_their_own(made, tmp_path):
-  config = shorten(load("dudch", "wikipedia"), made)
+  config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.djsrh.bits = 16
   scores = train(config, tmp_path / "run")
   methods = {name.rsplit(", ", 1)[0] for name in scores}
@@ -85,24 +52,8 @@ def test_learned_codes_and_teacher_have_rows_of_their_own(made, tmp_path):
   }
 
 
-def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
-  config = shorten(load("pair_contrast", "wikipedia"), made)
-  config.contrast.epochs = 2
-  found = sweep(config, tmp_path, bits=(8, 12), seeds=(0, 1))
-  values = found["Pair contrast, image→text"]
-  assert set(values) == {8, 12} and all(len(v) == 2 for v in values.values())
-  row = next(
-    line for line in (tmp_path / "table.md").read_text().splitlines() if "image→text" in line
-  )
-  mean, spread = np.mean(values[8]), np.std(values[8], ddof=1)
-  assert f"{mean:.3f} ± {spread:.3f}" in row
-  assert "2 seeds" in (tmp_path / "table.md").read_text()
-  with pytest.raises(InputError, match="different numbers"):
-    sweep(config, tmp_path, bits=(8, 8), seeds=(0,))
-
-
 def test_pairs_without_labels_are_learned(made, tmp_path, capsys):
-  config = shorten(load("dudch", "wikipedia"), made)
+  config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.data.label = ""
   assert train(config, tmp_path / "run") == {}
   assert "have no labels" in capsys.readouterr().out
@@ -110,14 +61,14 @@ def test_pairs_without_labels_are_learned(made, tmp_path, capsys):
 
 
 def test_a_data_set_without_texts_is_refused(made, tmp_path):
-  config = shorten(load("dudch", "wikipedia"), made)
+  config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.data.text = ""
   with pytest.raises(InputError, match="no texts"):
     train(config, tmp_path / "run")
 
 
 def test_the_discrete_step_may_be_left_out(made, tmp_path):
-  config = shorten(load("dudch", "wikipedia"), made)
+  config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.student.discrete = "sign"
   assert train(config, tmp_path / "run")["DUDCH, text→text"] > 0.5
 
@@ -188,13 +139,6 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
   config.teacher.weights = ""
   with pytest.raises(InputError, match=f"is empty, but the images of {preset} are pictures"):
     train(config, tmp_path / "without weights")
-
-
-def test_weights_for_images_that_are_features_are_refused(made, tmp_path):
-  config = shorten(load("djsrh", "wikipedia"), made)
-  config.teacher.weights = "mobilenetv2.safetensors"
-  with pytest.raises(InputError, match="The images of features are features"):
-    train(config, tmp_path / "run")
 
 
 def test_wikipedia_is_read_and_learned(shared, tmp_path):

@@ -1,12 +1,51 @@
-"""The pieces of CIBHash against plain sums."""
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from udh_jax import losses
 from udh_jax.errors import InputError
 from udh_jax.losses.contrastive import bernoulli_divergence, straight_through_sign
+
+
+def plain_nt_xent(first, second, temperature):
+  views = [*first, *second]
+  m, total = len(first), 0.0
+  for i, view in enumerate(views):
+    scores = {
+      j: float(view @ other / np.linalg.norm(view) / np.linalg.norm(other)) / temperature
+      for j, other in enumerate(views)
+      if j != i
+    }
+    total += np.log(sum(np.exp(s) for s in scores.values())) - scores[(i + m) % (2 * m)]
+  return total / (2 * m)
+
+
+@pytest.mark.parametrize("m", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0.1, 0.3, 1.0])
+def test_nt_xent_agrees_with_a_plain_loop(rng, m, temperature):
+  first, second = rng.normal(size=(2, m, 6))
+  np.testing.assert_allclose(
+    losses.nt_xent(first, second, temperature=temperature),
+    plain_nt_xent(first, second, temperature),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+
+
+def test_nt_xent_is_symmetric_and_scale_free(rng):
+  first, second = rng.normal(size=(2, 5, 6))
+  loss = losses.nt_xent(first, second, temperature=0.3)
+  assert losses.nt_xent(second, 9 * first, temperature=0.3) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_nt_xent_has_finite_gradients_at_zero_rows_and_equal_views(rng):
+  views = rng.normal(size=(4, 6))
+  views[2] = 0
+  gradients = jax.grad(lambda a, b: losses.nt_xent(a, b, temperature=0.3), argnums=(0, 1))(
+    jnp.asarray(views), jnp.asarray(views)
+  )
+  assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 def test_divergence_is_both_ways_added_over_bits(rng):

@@ -6,7 +6,7 @@ import shutil
 import jax
 import jax.numpy as jnp
 import pytest
-from test_configs import load
+from presets import load
 
 from udh_jax.errors import InputError
 from udh_jax.methods.run import train
@@ -47,7 +47,7 @@ def first(weights, tmp_path_factory):
   return train(shortened("dhih", weights), workdir), workdir
 
 
-def test_dhih_is_trained_and_scored_beside_the_floors(first):
+def test_dhih_is_trained_and_scored_beside_the_baselines(first):
   scores, workdir = first
   assert list(scores) == ["DHIH", *BASELINES]
   assert all(0 < value < 1 for value in scores.values())
@@ -66,9 +66,9 @@ def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
   assert "Attention" in (workdir / "report.html").read_text()
 
 
-def test_ssdh_is_trained_and_scored_beside_the_floors(weights, first, tmp_path, capsys):
+def test_ssdh_is_trained_and_scored_beside_the_baselines(weights, first, tmp_path, capsys):
   workdir = tmp_path / "run"
-  for stage in ("teacher", "features_1", "floors_12bits"):
+  for stage in ("teacher", "features_1", "baselines_12bits"):
     shutil.copytree(first[1] / "stages" / stage, workdir / "stages" / stage)
   assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *BASELINES]
   assert "features_1: finished before, restored" in capsys.readouterr().out

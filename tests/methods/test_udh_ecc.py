@@ -1,23 +1,13 @@
-"""Every preset, shortened, on real or made pictures."""
+"""UDH-ECC, shortened, on real and made pictures."""
 
-import importlib.util
 import logging
 
 import numpy as np
 import pytest
-from command import ROOT
+from presets import load
 
-from udh_jax.configuration import select
 from udh_jax.errors import InputError
-from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
-
-
-def load(name: str, *argument: str):
-  spec = importlib.util.spec_from_file_location(name, ROOT / "configs" / f"{name}.py")
-  module = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(module)
-  return module.get_config(*argument)
 
 
 def shorten(config):
@@ -58,27 +48,6 @@ def pictures(tmp_path, rng, monkeypatch):
   return folder
 
 
-PRESETS = [
-  *(("udh_ecc", name) for name in ("cifar10", "cifar10_full", "eurosat", "flickr25k", "folder")),
-  *(("cibhash", name) for name in ("digits", "cifar10", "mirflickr25k", "folder")),
-  *(("dudch", name) for name in ("wikipedia", "features", "mirflickr25k", "nus_wide")),
-  *(("djsrh", name) for name in ("wikipedia", "mirflickr25k", "nus_wide")),
-  ("pair_contrast", "wikipedia"),
-  *(("dhih", name) for name in ("digits", "cifar10", "svhn", "nus_wide", "folder")),
-  ("dhih", "cifar10_orthohash"),
-  *(("psch", name) for name in ("digits", "cifar10", "mirflickr25k", "nus_wide", "folder")),
-  *(("ssdh", name) for name in ("digits", "cifar10", "mirflickr25k", "folder")),
-]
-
-
-@pytest.mark.parametrize(("file", "preset"), PRESETS)
-def test_every_preset_gives_its_stages_all_fields_they_read(file, preset):
-  config = load(file, preset)
-  assert config.data.name in preset
-  for stage in make_plan(config).stages:
-    assert select(config, stage.fields)
-
-
 def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path, caplog):
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
@@ -105,16 +74,6 @@ def test_an_unreadable_picture_can_be_refused(pictures, tmp_path):
   config.data.update(path=str(pictures), image_size=24, on_unreadable="refuse")
   with pytest.raises(InputError, match=r"notes\.jpg"):
     train(config, tmp_path / "run")
-
-
-def test_the_contrastive_method_runs_on_the_same_stages(tmp_path):
-  config = load("cibhash", "digits")
-  config.bits = 12
-  config.pretrain.update(steps=2, batch_size=16)
-  config.contrast.update(steps=2, batch_size=15)
-  scores = train(config, tmp_path / "run")
-  assert list(scores) == ["CIBHash", "ITQ", "PCA + rotation", "LSH"]
-  assert all(0 < value < 1 for value in scores.values())
 
 
 def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, tmp_path):
