@@ -97,8 +97,10 @@ def test_codes_alone_make_no_pair(collection, monkeypatch):
   columns["look"] = np.zeros_like(columns["look"])
   same = HammingIndex(np.zeros_like(index.codes), index.names, num_bits=12, columns=columns)
   found = find_duplicates(same, collection / "pictures")
-  names = [sorted(copy.name for copy in group) for group in found.groups]
-  assert names == [sorted(group) for group in EXPECTED]
+  names = [{copy.name for copy in group} for group in found.groups]
+  # Equal looks are no candidates for mirrored copies.
+  expected = [set(group) - {"in/mirrored.jpg"} for group in EXPECTED]
+  assert sorted(map(sorted, names)) == sorted(map(sorted, expected))
   assert found.num_candidates > 100
   monkeypatch.setattr(find, "_same", lambda a, b: np.ones(len(a), bool))
   assert len(find_duplicates(same, collection / "pictures").groups[0]) == 19

@@ -119,6 +119,8 @@ def find_duplicates(
 
 def _candidates(index: HammingIndex, reach: int) -> np.ndarray:
   """Pairs (a, b, whether b is mirrored), int64 ``[p, 3]``, those that look most alike first."""
+  if len(index) < 2:
+    return np.zeros((0, 3), np.int64)
   looks = np.ascontiguousarray(index.columns["look"])
   names = [""] * len(looks)
   found = []
@@ -133,7 +135,7 @@ def _candidates(index: HammingIndex, reach: int) -> np.ndarray:
         distances = np.concatenate([hit.distances for hit in hits])
         found.append(_ordered(a, b, flip, distances))
   found += _neighbours_by_code(index, looks)
-  pairs = np.concatenate([np.zeros((0, 4), np.int64), *found])
+  pairs = np.concatenate(found)
   pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0], pairs[:, 3]))]
   _, first = np.unique(pairs[:, :3], axis=0, return_index=True)
   return pairs[np.sort(first), :3]

@@ -97,7 +97,7 @@ def search_pictures(
 
   fill = min(batch_size, len(pictures))  # one shape, compiled once
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    ahead = collections.deque()
+    ahead: collections.deque[list] = collections.deque()
     for start in range(-2 * batch_size, len(pictures), batch_size):
       more = pictures[max(start + 2 * batch_size, 0) :][:batch_size]
       ahead.append([(os.fspath(picture), pool.submit(read, picture)) for picture in more])
@@ -105,7 +105,7 @@ def search_pictures(
         continue
       batch = [(picture, future.result()) for picture, future in ahead.popleft()]
       images = [image for _, image in batch if not isinstance(image, str)]
-      hits = iter(())
+      hits: Iterator[Hits] = iter(())
       if images:
         padding = np.zeros((fill - len(images), size, size, 3), np.uint8)
         codes = encoder(np.concatenate([np.stack(images), padding]))[: len(images)]
