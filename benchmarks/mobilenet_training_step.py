@@ -14,7 +14,6 @@ import argparse
 import os
 import pathlib
 import tempfile
-import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -164,27 +163,22 @@ def main():
       "PyTorch, channels_last": torch_step(weights, images, labels, torch.channels_last),
       "udh_jax": jax_step(variables, images, labels),
     }
-  losses = {name: [step() for _ in range(3)] for name, step in steps.items()}  # also warms up
-  seconds = {name: [] for name in steps}
-  for _ in range(options.steps):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      seconds[name].append(time.perf_counter() - start)
+  losses = {name: [step() for _ in range(3)] for name, step in steps.items()}
+  times = machine.paired(steps, options.steps)
 
   print(machine.describe(f"torch {torch.__version__}") + "\n")
-  print(f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps\n")
-  print("| training step | s a step | ms an image | fastest ", end="")
-  print("| of PyTorch's | of channels_last | first losses |")
-  print("|---|---|---|---|---|---|---|")
-  default, last = (np.median(seconds[name]) for name in list(steps)[:2])
-  for name in steps:
-    median = np.median(seconds[name])
+  print(
+    f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps. ms an "
+    "image: median (least to most). Ratios: medians of paired steps, with quartiles.\n"
+  )
+  print("| training step | ms an image | of PyTorch's | of channels_last | first losses |")
+  print("|---|---|---|---|---|")
+  default, last = (times[name] for name in list(steps)[:2])
+  for name, taken in times.items():
     shown = " ".join(f"{loss:.4f}" for loss in losses[name])
     print(
-      f"| {name} | {median:.3f} | {1000 * median / options.batch:.2f} "
-      f"| {1000 * min(seconds[name]) / options.batch:.2f} "
-      f"| {median / default:.2f} | {median / last:.2f} | {shown} |"
+      f"| {name} | {taken.each(options.batch)} | {taken.ratio_to(default)} "
+      f"| {taken.ratio_to(last)} | {shown} |"
     )
 
 

@@ -19,6 +19,7 @@ from udh_jax.clustering.members import (
   inertia_of,
   means,
   member_means,
+  whole_numbers,
 )
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.restarts import best_clustering
@@ -222,6 +223,15 @@ def equal_size_kmeans(
     clustering and representation learning, ICLR 2020, section 3. Annealing, rounding and stopping
     are our own definition.
   """
+  num_clusters, num_restarts, max_iterations, hard_iterations, chunk_size = whole_numbers(
+    "equal_size_kmeans",
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    hard_iterations=hard_iterations,
+    chunk_size=chunk_size,
+  )
+  min_size, max_size = whole_numbers("equal_size_kmeans", min_size=min_size, max_size=max_size)
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
@@ -234,6 +244,7 @@ def equal_size_kmeans(
     num_restarts=num_restarts,
     max_iterations=max_iterations,
     hard_iterations=hard_iterations,
+    chunk_size=chunk_size,
   )
   if axis_name is None and not errors.is_traced(kept, min_size, max_size):
     _check_sizes(num_clusters, min_size, max_size, int((kept > 0).sum()))

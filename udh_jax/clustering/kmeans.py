@@ -17,6 +17,7 @@ from udh_jax.clustering.members import (
   fold_costs_of,
   inertia_of,
   member_means,
+  whole_numbers,
 )
 from udh_jax.clustering.restarts import best_clustering
 
@@ -101,6 +102,13 @@ def kmeans(
   References:
     Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory, 1982.
   """
+  num_clusters, num_restarts, max_iterations, chunk_size = whole_numbers(
+    "kmeans",
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    chunk_size=chunk_size,
+  )
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
@@ -112,6 +120,7 @@ def kmeans(
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
+    chunk_size=chunk_size,
   )
   if axis_name is None and not errors.is_traced(kept):
     total = int((kept > 0).sum())

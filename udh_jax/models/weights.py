@@ -1,6 +1,7 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -166,6 +167,7 @@ def save_weights(
   write_atomically(path, lambda file: file.write(data))
 
 
+@functools.lru_cache(maxsize=16)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)
