@@ -7,7 +7,7 @@ Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an 
 (one's own pictures). Every run draws where the parts are: attention.png.
 """
 
-from udh_jax.methods import defaults, psch
+from udh_jax.methods import automatic, defaults, psch
 
 
 def digits():
@@ -48,8 +48,7 @@ def nus_wide():
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
   config = psch.default_config("folder")
-  defaults.on_two_cores(config)
-  config.score.at = 0
+  automatic.on_any_pictures(config)
   return config
 
 

@@ -7,11 +7,11 @@ Presets: cifar10 (two CPU cores, meant for 40 minutes), cifar10_full, eurosat, f
 accelerator, or patience). The README says what to expect.
 """
 
-from udh_jax.methods import defaults, udh_ecc
+from udh_jax.methods import automatic, defaults, udh_ecc
 
 
 def cifar10():
-  """CIFAR-10 on two CPU cores; docs/method.md says what sizes and clusterings were chosen by."""
+  """CIFAR-10 on two CPU cores; docs/results.md#udh-ecc-at-32-bits tells how it was chosen."""
   config = udh_ecc.default_config("cifar10")
   config.rounds = 1
   defaults.on_two_cores(config)
@@ -59,8 +59,9 @@ def flickr25k():
 def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
   config = udh_ecc.default_config("folder")
-  config.cluster.update(num_clusters=20, num_clusterings=5, num_restarts=1)
-  config.score.at = 0
+  automatic.on_any_pictures(config)
+  config.rounds = 1
+  config.cluster.update(num_clusterings=5, num_restarts=1)
   return config
 
 

@@ -25,11 +25,11 @@ def is_traced(*arrays: Any) -> bool:
   return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
-def require(condition: bool, message: str | Callable[[], str]) -> None:
+def require(condition: object, message: str | Callable[[], str]) -> None:
   """Raises `InputError` with `message` unless `condition` holds.
 
   Args:
-    condition: What has to be true.
+    condition: What has to be true, as `if` reads it.
     message: The line to show, or a function that makes it where making it costs something.
 
   Raises:

@@ -1,12 +1,13 @@
 """What every k-means shares: costs of centroids, means of members, and the result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
@@ -30,6 +31,11 @@ class Clustering(NamedTuple):
   inertia: jax.Array
   iterations: jax.Array
   converged: jax.Array
+
+
+def clustering_specs(rows: Any, whole: Any) -> Any:
+  """What `jax.shard_map` is told of a `Clustering`: labels lie by rows, all else is whole."""
+  return Clustering(rows, whole, whole, whole, whole, whole)
 
 
 def fold_costs_of(rows: Rows, centroids: jax.Array) -> FoldCosts:
@@ -108,8 +114,8 @@ def whole_numbers(name: str, **options: int | None) -> list[int | None]:
 def check_arguments(
   name: str,
   features: jax.Array,
-  init: jax.Array | None,
-  weights: jax.Array,
+  init: Array | None,
+  weights: Array,
   *,
   num_clusters: int,
   num_restarts: int,

@@ -109,7 +109,7 @@ def first_argmin(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   return index.astype(jnp.int32), least
 
 
-def own_column(labels: jax.Array, num_columns: int, dtype) -> jax.Array:
+def own_column(labels: jax.Array, num_columns: int, dtype: jax.typing.DTypeLike) -> jax.Array:
   """1 in the column of each row's label and 0 elsewhere, [m, K]; by arithmetic, as above.
 
   Args:

@@ -142,4 +142,5 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
     texts=source.texts,
     words=source.words,
     labels_used=source.labels_used,
+    picture_side=source.picture_side or source.image_shape[0],
   )

@@ -43,6 +43,8 @@ class Source(NamedTuple):
       Array of shape ``[n, t]``, bool, uint8 or float32.
     words: What each column of ``texts`` stands for, t strings, or empty.
     labels_used: Of images that are features: the labels that were used to make them, in words.
+    picture_side: Short side of the pictures before they were brought to one size, in pixels; the
+      median. 0 is as of ``image_shape``.
   """
 
   images: Images
@@ -55,6 +57,7 @@ class Source(NamedTuple):
   texts: np.ndarray | None = None
   words: Sequence[str] = ()
   labels_used: str = ""
+  picture_side: int = 0
 
 
 class Reader(NamedTuple):
@@ -88,6 +91,7 @@ class Dataset:
     texts: None, or the text of each item, see `Source`.
     words: What each column of ``texts`` stands for, or empty.
     labels_used: Behind images that are features, in words.
+    picture_side: Short side of the pictures as they were, in pixels; the median.
   """
 
   name: str
@@ -102,6 +106,7 @@ class Dataset:
   texts: np.ndarray | None = None
   words: Sequence[str] = ()
   labels_used: str = ""
+  picture_side: int = 0
 
   @property
   def has_pictures(self) -> bool:

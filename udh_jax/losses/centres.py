@@ -64,7 +64,7 @@ def majority_centres(
     f"majority_centres: centres, targets and tie break have shapes {class_centres.shape}, "
     f"{targets.shape} and {tie_break.shape}, expected [K, c], [m, K] and [c].",
   )
-  votes = matmul(targets.astype(jnp.float32), class_centres.astype(jnp.float32))  # exact
+  votes = matmul(targets.astype(jnp.float32), class_centres.astype(jnp.float32))
   return jnp.where(votes == 0, tie_break, jnp.sign(votes)).astype(jnp.float32)
 
 

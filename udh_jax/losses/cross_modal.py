@@ -1,5 +1,7 @@
 """What image-text hashing without labels is trained to rebuild."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -54,7 +56,7 @@ def joint_semantics(
   return mu * ((1 - eta) * first + eta * second / jnp.maximum(weights.sum(), 1))
 
 
-def sharpness(epoch):
+def sharpness(epoch: Any) -> Any:
   """How steep the relaxed codes tanh(alpha h) are in an epoch: alpha = sqrt(epoch + 1).
 
   Args:
@@ -94,5 +96,4 @@ def reconstruction_loss(
   )
   weights = jnp.ones(len(first)) if weights is None else weights
   squares = (cosines(first, second) - target) ** 2
-  total = matmul(matmul(weights, squares), weights)
-  return total / jnp.maximum(weights.sum() ** 2, 1e-12)
+  return matmul(matmul(weights, squares), weights) / jnp.maximum(weights.sum() ** 2, 1e-12)

@@ -3,6 +3,7 @@
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -10,18 +11,19 @@ from ml_collections import ConfigDict
 from udh_jax.data.protocol import write_manifest
 from udh_jax.data.registry import load_dataset
 from udh_jax.errors import require
+from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
+from udh_jax.methods import automatic
 from udh_jax.methods.registry import make_plan
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
-from udh_jax.runtime.plan import Plan
 from udh_jax.runtime.runner import Runner, prepare_workdir
 from udh_jax.runtime.stage import Context
 
 
-def _context(config: ConfigDict, plan: Plan, devices: Sequence[jax.Device] | None) -> Context:
-  """Finds the devices and the images, and refuses images that the method cannot learn from."""
+def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> Context:
+  """Finds the devices and the images."""
 
   def progress(done, total):
     say(f"[data] {done:,}/{total:,} images read")
@@ -32,8 +34,27 @@ def _context(config: ConfigDict, plan: Plan, devices: Sequence[jax.Device] | Non
   hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
   say(f"[data] {context.dataset.protocol}")
-  plan.check(context.dataset)
   return context
+
+
+def _resolved(
+  config: ConfigDict, context: Context, workdir: pathlib.Path
+) -> tuple[ConfigDict, dict[str, Any]]:
+  """The configuration without "auto", and what was chosen; says so.
+
+  The number of clusters takes features: the stages up to them are run, or restored.
+  """
+  config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
+  if automatic.is_open(config):
+    stages = make_plan(automatic.provisional(config)).stages
+    names = [stage.name for stage in stages]
+    before = stages[: names.index("features_1") + 1]
+    features = Runner(context, config, workdir).run(before)["features_1"]["features"]
+    config, found = automatic.resolve_clusters(config, features, context.dataset.splits.train)
+    chosen |= found
+  if chosen:
+    say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
+  return config, chosen
 
 
 def train(
@@ -50,7 +71,7 @@ def train(
     devices: That the images are split over; None takes all of all processes.
 
   Returns:
-    mAP by method; empty where the images have no labels.
+    mAP by method; empty where the images have no labels, and in other processes than 0.
 
   Raises:
     InputError: If the configuration or the data are invalid, the work directory belongs to
@@ -59,13 +80,20 @@ def train(
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  plan = make_plan(config)
+  make_plan(automatic.provisional(config))  # refuses what is invalid, before anything is read
   prepare_workdir(workdir)
-  context = _context(config, plan, devices)
+  context = _context(config, devices)
+  config, chosen = _resolved(config, context, workdir)
+  plan = make_plan(config)
+  plan.check(context.dataset)
   outputs = Runner(context, config, workdir).run(plan.stages)
-  if mesh_lib.is_main():
+
+  def describe():
     write_json(workdir / "config.json", config.to_dict())
+    write_json(workdir / AUTOMATIC, chosen)
     write_manifest(context.dataset, workdir / "splits.json")
+
+  mesh_lib.on_main("describe the run", describe)
   scores = evaluate(context, config, plan, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
@@ -106,6 +134,6 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
   workdir = pathlib.Path(workdir)
   config = stored_config(workdir) if config is None else config
   plan = make_plan(config)
-  context = _context(config, plan, None)
+  context = _context(config)
   outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
   return evaluate(context, config, plan, outputs, workdir)

@@ -1,6 +1,8 @@
 """Backbones by name."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,7 +14,7 @@ from udh_jax.models.mobilenet import MobileNetV2
 from udh_jax.models.resnet import ResNet
 from udh_jax.models.vit import VisionTransformer
 
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "mobilenetv2_100": MobileNetV2,
   "resnet18": functools.partial(ResNet, (2, 2, 2, 2), False),
   "resnet50": functools.partial(ResNet, (3, 4, 6, 3), True),
@@ -21,7 +23,9 @@ BACKBONES = {
 }
 
 
-def create_backbone(name: str, *, dtype=jnp.float32, padding: str = "symmetric") -> nn.Module:
+def create_backbone(
+  name: str, *, dtype: Any = jnp.float32, padding: str = "symmetric"
+) -> nn.Module:
   """Makes a backbone: a module from normalised images to pooled features.
 
   Called with float32 images ``[b, h, w, 3]`` it returns float32 features ``[b, feature_dim]``, and

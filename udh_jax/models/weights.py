@@ -1,7 +1,8 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
+import contextlib
+import functools
 import hashlib
-import json
 import os
 import pathlib
 import re
@@ -14,10 +15,11 @@ import numpy as np
 from flax import traverse_util
 
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_atomically
+from udh_jax.files import read_json, write_atomically
 from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
+from udh_jax.records import numbers, require_fields
 
 HUB = "hf-hub:"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -66,7 +68,9 @@ class Pretrained(NamedTuple):
   labels_used: str
 
 
-def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0):
+def load_weights(
+  backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0
+) -> Pretrained:
   """Reads published weights of a backbone, in timm's naming.
 
   The header of the file overrides the defaults (mean and standard deviation of ImageNet, symmetric
@@ -92,8 +96,9 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   config = {}
   if source.startswith(HUB):
     file = download(source, "model.safetensors")
-    config = json.loads(download(source, "config.json").read_text())
-    config = config.get("pretrained_cfg", config)
+    file_of_config = download(source, "config.json")
+    config = require_fields(file_of_config, read_json(file_of_config), {})
+    config = require_fields(file_of_config, config.get("pretrained_cfg", config), {})
   else:
     file = pathlib.Path(path)
     require(file.is_file(), f"weights {file} do not exist; give a safetensors file or {HUB}...")
@@ -112,16 +117,19 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   return Pretrained(
     variables=_variables(backbone_name, tensors, num_classes, source),
     padding=padding,
-    mean=_triple(metadata.get("input_mean", config.get("mean", IMAGENET_MEAN)), source),
-    std=_triple(metadata.get("input_std", config.get("std", IMAGENET_STD)), source),
+    mean=_triple("mean", metadata, config, IMAGENET_MEAN, source),
+    std=_triple("std", metadata, config, IMAGENET_STD, source),
     source=source,
     sha256=_sha256(file),
-    labels_used=metadata.get("pretrained_on", _labels_of_tag(config.get("tag", ""))),
+    labels_used=metadata.get("pretrained_on", _labels_of_tag(str(config.get("tag", "")))),
   )
 
 
 def save_weights(
-  backbone_name: str, variables, path: str | os.PathLike, metadata: Mapping[str, str] | None = None
+  backbone_name: str,
+  variables: Mapping[str, Any],
+  path: str | os.PathLike,
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes weights in timm's naming; `load_weights` reads them back.
 
@@ -147,13 +155,11 @@ def save_weights(
   given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
-    require(
-      place in given and given[place].shape == shape,
-      lambda place=place, shape=shape: (
+    if place not in given or given[place].shape != shape:
+      raise InputError(
         f"variables are not those of {backbone_name}: {'/'.join(place)} should have shape {shape}, "
         f"but {'has ' + str(given[place].shape) if place in given else 'is missing'}."
-      ),
-    )
+      )
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
@@ -161,6 +167,7 @@ def save_weights(
   write_atomically(path, lambda file: file.write(data))
 
 
+@functools.lru_cache(maxsize=16)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)
@@ -268,7 +275,7 @@ def _read(file):
         name: np.asarray(opened.get_tensor(name), np.float32)
         for name in opened.keys()  # noqa: SIM118
       }, metadata
-  except SafetensorError as error:
+  except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:  # odd types as well
     raise InputError(
       f"{file} is damaged or not a safetensors file ({error}); fetch it again."
     ) from error
@@ -310,14 +317,16 @@ def _labels_of_tag(tag):
   return "unknown"
 
 
-def _triple(values, source):
+def _triple(name, metadata, config, usual, source):
+  """Mean or deviation of each channel: by the file's header, the repository, or as usual."""
+  field = f"input_{name}" if f"input_{name}" in metadata else name
+  values = metadata[field] if field != name else config.get(name, usual)
   if isinstance(values, str):
-    values = values.split(",")
-  values = tuple(float(value) for value in values)
-  require(
-    len(values) == 3, f"{source}: mean and std need one number for each of 3 channels: {values}."
-  )
-  return values
+    with contextlib.suppress(ValueError):  # refused by what follows
+      values = [float(value) for value in values.split(",")]
+  kind = numbers(3, positive=name == "std")
+  require_fields(source, {field: values}, {field: kind})
+  return tuple(map(float, values))
 
 
 def _sha256(file):
