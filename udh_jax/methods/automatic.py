@@ -3,6 +3,7 @@
 No label is read. All rules are our own; docs/results.md has the tables they come from.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -220,7 +221,8 @@ def resolve_clusters(
     As `resolve`.
   """
   host = mesh_lib.to_host(features)[train]
-  found = choose_clusters(host, seed=config.seed) if mesh_lib.is_main() else (0, 0, 0)
+  choose = functools.partial(choose_clusters, host, seed=config.seed)
+  found = mesh_lib.on_main("choose the clusters", choose) or (0, 0, 0)
   agreed = [mesh_lib.agreed(value) for value in found]
   if flatten(config)["cluster.num_clusters"] != AUTO:
     agreed[1:] = 0, 0  # sizes were found for another number
