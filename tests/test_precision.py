@@ -191,6 +191,7 @@ EXCEPTIONS = {
   "methods/automatic.py": "NumPy, float64",
   "clustering/potentials.py": "a Jacobian: where a step leads is measured afterwards",
   "coding/centres.py": "NumPy, whole numbers",
+  "duplicates/looks.py": "NumPy",
   "retrieval/pairs.py": "NumPy, whole numbers",
   "retrieval/profile.py": "NumPy, whole numbers",
   "retrieval/sharded.py": "counts, whole numbers",

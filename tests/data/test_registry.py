@@ -33,7 +33,7 @@ def test_an_unknown_name_lists_the_known_ones():
   ("field", "value"),
   [("evaluate_on", "test"), ("num_queries", -1), ("seed", -3), ("num_train", 2.5)],
 )
-def test_a_field_without_sense_is_named(field, value):
+def test_an_invalid_field_is_named(field, value):
   config = types.SimpleNamespace(name="digits", **{field: value})
   with pytest.raises(InputError, match=f"data field {field} is"):
     load_dataset(config)

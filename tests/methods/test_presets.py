@@ -3,11 +3,12 @@
 import ast
 import pathlib
 
+import all_methods
 import pytest
 from presets import every_preset, load
 
 from udh_jax.configuration import flatten, select
-from udh_jax.methods import automatic
+from udh_jax.methods import automatic, dhih
 from udh_jax.methods.registry import METHODS, make_plan
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / "udh_jax"
@@ -74,3 +75,10 @@ def test_every_method_has_a_preset():
   assert {load(*preset).method for preset in every_preset()} >= METHODS.keys() - {
     name for name in METHODS if name.startswith("dhih_")
   }
+
+
+def test_every_method_is_run_to_its_end_on_several_processes(tmp_path):
+  run = {config.method for config in all_methods.configurations(tmp_path).values()}
+  # Losses and baselines differ within one stage: one of each kind is run.
+  alike = dhih.TITLES.keys() - {"dhih", "csq"} | {"pca", "lsh"}
+  assert run == METHODS.keys() - alike

@@ -19,7 +19,7 @@ from udh_jax.methods import psch
     ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; choose one of ignore, structure"),
   ],
 )
-def test_a_configuration_without_sense_is_refused_before_anything_runs(section, values, message):
+def test_an_invalid_configuration_is_refused_before_anything_runs(section, values, message):
   config: ConfigDict = config_of("psch", **{section: values})
   with pytest.raises(InputError, match=message) as error:
     psch.plan(config)

@@ -116,7 +116,7 @@ def search_pictures(
 
 
 def words_of(text: str) -> list[str]:
-  """Words apart by commas, if there is one; else by blanks."""
+  """Comma-separated words, if there is a comma; else separated by blanks."""
   return [word.strip() for word in text.split(",")] if "," in text else text.split()
 
 
@@ -133,7 +133,7 @@ def search_text(
   Args:
     index: To search in.
     encoder: That made it.
-    text: Words of the encoder's vocabulary, apart by blanks; or by commas, if there is one.
+    text: Words of the encoder's vocabulary, separated by blanks; or by commas, if there is one.
     k: How many, at most; None for all within the radius.
     radius: Only items within this distance.
 

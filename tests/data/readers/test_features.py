@@ -221,7 +221,7 @@ def test_a_test_part_that_does_not_fit_is_refused(with_test_part, tmp_path, brok
     ({"image": 3}, "data field image is 3; give a string"),
   ],
 )
-def test_fields_without_sense_are_refused(with_test_part, tmp_path, fields, message):
+def test_invalid_fields_are_refused(with_test_part, tmp_path, fields, message):
   np.savez(tmp_path / "a.npz", **with_test_part)
   fields = {**data_config("features").to_dict(), "path": str(tmp_path / "a.npz"), **fields}
   with pytest.raises(InputError, match=message):

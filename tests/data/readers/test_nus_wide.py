@@ -172,7 +172,7 @@ def test_nus_wide_files_that_do_not_fit_together_are_refused(nus, damage, messag
   assert "\n" not in str(error.value)
 
 
-def test_nus_wide_fields_without_sense_are_refused(nus, tmp_path):
+def test_nus_wide_invalid_fields_are_refused(nus, tmp_path):
   root, _, _ = nus
   for field in ("selection", "on_unpaired"):
     with pytest.raises(InputError, match=f"data field {field} is 'tc11'; choose one of"):

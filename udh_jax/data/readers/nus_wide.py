@@ -140,7 +140,7 @@ def _most_frequent(labels, count, root):
 def read_indicators(
   path: str | os.PathLike[str], kept: np.ndarray, image_list: str | os.PathLike[str]
 ) -> np.ndarray:
-  """Reads lines of zeros and ones apart by tabs or spaces, such as AllTags1k.txt.
+  """Reads lines of zeros and ones separated by tabs or spaces, such as AllTags1k.txt.
 
   The result is filled block by block as the file is read, so that little else needs memory.
 
