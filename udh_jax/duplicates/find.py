@@ -18,7 +18,7 @@ REACH = 28  # bits of 104 by which looks of candidates may differ
 _FAR = 40  # and those that are near by the encoder's code
 _NEAR = 8  # neighbours by the encoder's code that are candidates
 _QUERIES = 1024  # searched at once
-_PAIRS = 128  # compared at once
+_PAIRS, _FEW = 128, 16  # compared at once
 # A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
 # picture of the same thing agrees as a whole at best.
 _BLOCKS, _WHOLE, _PLAIN = 0.6, 0.5, 0.97
@@ -133,7 +133,7 @@ def _candidates(index: HammingIndex, reach: int) -> np.ndarray:
         distances = np.concatenate([hit.distances for hit in hits])
         found.append(_ordered(a, b, flip, distances))
   found += _neighbours_by_code(index, looks)
-  pairs = np.concatenate(found)
+  pairs = np.concatenate([np.zeros((0, 4), np.int64), *found])
   pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0], pairs[:, 3]))]
   _, first = np.unique(pairs[:, :3], axis=0, return_index=True)
   return pairs[np.sort(first), :3]
@@ -279,7 +279,8 @@ def _same(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
 
 
 def _agree(a, b, *, align) -> np.ndarray:
-  fill = ((0, _PAIRS - len(a)), (0, 0), (0, 0))  # one shape, compiled once
+  size = _FEW if len(a) <= _FEW else _PAIRS  # two shapes, each compiled once
+  fill = ((0, size - len(a)), (0, 0), (0, 0))
   found = agreement(np.pad(a, fill), np.pad(b, fill), align=align)
   whole, blocks, detail = (
     np.asarray(x)[: len(a)] for x in (found.whole, found.blocks, found.detail)
