@@ -4,7 +4,8 @@ The index is one that ``udh-jax encode`` wrote; it names the encoder that made i
 "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
 JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
-many strangers to expect among it.
+many strangers to expect among it. ``--store`` in place of ``--index`` asks a database that
+``udh-jax encode --store`` has filled; ``--where`` keeps those whose metadata are so.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from udh_jax.commands.ending import guarded
+from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
 from udh_jax.data.pictures import list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
 from udh_jax.encoders.queries import search_picture, search_pictures, search_text, words_of
@@ -26,12 +28,23 @@ from udh_jax.files import require_writable, write_atomically
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex, Hits
 from udh_jax.retrieval.strangers import radius_by_strangers
+from udh_jax.stores import parse_where
+from udh_jax.stores.as_index import StoreAsIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax search", description=__doc__)
-  parser.add_argument("--index", required=True, help="written by udh-jax encode")
+  searched = parser.add_mutually_exclusive_group(required=True)
+  searched.add_argument("--index", help="written by udh-jax encode")
+  add_store_flags(parser, searched)
+  parser.add_argument(
+    "--where", action="append", default=[], metavar="CONDITION",
+    help="of a store: only items so, such as label=cat or year>=2020; may be repeated",
+  )  # fmt: skip
+  parser.add_argument(
+    "--approximate", action="store_true", help="of a store: by its approximate index"
+  )
   query = parser.add_mutually_exclusive_group(required=True)
   query.add_argument("--image", nargs="+", help="pictures to look for, or folders of them")
   query.add_argument("--text", help="words to look for, separated by blanks or commas")
@@ -56,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require(
       not (options.gallery and several), "--gallery draws one picture's neighbours; give one."
     )
-    for path in (options.index, *files):
+    for path in (*([options.index] if options.index else []), *files):
       for written in (options.gallery, options.output):
         require(
           not (written and _same_file(written, path)),
@@ -65,13 +78,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for written in (options.gallery, options.output):
       if written:
         require_writable(written)
-    index = HammingIndex.load(options.index)
-    require(len(index), f"The index {options.index} is empty.")
+    index, num_items = _searched(options)
+    require(num_items, f"{options.index or options.store} has nothing to search in.")
     encoder = encoder_of(index, options.encoder)
     radius, about_radius = _radius(options, index)
     k = 10 if options.k is None and radius is None else options.k
     if k is not None:
-      k = min(k, len(index))
+      k = min(k, num_items)
     answers: Iterator[tuple[dict, Hits | None]]
     if options.text is not None:
       hits = search_text(index, encoder, options.text, k=k, radius=radius)
@@ -95,6 +108,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
       _draw(index, options, options.text or files[0], _found(index, hits))
 
   guarded(run)
+
+
+def _searched(options) -> tuple[HammingIndex | StoreAsIndex, int]:
+  """The index, or the store in the manner of one, and how many items are searched."""
+  if options.index:
+    for name, given in (("where", options.where), ("approximate", options.approximate)):
+      require(not given, f"--{name} is for a --store; an index is searched whole.")
+    table_of(options)
+    index = HammingIndex.load(options.index)
+    return index, len(index)
+  require(
+    options.radius != "auto",
+    "--radius auto reads all codes; make an index of the store with udh-jax copy.",
+  )
+  store = opened_store(options)
+  where = parse_where(options.where, store.columns)
+  searched = StoreAsIndex(store, where=where, approximate=options.approximate)
+  return searched, len(searched)
 
 
 def _files(given) -> tuple[list[str], bool]:
@@ -123,6 +154,10 @@ def _radius(options, index) -> tuple[int | None, dict]:
       return (None if options.radius is None else int(options.radius)), {}
     except ValueError:
       raise InputError(f"--radius is {options.radius}; give a whole number, or auto.") from None
+  require(
+    isinstance(index, HammingIndex),
+    "--radius auto reads all codes, which an index has at hand and a store has not; give a number.",
+  )
   found = radius_by_strangers(index, share=0.05 if options.strangers is None else options.strangers)
   print(
     f"radius {found.radius} of {index.num_bits} bits: about {found.strangers:.1%} of what lies "

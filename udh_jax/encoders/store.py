@@ -92,12 +92,8 @@ def encode_folder_to_store(
 
   def write() -> None:
     if names:
-      metadata = {
-        column: [states.pop(name)[i] for name in names]
-        if i == len(COLUMNS) - 1
-        else [states[name][i] for name in names]
-        for i, column in enumerate(COLUMNS)
-      }
+      noted = [states.pop(name) for name in names]
+      metadata = {column: [s[i] for s in noted] for i, column in enumerate(COLUMNS)}
       store.load([Rows(names.copy(), np.concatenate(codes), metadata)])
       names.clear()
       codes.clear()
