@@ -38,3 +38,8 @@ def test_what_the_code_refers_to_is_there():
   for file, page, anchor in references:
     assert (ROOT / page).is_file(), f"{file} refers to {page}"
     assert not anchor or anchor in anchors(ROOT / page), f"{file} refers to {page}#{anchor}"
+
+
+def test_every_page_is_in_the_navigation():
+  listed = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+  assert sorted(listed) == [str(page.relative_to(ROOT / "docs")) for page in PAGES]

@@ -188,7 +188,6 @@ def test_encoders_end_in_full_float32():
 EXCEPTIONS = {
   "models/convolution.py": "backbones: their speed is an accelerator's reason to be",
   "models/vit.py": "backbones",
-  "methods/automatic.py": "NumPy, float64",
   "clustering/potentials.py": "a Jacobian: where a step leads is measured afterwards",
   "coding/centres.py": "NumPy, whole numbers",
   "duplicates/looks.py": "NumPy",

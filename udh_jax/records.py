@@ -5,7 +5,7 @@ import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from udh_jax.errors import require
+from udh_jax.errors import InputError, require
 
 
 class Kind(NamedTuple):
@@ -90,13 +90,11 @@ def require_fields(source: object, record: Any, kinds: Mapping[str, Kind]) -> di
   )
   for name, kind in kinds.items():
     require(name in record, f"{source} is damaged: it has no field {name}; {remedy}.")
-    require(
-      kind.holds(record[name]),
-      lambda name=name, kind=kind: (
+    if not kind.holds(record[name]):
+      raise InputError(
         f"{source} is damaged: its field {name} is {_brief(record[name])}, expected {kind.words}; "
         f"{remedy}."
-      ),
-    )
+      )
   return record
 
 

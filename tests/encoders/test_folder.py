@@ -288,6 +288,55 @@ def test_in_three_commands(made, pictures, tmp_path, capsys, failing):
   assert "give --images" in failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
 
 
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_pictures, tmp_path):
+  folder = save_pictures("1.png")
+  (tmp_path / "there").mkdir()
+  (tmp_path / "notes.txt").write_text("my notes")
+  os.mkfifo(tmp_path / "pipe")
+  for output, words in {
+    "there": "is a folder",
+    "none/a.index": "does not exist",
+    "pipe": "no regular file",
+    "pictures/1.png": "is there and is no index",
+    "notes.txt": "is there and is no index",
+    "a" * 255: "cannot be written",  # there is no room for .partial
+  }.items():
+    with pytest.raises(InputError, match=words):
+      encode_folder(spy, folder, tmp_path / output)
+  assert spy.sizes == []
+  assert (tmp_path / "notes.txt").read_text() == "my notes"
+  encode_folder(spy, folder, tmp_path / "a.index")
+  encode_folder(spy, folder, tmp_path / "a.index")  # an older index is replaced
+  assert len(spy.sizes) == 2
+
+
+def test_paths_are_noted_from_the_root_on(spy, save_pictures, tmp_path, monkeypatch):
+  save_pictures("1.png")
+  monkeypatch.chdir(tmp_path)
+  encode_folder(spy, "pictures", "a.index", source="run/encoder")
+  about = HammingIndex.load("a.index").about
+  assert about["encoder"]["source"] == str(tmp_path / "run" / "encoder")
+  assert about["folder"] == str(tmp_path / "pictures")
+  for source in ("", "hf-hub:someone/codes"):
+    encode_folder(spy, "pictures", "a.index", source=source)
+    assert HammingIndex.load("a.index").about["encoder"]["source"] == source
+
+
+def test_any_name_is_kept_in_the_index_and_shown_on_one_line(spy, save_pictures, tmp_path, capsys):
+  names = ["図.png", "a\nb.png", "\x1b[31m.png", "\udcff.png", "a$_$b.png", " .png", "-k.png"]
+  folder = save_pictures(*names)
+  (folder / "x\n\x1b.jpg").write_bytes(b"no picture")
+  os.mkfifo(folder / "pipe.jpg")
+  index = encode_folder(spy, folder, tmp_path / "a.index")
+  assert index.names == sorted(names)
+  assert HammingIndex.load(tmp_path / "a.index").names == sorted(names)
+  assert "2 of 9 files cannot be read" in capsys.readouterr().out
+  assert (tmp_path / "a.index.unreadable.txt").read_text().splitlines() == [
+    "pipe.jpg: it is a named pipe",
+    r"x\n\x1b.jpg: it is no picture of a known format, or its beginning is damaged",
+  ]
+
+
 @pytest.mark.slow
 def test_killed_at_any_moment_the_index_is_whole_and_the_end_the_same(made, tmp_path):
   folder = tmp_path / "pictures"

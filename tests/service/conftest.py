@@ -23,7 +23,7 @@ from udh_jax.retrieval.index import HammingIndex
 from udh_jax.service.access import Access
 from udh_jax.service.application import Limits, Service
 from udh_jax.service.encoding import Coder
-from udh_jax.service.following import Following, IndexFile, Served
+from udh_jax.service.following import Following, IndexFile, Served, StoreTable
 from udh_jax.service.thumbnails import Cache, Thumbnails
 
 ABOUT = {
@@ -107,12 +107,14 @@ def compiled(encoders, pair_encoder):
 def load(compiled):
   """Loads an index file as a server does, but for compiling its encoder anew."""
 
-  def run(file):
-    made = HammingIndex.load(file.path).about.get("encoder", {})
-    coder = compiled.get(made.get("digest"))
+  def run(source):
+    coder = next(iter(compiled.values()))
+    if isinstance(source, IndexFile):
+      made = HammingIndex.load(source.place).about.get("encoder", {})
+      coder = compiled.get(made.get("digest"))
     if coder is not None:
       coder.prepare()
-    return file.load(Served(None, coder, 0.0))
+    return source.load(Served(None, coder, 0.0, None))
 
   return run
 
@@ -125,8 +127,10 @@ def serve(tmp_path, load):
     def run(
       path, *, token=None, hosts=(), limits=None, follow_links=False, cache_bytes=2**20, **options
     ):
-      file = IndexFile(path, batch_sizes=SIZES, **options)
-      following = Following(file, load(file), every=0.02)
+      source = path
+      if not isinstance(source, StoreTable):
+        source = IndexFile(path, batch_sizes=SIZES, **options)
+      following = Following(source, load(source), every=0.02)
       service = Service(
         following,
         access=Access(token=token, hosts=hosts),

@@ -552,7 +552,7 @@ def test_each_answer_is_of_one_version(serve, tmp_path, rows_of):
     tasks = [pool.submit(ask) for _ in range(4)]
     for turn in range(6):
       put("ba"[turn % 2])
-      state = client.following._file.state()
+      state = client.following._source.state()
       for _ in range(3000):
         if client.following.now.collection.version == state:
           break

@@ -85,7 +85,9 @@ def test_waits_for_more_up_to_the_largest_batch():
   batcher = Batcher(note, max_batch=3, max_wait=20)
 
   async def work():
-    return await asyncio.gather(*[batcher(i) for i in range(3)])
+    first = asyncio.create_task(batcher(0))
+    await asyncio.sleep(0.05)  # it is waiting for others by now
+    return await asyncio.gather(first, batcher(1), batcher(2))
 
   assert run_with(batcher, work) == [0, 1, 2]
   assert sizes == [3]

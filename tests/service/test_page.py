@@ -56,7 +56,7 @@ class _Site:
     self.path = path
     file = IndexFile(path, batch_sizes=(1, 4))
     made = HammingIndex.load(path).about["encoder"]["digest"]
-    following = Following(file, file.load(Served(None, compiled[made], 0.0)), every=0.05)
+    following = Following(file, file.load(Served(None, compiled[made], 0.0, None)), every=0.05)
     service = Service(
       following,
       access=Access(token=token, hosts=()),

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_unit
 from udh_jax.cpu import choice
 from udh_jax.errors import is_traced, require, require_finite, whole_number
@@ -17,7 +18,7 @@ _SYMMETRIC = 1e-3  # share of its largest value that a matrix may be off and sti
 _CPU_TYPES = ("float32", "int8", "int32")  # of codes that the kernel for CPUs takes
 
 
-def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int) -> jax.Array:
+def dcc(codes: Array, linear: Array, gram: Array, *, num_sweeps: int) -> jax.Array:
   """Minimises a binary quadratic form by discrete cyclic coordinate descent.
 
   Solves min over V in {-1, +1}^{n x c} of tr(V A V^T) - 2 tr(V Q^T), one bit (column) at a time,
@@ -68,7 +69,9 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
     from udh_jax.cpu import sweeps
 
     if np.isfinite(gram).all() and _asymmetry(gram) <= _SYMMETRIC:
-      found, sound = sweeps.sweep(codes, linear, gram.astype(np.float32), num_sweeps)
+      found, sound = sweeps.sweep(
+        np.asarray(codes), linear, np.asarray(gram, np.float32), num_sweeps
+      )
       if sound:
         return jax.device_put(found, may_alias=True)  # nobody else writes to it
   require_finite("dcc: linear", linear)

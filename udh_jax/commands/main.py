@@ -14,6 +14,8 @@ PROGRAMS = {
   "encode": ("encode", "makes an index of a folder of pictures"),
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
   "serve": ("serve", "shows neighbours on a page, and answers programs"),
+  "copy": ("copy", "copies codes between indexes, databases and the folders of encode --ray"),
+  "duplicates": ("duplicates", "finds pictures that an index has twice"),
 }
 _CONTINUED = ("train", "encode")
 

@@ -1,9 +1,10 @@
 """A page that finds neighbours, and an interface for programs: udh-jax serve --index FILE.
 
-The index is one that ``udh-jax encode`` wrote. Open the address that is printed in a browser; drop,
-paste or choose a picture, or pick one of the collection. Programs ask POST /v1/neighbours;
-/openapi.json describes it. A new version of the index file is taken up without a restart. It
-listens on this machine alone unless --host says otherwise. docs/serving.md has more.
+The index is one that ``udh-jax encode`` wrote; --store serves a table of a database instead. Open
+the address that is printed in a browser; drop, paste or choose a picture, or pick one of the
+collection. Programs ask POST /v1/neighbours; /openapi.json describes it. A new version of the index
+file is taken up without a restart. It listens on this machine alone unless --host says otherwise.
+docs/serving.md has more.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
 from udh_jax.errors import InputError, require
+from udh_jax.extras import require_extra
 
 TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
@@ -20,7 +22,14 @@ TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax serve", description=__doc__)
-  parser.add_argument("--index", required=True, help="written by udh-jax encode")
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument("--index", help="written by udh-jax encode")
+  what.add_argument("--store", help="such as postgresql://user@host/database or lancedb:FOLDER")
+  parser.add_argument("--table", default="codes", help="of the store (codes)")
+  parser.add_argument("--schema", help="of PostgreSQL, where the table is")
+  parser.add_argument(
+    "--approximate", action="store_true", help="search by the store's approximate index"
+  )
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, if they were moved")
   parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -54,20 +63,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
       value = getattr(options, name)
       require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
     # Before anything is loaded: a port in use, or no extra, is said at once.
-    try:
-      from udh_jax.service import server
-      from udh_jax.service.application import Limits
-    except ImportError as error:
-      raise InputError(
-        f'{error.name} is not installed; run pip install "udh_jax[serve]".'
-      ) from error
+    for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+      require_extra(module, extra="serve")
+    from udh_jax.service import server
+    from udh_jax.service.application import Limits
+    from udh_jax.service.batching import batch_sizes
+    from udh_jax.service.following import IndexFile, StoreTable
+
     cached = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     _keep_compiled(pathlib.Path(cached, "udh_jax", "compiled"))
     server.log_to_stderr()
     settings = server.Settings(
-      index=pathlib.Path(options.index),
-      encoder=options.encoder,
-      images=None if options.images is None else pathlib.Path(options.images),
       host=options.host,
       port=options.port,
       token=_token(options.token_file),
@@ -85,10 +91,26 @@ def main(arguments: Sequence[str] | None = None) -> None:
       ),
     )
 
-    def ready(address):
-      print(f"{options.index} is served at {address} (Ctrl-C stops)", flush=True)
+    shared = {
+      "encoder": options.encoder,
+      "folder": options.images,
+      "batch_sizes": batch_sizes(options.max_batch),
+    }
+    if options.index is not None:
+      source = IndexFile(options.index, **shared)
+    else:
+      source = StoreTable(
+        options.store,
+        table=options.table,
+        schema=options.schema,
+        approximate=options.approximate,
+        **shared,
+      )
 
-    server.serve(settings, ready=ready)
+    def ready(address):
+      print(f"{source.place} is served at {address} (Ctrl-C stops)", flush=True)
+
+    server.serve(source, settings, ready=ready)
     print("stopped", flush=True)
 
   guarded(run)
@@ -116,6 +138,6 @@ def _keep_compiled(folder: pathlib.Path) -> None:
   """Keeps what is compiled, so that later starts are quick; where the user has not said where."""
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.values["jax_compilation_cache_dir"] is None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -43,9 +43,8 @@ def use_numba(*arrays: Any) -> bool:
   They do where numba is installed and all arrays lie in this process's memory: NumPy arrays where
   JAX's default device is a CPU, and JAX arrays on one CPU, outside a trace. Results are the same.
 
-  However few the pairs: the kernels are compiled once for each machine and then read from disk
-  (importing numba and reading them takes .7 s), whereas JAX compiles for every new shape (a search
-  .5 s, the metrics .3 s, on the same machine).
+  However few the pairs: the kernels are compiled once on a machine and read from disk by later
+  processes, whereas JAX compiles for each new shape. Only the first call ever has to wait for it.
 
   Args:
     *arrays: The arguments of the call that decide it; None counts nothing.

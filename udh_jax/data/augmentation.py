@@ -56,7 +56,7 @@ def augment(
     Views of shape ``[b, size, size, 3]``, float32 in [0, 1].
 
   Raises:
-    InputError: If a shape or an option has no sense.
+    InputError: If a shape or an option is invalid.
 
   References:
     Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6 (random crops of area and
@@ -114,7 +114,7 @@ def resize(images: jax.Array, *, size: int) -> jax.Array:
     Array of shape ``[b, size, size, 3]``, float32 in [0, 1]: bicubic, with antialiasing.
 
   Raises:
-    InputError: If a shape has no sense.
+    InputError: If a shape is invalid.
   """
   _check_images(images, size)
   batch, height, width, _ = images.shape

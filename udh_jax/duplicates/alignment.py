@@ -20,6 +20,7 @@ class Agreement(NamedTuple):
   Attributes:
     whole: Correlation of what both show, in [-1, 1]. float32 array of shape ``[n]``.
     blocks: Share of the blocks with some detail in which they correlate. float32 ``[n]``.
+    detail: How many of the 64 blocks have some detail. int32 ``[n]``.
     overlap: Share of the first picture that the second shows. float32 ``[n]``.
     scales: Size of the second in units of the first, across and down. float32 ``[n, 2]``.
     shifts: Where the second's middle lies, in sides of the first. float32 ``[n, 2]``.
@@ -27,13 +28,14 @@ class Agreement(NamedTuple):
 
   whole: jax.Array
   blocks: jax.Array
+  detail: jax.Array
   overlap: jax.Array
   scales: jax.Array
   shifts: jax.Array
 
 
-@jax.jit
-def agreement(first: jax.Array, second: jax.Array) -> Agreement:
+@functools.partial(jax.jit, static_argnames="align")
+def agreement(first: jax.Array, second: jax.Array, *, align: bool = True) -> Agreement:
   """Lays the second picture of each pair over the first and compares them there.
 
   The second is stretched and shifted across and down (four numbers) and its brightness and contrast
@@ -44,6 +46,7 @@ def agreement(first: jax.Array, second: jax.Array) -> Agreement:
   Args:
     first: Grey pictures, each stretched to a square, values in 0..255. Array ``[n, 64, 64]``.
     second: The same of the others.
+    align: False compares them as they are.
 
   Returns:
     An `Agreement`.
@@ -56,14 +59,13 @@ def agreement(first: jax.Array, second: jax.Array) -> Agreement:
   # Position in the second = scale * position in the first + shift, both in [-1, 1].
   starts = jnp.array([[scale, scale, 0.0, 0.0] for scale in _STARTS])
   parameters = jnp.broadcast_to(starts, (first.shape[0], *starts.shape))
-  for side in _LEVELS:
+  for side in _LEVELS if align else ():
     a, b = (_shrunk(x, side) for x in (first, second))
     parameters = jax.vmap(functools.partial(_improved, side=side))(parameters, a, b)
   warped, inside = jax.vmap(functools.partial(_warped, side=SIDE))(parameters[:, 0], second)
-  whole, blocks = jax.vmap(_scores)(first, warped, inside)
-  return Agreement(
-    whole, blocks, inside.mean(axis=(1, 2)), parameters[:, 0, :2], parameters[:, 0, 2:] / 2
-  )
+  whole, blocks, detail = jax.vmap(_scores)(first, warped, inside)
+  overlap = inside.mean(axis=(1, 2))
+  return Agreement(whole, blocks, detail, overlap, parameters[:, 0, :2], parameters[:, 0, 2:] / 2)
 
 
 def _improved(starts, first, second, *, side):
@@ -156,4 +158,4 @@ def _scores(first, warped, inside):
   )
   counted = (cut(weight).mean(axis=(1, 2)) > 0.5) & (variance > 4e-4)
   agree = (counted & (score > 0.7)).sum()
-  return whole, jnp.where(counted.sum() > 0, agree / jnp.maximum(counted.sum(), 1), 1.0)
+  return whole, agree / jnp.maximum(counted.sum(), 1), counted.sum()

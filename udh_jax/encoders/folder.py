@@ -236,7 +236,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   old_rows = _OldRows(stored, changes, todo)
   counts, bad, done = collections.Counter(), {}, 0
   started = saved = shown = time.monotonic()
-  for batch in _read_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
+  for batch in read_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
     done += len(batch)
     batch = [found for found in batch if not (found.known >= 0 and not found.values)]
     pictures = [found.picture for found in batch if found.picture is not None]
@@ -403,8 +403,27 @@ def _states(folder, files) -> np.ndarray:
   return np.array([state for part in parts for state in part], np.int64).reshape(-1, 2)
 
 
-def _read_ahead(folder, changes, todo, by_content, size, batch_size) -> Iterator[list[LookedInto]]:
-  """Looks into files in threads, some batches ahead, and yields them in their order."""
+def read_ahead(
+  folder: pathlib.Path,
+  changes: Changes,
+  todo: np.ndarray,
+  by_content: Mapping[bytes, int],
+  size: int,
+  batch_size: int,
+) -> Iterator[list[LookedInto]]:
+  """Looks into files in threads, some batches ahead.
+
+  Args:
+    folder: Where the files are.
+    changes: From `changes_of`.
+    todo: Positions of files in ``changes.listed``. int64 array.
+    by_content: Rows of the index by content; see `look_into`.
+    size: Side of the square that each picture becomes.
+    batch_size: Files of a batch.
+
+  Yields:
+    What was found in the files of a batch, in their order.
+  """
 
   def submit(start):
     return [

@@ -119,7 +119,7 @@ def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | Pair
   """The encoder that made an index.
 
   Args:
-    index: From `udh_jax.encode`.
+    index: From ``udh-jax encode``.
     source: Where the encoder is now; by default where it was then.
 
   Raises:

@@ -149,8 +149,8 @@ class PairEncoder:
 
     Args:
       texts: Tags, counts or features ``[b, text_width]``, as in training; or, where the encoder
-        has a vocabulary, b texts as strings of words apart by blanks or as lists of words (which
-        may hold blanks). Words that the vocabulary lacks are left out, with one warning.
+        has a vocabulary, b texts as strings of words separated by blanks, or as lists of words
+        (which may hold blanks). Words that the vocabulary lacks are left out, with one warning.
 
     Returns:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.

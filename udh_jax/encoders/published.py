@@ -10,6 +10,7 @@ import numpy as np
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_json
 from udh_jax.models.convolution import PADDINGS
+from udh_jax.models.registry import BACKBONES
 from udh_jax.records import LIST, TEXT, numbers, one_of, whole
 
 CONFIG = "config.json"
@@ -19,7 +20,7 @@ _MOST = 1 << 20  # bits of a code, or pixels along the side of an image: to tell
 # Fields of ``config.json`` that every encoder has, besides ``format`` and ``version``.
 FIELDS = {
   "digest": TEXT,
-  "backbone": TEXT,
+  "backbone": one_of("", *BACKBONES),
   "dtype": one_of("float32", "bfloat16"),
   "bits": whole(1, _MOST),
   "image_size": whole(0, _MOST),
@@ -30,6 +31,7 @@ FIELDS = {
 }
 # What they hold where there is a backbone, that is for pictures.
 BACKBONE_FIELDS = {
+  "backbone": one_of(*BACKBONES),
   "image_size": whole(1, _MOST),
   "picture_size": whole(1, _MOST),
   "padding": one_of(*PADDINGS),

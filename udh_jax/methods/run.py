@@ -3,7 +3,6 @@
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -37,26 +36,6 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
   return context
 
 
-def _resolved(
-  config: ConfigDict, context: Context, workdir: pathlib.Path
-) -> tuple[ConfigDict, dict[str, Any]]:
-  """The configuration without "auto", and what was chosen; says so.
-
-  The number of clusters takes features: the stages up to them are run, or restored.
-  """
-  config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
-  if automatic.is_open(config):
-    stages = make_plan(automatic.provisional(config)).stages
-    names = [stage.name for stage in stages]
-    before = stages[: names.index("features_1") + 1]
-    features = Runner(context, config, workdir).run(before)["features_1"]["features"]
-    config, found = automatic.resolve_clusters(config, features, context.dataset.splits.train)
-    chosen |= found
-  if chosen:
-    say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
-  return config, chosen
-
-
 def train(
   config: ConfigDict,
   workdir: str | pathlib.Path,
@@ -83,7 +62,9 @@ def train(
   make_plan(automatic.provisional(config))  # refuses what is invalid, before anything is read
   prepare_workdir(workdir)
   context = _context(config, devices)
-  config, chosen = _resolved(config, context, workdir)
+  config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
+  if chosen:
+    say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
   plan = make_plan(config)
   plan.check(context.dataset)
   outputs = Runner(context, config, workdir).run(plan.stages)

@@ -38,7 +38,7 @@ def sweep(
   for name, values in (("bits", bits), ("seeds", seeds)):
     require(
       len(values) > 0 and len(set(values)) == len(values),
-      f"--{name} is {','.join(map(str, values))!r}; give different numbers, apart by commas.",
+      f"--{name} is {','.join(map(str, values))!r}; give different numbers, comma-separated.",
     )
   workdir = pathlib.Path(workdir)
   found: dict[str, dict[int, list[float]]] = {}

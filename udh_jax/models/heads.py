@@ -123,6 +123,7 @@ class PairNetwork(nn.Module):
   def setup(self) -> None:
     """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, 0.0)
+    self.image_layers: nn.Module
     if self.backbone is None:
       self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
     else:

@@ -1,6 +1,7 @@
 """Pieces that the backbones share."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 
@@ -44,8 +45,14 @@ class FrozenNorm(nn.Module):
 
 
 def convolve_normalised(
-  images, kernel, norm, *, stride=1, padding="symmetric", activation="linear"
-):
+  images: jax.Array,
+  kernel: jax.Array,
+  norm: tuple[jax.Array, jax.Array],
+  *,
+  stride: int = 1,
+  padding: str = "symmetric",
+  activation: str = "linear",
+) -> jax.Array:
   """Convolution, frozen normalisation and activation, folded: fewer passes over the images.
 
   Args:
@@ -65,7 +72,7 @@ def convolve_normalised(
   return convolve(images, folded, offset, stride=stride, padding=padding, activation=activation)
 
 
-def features_of(images, pooled):
+def features_of(images: jax.Array, pooled: bool) -> jax.Array:
   """What a convolutional backbone hands over of its last layer, float32.
 
   Args:

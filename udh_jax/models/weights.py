@@ -1,6 +1,7 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
 import contextlib
+import functools
 import hashlib
 import os
 import pathlib
@@ -154,13 +155,11 @@ def save_weights(
   given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
-    require(
-      place in given and given[place].shape == shape,
-      lambda place=place, shape=shape: (
+    if place not in given or given[place].shape != shape:
+      raise InputError(
         f"variables are not those of {backbone_name}: {'/'.join(place)} should have shape {shape}, "
         f"but {'has ' + str(given[place].shape) if place in given else 'is missing'}."
-      ),
-    )
+      )
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
@@ -168,6 +167,7 @@ def save_weights(
   write_atomically(path, lambda file: file.write(data))
 
 
+@functools.lru_cache(maxsize=16)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)

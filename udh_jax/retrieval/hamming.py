@@ -1,13 +1,14 @@
 """Hamming distances of packed codes, and the exact nearest neighbours by them."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.errors import is_traced, require, whole_number
@@ -26,8 +27,8 @@ class Neighbours(NamedTuple):
     indices: Positions in the database. int32 array of shape ``[q, k]``.
   """
 
-  distances: jax.Array
-  indices: jax.Array
+  distances: Array
+  indices: Array
 
 
 class RadiusHits(NamedTuple):
@@ -46,7 +47,7 @@ class RadiusHits(NamedTuple):
   indices: np.ndarray
 
 
-def hamming_distance(queries: jax.Array, database: jax.Array) -> jax.Array:
+def hamming_distance(queries: Array, database: Array) -> jax.Array:
   """All distances between two sets of packed codes.
 
   Padding bits are equal on both sides, so they never count.
@@ -70,11 +71,11 @@ def hamming_distance(queries: jax.Array, database: jax.Array) -> jax.Array:
 
 
 def search(
-  queries: jax.Array,
-  database: jax.Array,
+  queries: Array,
+  database: Array,
   k: int,
   *,
-  valid: jax.Array | None = None,
+  valid: Array | None = None,
   axis_name: str | None = None,
 ) -> Neighbours:
   """The k nearest database items of each query: exact, ties by database index.
@@ -137,7 +138,7 @@ def _search_on_cpu(queries, database, valid, k):
   return Neighbours(jnp.asarray(distances), jnp.asarray(indices if kept is None else kept[indices]))
 
 
-def radius_search(queries: jax.Array, database: jax.Array, radius: int) -> RadiusHits:
+def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
   """All database items within a Hamming radius of each query: exact, ties by database index.
 
   On an accelerator items within the radius are counted first; then as many nearest ones are
@@ -185,9 +186,7 @@ def radius_search(queries: jax.Array, database: jax.Array, radius: int) -> Radiu
   return RadiusHits(starts, *found)
 
 
-def checked_codes(
-  name: str, queries: Any, database: Any
-) -> tuple[jax.Array | np.ndarray, jax.Array | np.ndarray]:
+def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Array]:
   """Two sets of packed codes of one width, as arrays.
 
   Args:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from udh_jax.arrays import Array
 from udh_jax.cpu import choice
 from udh_jax.errors import require, whole_number
 from udh_jax.retrieval.profile import Pairs, Profile, checked_pairs, discounts, profile
@@ -84,10 +85,10 @@ class RetrievalScores(NamedTuple):
 
 
 def retrieval_scores(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
   at: Sequence[int | None] | int | None = (None,),
   radius: int = 2,
@@ -175,10 +176,10 @@ def retrieval_scores(
 
 
 def mean_average_precision(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
   at: int | None = None,
   denominator: str = "retrieved",
@@ -234,10 +235,10 @@ def mean_average_precision(
 
 
 def conventions(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
   at: Sequence[int | None] | int | None = (1000, None),
   mesh: jax.sharding.Mesh | None = None,
@@ -310,10 +311,10 @@ def average_precision_description(
 
 
 def precision_recall_by_radius(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
 ) -> RadiusCurve:
   """Precision and recall of retrieving everything within a Hamming radius.
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from udh_jax.arrays import Array
 from udh_jax.cpu import choice
 from udh_jax.errors import require
 from udh_jax.retrieval.hamming import as_words, checked_codes, word_distance
@@ -48,11 +49,12 @@ class Pairs(NamedTuple):
 
   def as_words(self) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Queries, database and their marks as JAX counts them: bits as uint32 ``[rows, words]``."""
-    marks = (
+    query_marks, database_marks = (
       jnp.asarray(marks) if marks.ndim == 1 else as_words(jnp.asarray(marks))
       for marks in (self.query_marks, self.database_marks)
     )
-    return as_words(jnp.asarray(self.queries)), as_words(jnp.asarray(self.database)), *marks
+    queries, database = as_words(jnp.asarray(self.queries)), as_words(jnp.asarray(self.database))
+    return queries, database, query_marks, database_marks
 
 
 class Profile(NamedTuple):
@@ -87,7 +89,13 @@ def discounts(ranks: np.ndarray) -> np.ndarray:
   return 1 / np.log2(ranks + 1)
 
 
-def checked_pairs(name: str, queries, database, query_labels, database_labels) -> Pairs:
+def checked_pairs(
+  name: str,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
+) -> Pairs:
   """Checks codes and labels of a score.
 
   Args:
@@ -137,16 +145,27 @@ def checked_pairs(name: str, queries, database, query_labels, database_labels) -
     f"{database_labels.shape}; both must be classes [n] or multi-hot over the same L labels.",
   )
   if query_labels.ndim == 1:
-    query_marks = np.where(query_labels == _NO_LABEL, _NO_LABEL - 1, query_labels)
-    marks, max_gain = (query_marks.astype(np.int32), database_labels.astype(np.int32)), 1
+    query_marks: np.ndarray
+    database_marks: np.ndarray
+    classes = np.where(query_labels == _NO_LABEL, _NO_LABEL - 1, query_labels)
+    query_marks, database_marks = classes.astype(np.int32), database_labels.astype(np.int32)
+    max_gain = 1
   else:
     both = query_labels.astype(bool), database_labels.astype(bool)
-    marks = tuple(np.packbits(labels, axis=1) for labels in both)
+    query_marks, database_marks = (np.packbits(labels, axis=1) for labels in both)
     max_gain = max(1, min(int(labels.sum(axis=1).max()) for labels in both))
-  return Pairs(queries, database, *marks, 8 * queries.shape[1] + 1, max_gain)
+  return Pairs(queries, database, query_marks, database_marks, 8 * queries.shape[1] + 1, max_gain)
 
 
-def keys_of(queries, database, query_marks, database_marks, *, gain_bits, dtype):
+def keys_of(
+  queries: jax.Array,
+  database: jax.Array,
+  query_marks: jax.Array,
+  database_marks: jax.Array,
+  *,
+  gain_bits: int,
+  dtype: jnp.dtype,
+) -> jax.Array:
   """Keys of all pairs: distance * 2^gain_bits + labels shared. ``[q, n]`` of ``dtype``."""
   if query_marks.ndim == 1:
     gains = (query_marks[:, None] == database_marks[None, :]).astype(jnp.uint32)

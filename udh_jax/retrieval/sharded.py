@@ -32,12 +32,12 @@ def profile_on_devices(
     The profile, in every process.
   """
   queries, database, query_marks, database_marks = map(np.asarray, pairs.as_words())
-  items = database, database_marks, np.ones(len(database), bool)
+  rows = database, database_marks, np.ones(len(database), bool)
   mapped = _mapped(mesh, cuts, pairs.num_distances, pairs.max_gain, by_index, _CHUNK, _ITEMS)
   found = mapped(
     queries,
     query_marks,
-    *(sharding.split_rows(mesh, array) for array in items),
+    *(sharding.split_rows(mesh, array) for array in rows),
   )
   items, relevant, gains, levels, *sums = (np.asarray(array) for array in found)
   if not by_index:
@@ -106,7 +106,7 @@ def count_and_rank(
   gain_bits = max_gain.bit_length()
   block = min(_ITEMS, num_items)
   chunk = max(1, min(num_queries, _CHUNK // block))
-  database = tuple(_grouped(array, block) for array in (database, database_marks, valid))
+  blocks = tuple(_grouped(array, block) for array in (database, database_marks, valid))
 
   def ordered(query, items):
     """Distances and gains of a block in order, where each distance begins, and relevant before."""
@@ -142,7 +142,7 @@ def count_and_rank(
 
     shapes = (num_distances,) * 3 + (max_gain + 1,)
     zeros = tuple(jnp.zeros((chunk, width), jnp.int32) for width in shapes)
-    return lax.scan(add, sharding.varying(zeros, axis_name), database)[0]
+    return lax.scan(add, sharding.varying(zeros, axis_name), blocks)[0]
 
   def rank(query, totals, offsets):
     ends = tuple(jnp.cumsum(total, axis=1) - total for total in totals)
@@ -173,7 +173,7 @@ def count_and_rank(
       return ((place, found), sums + jnp.stack(new, axis=2)), None
 
     zeros = jnp.zeros((3, chunk, len(cuts)), jnp.float32)
-    return lax.scan(add, sharding.varying((start, zeros), axis_name), database)[0][1]
+    return lax.scan(add, sharding.varying((start, zeros), axis_name), blocks)[0][1]
 
   def run(query):
     mine = count(query)

@@ -466,8 +466,10 @@ class Service:
 
     return endpoint
 
-  async def _refuse(self, request: Request, error: HTTPException) -> Response:
+  async def _refuse(self, request: Request, error: Exception) -> Response:
     """There is no such address, or no such method."""
+    if not isinstance(error, HTTPException):
+      raise error
     words = {404: "There is nothing at this address", 405: "This is not done at this address"}
     message = f"{words.get(error.status_code, error.detail)}; openapi.json tells what there is."
     code = {404: "no_such_address", 405: "no_such_method"}.get(error.status_code, "bad_request")
@@ -505,9 +507,11 @@ def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
     try:
       several = first.collection.nearest(codes, most, first.where)
     except InputError as error:
-      several = [error] * len(rows)
+      for row in rows:
+        found[row] = error
+      continue
     for row, hits in zip(rows, several, strict=True):
-      found[row] = hits[: batch[row].k] if isinstance(hits, list) else hits
+      found[row] = hits[: batch[row].k]
   return found
 
 

@@ -89,9 +89,9 @@ class Batcher:
     """
     self._run, self._observe = run, observe
     self._max_batch, self._max_wait, self._max_waiting = max_batch, max_wait, max_waiting
-    self._waiting = collections.deque()
+    self._waiting: collections.deque[tuple[float, Any, asyncio.Future]] = collections.deque()
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
-    self._task = None
+    self._task: asyncio.Task[None] | None = None
 
   @property
   def waiting(self) -> int:

@@ -48,7 +48,7 @@ class Collection(Protocol):
 
   Attributes:
     title: What people call it.
-    version: Tells this state from every other.
+    version: Tells this state of it from every other.
     num_bits: Length of the codes.
     digest: Of the encoder that made the codes; None if it is not known.
     folder: Of the pictures; None if it is not known.
@@ -157,6 +157,10 @@ class IndexCollection:
   def item(self, name: str) -> Item | None:
     """The first item of a name, or None."""
     names = self._index.names
+    try:
+      name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no name of a file, though JSON can hold it
+      return None
     if name not in names:
       return None
     return Item(name, self._index.codes[names.index(name)], {})

@@ -31,9 +31,8 @@ class Coder:
     self._encoder, self._batch_sizes = encoder, batch_sizes
     self.digest: str = encoder.digest
     self.picture_size: int = encoder.about["picture_size"]
-    self.words: tuple[str, ...] = ()
-    if isinstance(encoder, PairEncoder):
-      self.words = tuple(encoder.about["words"])
+    self._texts = encoder.texts if isinstance(encoder, PairEncoder) else None
+    self.words: tuple[str, ...] = tuple(encoder.about["words"]) if self._texts else ()
     self._known = frozenset(self.words)
     self.method: str = encoder.about.get("method", "")
 
@@ -42,8 +41,8 @@ class Coder:
     for size in self._batch_sizes:
       if self.picture_size:
         self._encoder(np.zeros((size, self.picture_size, self.picture_size, 3), np.uint8))
-      if self.words:
-        self._encoder.texts([[self.words[0]]] * size)
+      if self._texts and self.words:
+        self._texts([[self.words[0]]] * size)
 
   def pictures(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Codes of pictures.
@@ -65,8 +64,11 @@ class Coder:
     Returns:
       uint8 arrays of shape ``[bytes]``.
     """
+    encode = self._texts
+    if encode is None:
+      raise Problem("The encoder of this collection takes no words.", code="no_texts")
     return by_batches(
-      lambda rows: self._encoder.texts([texts[row] for row in rows]),
+      lambda rows: encode([texts[row] for row in rows]),
       np.arange(len(texts)),
       self._batch_sizes,
     )

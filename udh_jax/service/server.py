@@ -17,8 +17,7 @@ from PIL import Image
 from udh_jax.errors import InputError, require
 from udh_jax.service.access import Access, is_loopback
 from udh_jax.service.application import Limits, Service
-from udh_jax.service.batching import batch_sizes
-from udh_jax.service.following import Following, IndexFile
+from udh_jax.service.following import Following, Source
 from udh_jax.service.thumbnails import Cache, Thumbnails
 
 _GRACE = 10  # seconds that requests have to end after Ctrl-C
@@ -26,12 +25,9 @@ _log = logging.getLogger("udh_jax.service")
 
 
 class Settings(NamedTuple):
-  """How to serve an index.
+  """How to serve a collection.
 
   Attributes:
-    index: The file.
-    encoder: Where its encoder is; None is where the index says.
-    images: Folder of its pictures; None is the one that the index says.
     host: Address to listen on.
     port: 0 takes a free one.
     token: That clients must know; None asks for none.
@@ -44,9 +40,6 @@ class Settings(NamedTuple):
     limits: On what is used.
   """
 
-  index: pathlib.Path
-  encoder: str | None
-  images: pathlib.Path | None
   host: str
   port: int
   token: str | None
@@ -102,31 +95,28 @@ def allowed_hosts(settings: Settings) -> Sequence[str] | None:
   return ()
 
 
-def serve(settings: Settings, *, ready: Callable[[str], None]) -> None:
+def serve(source: Source, settings: Settings, *, ready: Callable[[str], None]) -> None:
   """Serves until SIGINT or SIGTERM.
 
   Args:
-    settings: What and how.
+    source: Of the collection.
+    settings: How.
     ready: Called with the address once there are answers.
 
   Raises:
-    InputError: If the index or its encoder cannot be loaded or the port is in use.
+    InputError: If the collection or its encoder cannot be loaded or the port is in use.
   """
   # Of pictures that are refused in the answer, by a limit that may be lower.
   warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-  sizes = batch_sizes(settings.limits.max_batch)
   with contextlib.closing(bind(settings.host, settings.port)) as listening:
-    file = IndexFile(
-      settings.index, encoder=settings.encoder, folder=settings.images, batch_sizes=sizes
-    )
-    now = file.load()
+    now = source.load()
     if now.coder is None:
-      _log.warning("%s does not say which encoder made it: no pictures, no words", settings.index)
+      _log.warning("%s does not say which encoder made it: no pictures, no words", source.place)
     folder = now.collection.folder
     if folder is None or not folder.is_dir():
       _log.warning("the folder of the pictures (%s) is not there; --images names another", folder)
     service = Service(
-      Following(file, now, every=settings.watch),
+      Following(source, now, every=settings.watch),
       access=Access(token=settings.token, hosts=allowed_hosts(settings)),
       thumbnails=Thumbnails(Cache(settings.cache, settings.cache_bytes), threads=2),
       limits=settings.limits,

@@ -10,7 +10,7 @@ import os
 import pathlib
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from udh_jax.data.pictures import decode_picture
 from udh_jax.files import write_atomically
@@ -135,7 +135,7 @@ class Thumbnails:
     """What the cache holds."""
     return self._cache.bytes
 
-  async def call(self, function: Callable, *arguments):
+  async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
     """Calls a function that waits for a disk, in one of the threads."""
     return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import numpy as np
 from starlette.exceptions import HTTPException
@@ -100,7 +100,7 @@ async def picture_of_form(request: Request, body: bytes) -> bytes:
     Problem: If the form is damaged, or has no such part, or others.
   """
 
-  async def stream() -> AsyncIterator[bytes]:
+  async def stream() -> AsyncGenerator[bytes, None]:
     yield body
 
   parser = MultiPartParser(

@@ -1,4 +1,4 @@
-"""Pairs in, an image and a text network out that tell pairs apart: the contrastive rival."""
+"""Pairs in, an image and a text network out that tell pairs apart: a competing method."""
 
 import jax.numpy as jnp
 from ml_collections import ConfigDict

@@ -15,6 +15,14 @@ FORMS = (
 )
 
 
+KINDS = ("postgresql", "postgres", "lancedb")
+
+
+def is_store(location: str) -> bool:
+  """Whether a text is a store's location and not a path."""
+  return location.partition(":")[0] in KINDS
+
+
 def open_store(location: str, *, table: str = "codes", schema: str | None = None) -> Store:
   """Opens a table of codes.
 

@@ -29,8 +29,7 @@ def index_to_store(index: HammingIndex, store: Store) -> int:
     f"The index has {index.num_bits} bits and {store.location} {store.num_bits}; make another "
     "store.",
   )
-  made = index.about.get("encoder")
-  require_same_encoder(store, made and made["digest"])
+  require_same_encoder(store, index.encoder_digest)
 
   def batches() -> Iterator[Rows]:
     for start in range(0, len(index), BATCH):

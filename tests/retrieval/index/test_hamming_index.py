@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from udh_jax.coding import pack_codes
+from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex
 
@@ -31,6 +32,7 @@ def index(rng):
   return HammingIndex(codes, [f"folder/{i} ä.jpg" for i in range(203)])
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("engine", ["jax", "faiss", "auto"])
 @pytest.mark.parametrize("k", [1, 10, 203])
 def test_both_engines_find_the_same_with_ties_by_index(rng, index, engine, k):
@@ -53,6 +55,7 @@ def test_items_split_over_devices(rng, mesh, index, num_items):
       np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.usefixtures("each_kernel")
 @pytest.mark.parametrize("radius", [0, 3, 16])
 def test_radius_search(rng, index, radius):
   queries = np.concatenate([rng.integers(0, 256, (3, 2), dtype=np.uint8), index.codes[200:201]])
@@ -288,6 +291,7 @@ def test_what_is_on_the_device_is_sent_once(index, mesh, monkeypatch):
   sent = []
   put = jax.device_put
   monkeypatch.setattr(jax, "device_put", lambda x, *a, **b: sent.append(np.shape(x)) or put(x, *a))
+  monkeypatch.setenv(choice.VARIABLE, "jax")
   for _ in range(3):
     index.search(index.codes[:2], 5, engine="jax")
     index.search(index.codes[:2], 5, engine="jax", mesh=mesh)

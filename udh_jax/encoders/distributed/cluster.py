@@ -96,7 +96,7 @@ def encode_distributed(
     root: What relative paths of a listing are relative to.
     part_size: Pictures of a part.
     batch_size: Pictures encoded at once.
-    workers: At most so many; None for as many as the cluster has room for.
+    workers: How many; None for as many as the cluster has room for, which may change meanwhile.
     cpus_per_worker: Cores of a worker, which reads and decodes in as many threads.
     gpus_per_worker: GPUs of a worker; 0 encodes on the CPU.
 
@@ -127,6 +127,7 @@ def encode_distributed(
     variables = {"NPROC": f"{cpus_per_worker}"}  # threads of XLA
     if not gpus_per_worker:
       variables["JAX_PLATFORMS"] = "cpu"
+    pool = data.ActorPoolStrategy(size=workers, min_size=None if workers else 1)
     try:
       parts = data.from_items([{"number": n} for n in todo], override_num_blocks=len(todo))
       results = parts.map_batches(
@@ -139,7 +140,7 @@ def encode_distributed(
           "threads": cpus_per_worker,
         },
         batch_size=1,
-        compute=data.ActorPoolStrategy(min_size=1, max_size=workers),
+        compute=pool,
         num_cpus=cpus_per_worker,
         num_gpus=gpus_per_worker or None,
         runtime_env={"env_vars": variables},
@@ -205,4 +206,4 @@ def _whole(place: str) -> str:
 
 def _last_line(error: BaseException) -> str:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return lines[-1] if lines else type(error).__name__
+  return lines[-1].partition("InputError: ")[2] or lines[-1] if lines else type(error).__name__

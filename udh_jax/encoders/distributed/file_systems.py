@@ -1,8 +1,10 @@
 """Files of this machine and of object stores, by path or URL."""
 
+import contextlib
 import functools
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from udh_jax.errors import InputError
@@ -55,7 +57,11 @@ def files_in(folder: str) -> list[str]:
   """Names of the files in a folder, sorted; none where there is no such folder."""
   fs, path = file_system_of(folder)
   selector = require_extra("pyarrow.fs", extra=EXTRA).FileSelector(path, allow_not_found=True)
-  return sorted(info.base_name for info in fs.get_file_info(selector) if info.type.name == "File")
+  try:
+    found = fs.get_file_info(selector)
+  except OSError as error:
+    raise InputError(f"{folder} cannot be listed ({_words(error)}).") from error
+  return sorted(info.base_name for info in found if info.type.name == "File")
 
 
 def kind_of(url: str) -> str:
@@ -72,26 +78,22 @@ def joined(root: str, path: str) -> str:
   return f"{base.rstrip('/')}/{path}{mark}{options}"
 
 
-def parquet_metadata(file: str) -> Any:
-  """What a Parquet file says of its rows and columns."""
-  fs, path = file_system_of(file)
-  with fs.open_input_file(path) as opened:
-    return require_extra("pyarrow.parquet", extra=EXTRA).ParquetFile(opened).metadata
-
-
-def read_table(file: str) -> Any:
-  """A Parquet file as a ``pyarrow.Table``.
+@contextlib.contextmanager
+def open_parquet(file: str) -> Iterator[Any]:
+  """Opens a Parquet file as a ``pyarrow.parquet.ParquetFile``.
 
   Raises:
-    InputError: If it cannot be read.
+    InputError: If it cannot be opened or, while it is read, is found damaged.
   """
   fs, path = file_system_of(file)
   try:
     with fs.open_input_file(path) as opened:
-      return require_extra("pyarrow.parquet", extra=EXTRA).read_table(opened)
+      yield require_extra("pyarrow.parquet", extra=EXTRA).ParquetFile(opened)
+  except InputError:
+    raise
   except (OSError, ValueError) as error:
     raise InputError(
-      f"{file} cannot be read ({' '.join(str(error).split())[:200]}); remove it and encode again."
+      f"{file} cannot be read ({_words(error)}); if it is damaged, remove it and encode again."
     ) from error
 
 
@@ -116,6 +118,9 @@ def write_file(file: str, data: Any) -> None:
       opened.write(data)
   except OSError as error:
     raise InputError(
-      f"{file} cannot be written ({error.strerror or ' '.join(str(error).split())[:200]}); give "
-      "another folder, or make room."
+      f"{file} cannot be written ({_words(error)}); give another folder, or make room."
     ) from error
+
+
+def _words(error: BaseException) -> str:
+  return getattr(error, "strerror", None) or " ".join(str(error).split())[:200]

@@ -20,7 +20,7 @@ from udh_jax.encoders.distributed.file_systems import (
   files_in,
   joined,
   kind_of,
-  parquet_metadata,
+  open_parquet,
   write_file,
   write_table,
 )
@@ -203,10 +203,8 @@ def _read(root: str, path: str | None, size: int) -> np.ndarray:
 
 def _listed(part: Part) -> Iterator[Any]:
   """Rows of a part in record batches, with the columns among name, path and bytes that it has."""
-  pq, pa = require_extra("pyarrow.parquet", extra=EXTRA), require_extra("pyarrow", extra=EXTRA)
-  fs, path = file_system_of(part.file)
-  with fs.open_input_file(path) as opened:
-    file = pq.ParquetFile(opened)
+  pa = require_extra("pyarrow", extra=EXTRA)
+  with open_parquet(part.file) as file:
     groups, first, row = [], 0, 0
     for number in range(file.num_row_groups):
       rows = file.metadata.row_group(number).num_rows
@@ -242,9 +240,10 @@ def _columns_of(schema: Any, file: str) -> dict[str, str]:
 
 def _cut(file: str, part_size: int) -> Iterator[Part]:
   """Parts of a Parquet file; where it holds the pictures themselves, whole row groups."""
-  metadata = parquet_metadata(file)
+  with open_parquet(file) as opened:
+    metadata = opened.metadata
+    columns = _columns_of(opened.schema_arrow, file)
   rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-  columns = _columns_of(metadata.schema.to_arrow_schema(), file)
   if "bytes" not in columns.values():
     for start in range(0, sum(rows), part_size):
       yield Part(file, start, min(start + part_size, sum(rows)))

@@ -5,14 +5,11 @@ any machine may encode any part, a part that was begun and lost is begun again, 
 known by looking which files are there: every picture is in the result once.
 """
 
-import collections
-import concurrent.futures
-import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -22,13 +19,13 @@ from udh_jax.encoders.distributed.file_systems import (
   file_system_of,
   files_in,
   joined,
-  parquet_metadata,
-  read_table,
+  open_parquet,
   write_table,
 )
 from udh_jax.encoders.distributed.listing import UNREACHABLE, Plan, pictures_of, read_plan
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
+from udh_jax.encoders.reading import read_ahead
 from udh_jax.errors import require
 from udh_jax.extras import require_extra
 from udh_jax.retrieval.index import Names
@@ -65,7 +62,8 @@ def parts_to_do(output: str, plan: Plan) -> list[int]:
   done = parts_done(output)
   again = set()
   for number in _numbers(output, "unreadable"):
-    reasons = read_table(_part_path(output, "unreadable", number)).column("reason").to_pylist()
+    with open_parquet(_part_path(output, "unreadable", number)) as file:
+      reasons = file.read(columns=["reason"]).column("reason").to_pylist()
     if any(reason.startswith(UNREACHABLE) for reason in reasons):
       again.add(number)
   return [n for n in range(len(plan.parts)) if n not in done or n in again]
@@ -99,7 +97,7 @@ def encode_part(
   names: list[str] = []
   codes = [np.zeros((0, width), np.uint8)]
   bad: dict[str, str] = {}
-  for read in _decoded(pictures_of(plan, plan.parts[number]), size, batch_size, threads):
+  for read in read_ahead(pictures_of(plan, plan.parts[number]), size, batch_size, threads):
     bad |= {name: picture for name, picture in read if isinstance(picture, str)}
     good = [(name, picture) for name, picture in read if not isinstance(picture, str)]
     if good:
@@ -132,7 +130,8 @@ def code_batches(output: str) -> Iterator[Rows]:
   plan = read_plan(output)
   _require_done(output, plan)
   for number in range(len(plan.parts)):
-    table = read_table(_part_path(output, "codes", number))
+    with open_parquet(_part_path(output, "codes", number)) as file:
+      table = file.read()
     about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
     require(
       (about.get("num_bits"), about.get("encoder", {}).get("digest"))
@@ -151,7 +150,7 @@ def code_batches(output: str) -> Iterator[Rows]:
 def count_unreadable(output: str) -> int:
   """How many pictures could not be read; ``unreadable/`` has their names and the reasons."""
   folder = joined(output, "unreadable")
-  return sum(parquet_metadata(joined(folder, name)).num_rows for name in files_in(folder))
+  return sum(_num_rows(joined(folder, name)) for name in files_in(folder))
 
 
 def parts_to_index(output: str, index: str | os.PathLike) -> int:
@@ -169,10 +168,7 @@ def parts_to_index(output: str, index: str | os.PathLike) -> int:
   """
   plan = read_plan(output)
   _require_done(output, plan)
-  num_items = sum(
-    parquet_metadata(_part_path(output, "codes", number)).num_rows
-    for number in range(len(plan.parts))
-  )
+  num_items = sum(_num_rows(_part_path(output, "codes", n)) for n in range(len(plan.parts)))
   like = Batch(np.zeros((0, -(-plan.num_bits // 8)), np.uint8), Names.of([]), {})
   write_index(
     index,
@@ -234,27 +230,6 @@ def _require_done(output: str, plan: Plan) -> None:
   )
 
 
-def _decoded(
-  items: Iterable[tuple[str, Callable[[int], np.ndarray]]], size: int, batch_size: int, threads: int
-) -> Iterator[list[tuple[str, np.ndarray | str]]]:
-  """Reads ahead in threads; yields batches of names with a picture or what is wrong."""
-
-  def read(item):
-    try:
-      return item[0], item[1](size)
-    except (OSError, ValueError) as error:
-      return item[0], " ".join(str(error).split()) or type(error).__name__
-
-  items, ahead = iter(items), collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    while True:
-      while len(ahead) < 3 and (batch := list(itertools.islice(items, batch_size))):
-        ahead.append([pool.submit(read, item) for item in batch])
-      if not ahead:
-        return
-      yield [future.result() for future in ahead.popleft()]
-
-
 def _part_path(output: str, kind: str, number: int) -> str:
   return joined(output, f"{kind}/part-{number:08d}.parquet")
 
@@ -264,6 +239,11 @@ def _numbers(output: str, kind: str) -> set[int]:
   names = files_in(joined(output, kind))
   matches = [re.fullmatch(r"part-(\d+)\.parquet", name) for name in names]
   return {int(match[1]) for match in matches if match}
+
+
+def _num_rows(file: str) -> int:
+  with open_parquet(file) as opened:
+    return opened.metadata.num_rows
 
 
 def _write_unreadable(output: str, number: int, bad: dict[str, str]) -> None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.errors import InputError, require, whole_number
+from udh_jax.errors import require, whole_number
+from udh_jax.extras import require_extra
 
 # Options of each kind with their usual values; 0 cells follow the number of items, 0 bits of a key
 # the length of the codes.
@@ -20,7 +21,7 @@ _MOST_KEYS = 1 << 20  # keys of a table read for one query
 
 def faiss_index(codes: np.ndarray, kind: str, options: dict[str, int]) -> Any:
   """A trained and filled ``faiss.IndexBinary``; see `HammingIndex.to_faiss`."""
-  faiss = _faiss()
+  faiss = require_extra("faiss", extra="faiss")
   require(len(codes) >= 1, "HammingIndex.to_faiss: the index is empty; add codes first.")
   require(
     kind in _OPTIONS,
@@ -79,11 +80,3 @@ def faiss_index(codes: np.ndarray, kind: str, options: dict[str, int]) -> Any:
     index.nflip = flips
   index.add(codes)
   return index
-
-
-def _faiss() -> Any:
-  try:
-    import faiss
-  except ImportError:
-    raise InputError("FAISS is not installed; run pip install faiss-cpu.") from None
-  return faiss

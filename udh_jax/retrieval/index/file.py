@@ -494,7 +494,9 @@ class IndexWriter:
       fcntl.flock(self._file, fcntl.LOCK_UN)  # a mapping keeps the file open beyond its closing
     self._file.close()
 
-  def append(self, batch: Batch, *, removed=(), about: Mapping[str, Any] | None = None) -> None:
+  def append(
+    self, batch: Batch, *, removed: Any = (), about: Mapping[str, Any] | None = None
+  ) -> None:
     """Adds items and takes others away, in one step that is done or not done.
 
     Args:

@@ -13,8 +13,9 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from udh_jax.coding.binary import require_packed
+from udh_jax.cpu import choice
 from udh_jax.errors import InputError, require, whole_number
-from udh_jax.retrieval.hamming import Neighbours, hamming_distance, search
+from udh_jax.retrieval.hamming import Neighbours, radius_search, search
 from udh_jax.retrieval.index.faiss_index import faiss_index
 from udh_jax.retrieval.index.file import (
   VERSION,
@@ -30,8 +31,6 @@ from udh_jax.retrieval.index.version1 import read_version_1
 from udh_jax.sharding import split_rows
 
 ENGINES = ("auto", "jax", "faiss")
-
-_CHUNK = 2**24  # distances held at once
 
 
 class Hits(NamedTuple):
@@ -259,8 +258,8 @@ class HammingIndex:
     Args:
       queries: Packed codes. uint8 array of shape ``[q, bytes]``.
       k: Number of neighbours, 1 to the number of items.
-      engine: "jax", "faiss", or "auto": FAISS on a CPU where it is installed, JAX elsewhere. Both
-        give the same.
+      engine: "jax" (`udh_jax.search`, with its kernels for CPUs where numba is installed), "faiss",
+        or "auto": FAISS on a CPU that has it and lacks numba. All give the same.
       mesh: Devices with one axis to split the items over, with JAX; each finds its own k nearest,
         which are then merged.
 
@@ -280,7 +279,7 @@ class HammingIndex:
     if self._engine(engine, mesh) == "faiss":
       return self._search_with_faiss(queries, k)
     if mesh is None:
-      found = search(queries, self._on_device, k)
+      found = search(queries, self._searched, k)
     else:
       found = _mapped_search(mesh, k)(queries, *self._on_mesh(mesh))
     return Neighbours(*map(np.asarray, found))
@@ -301,15 +300,12 @@ class HammingIndex:
     queries = self._same_width(queries)
     radius = whole_number("HammingIndex.radius_search: radius", radius)
     require(radius >= 0, f"HammingIndex.radius_search: radius is {radius}, expected 0 or more.")
-    found = []
-    chunk = max(1, _CHUNK // max(1, len(self)))
-    for start in range(0, len(queries), chunk):
-      distances = np.asarray(hamming_distance(queries[start : start + chunk], self._on_device))
-      for row in distances:
-        indices = np.flatnonzero(row <= radius)
-        order = np.argsort(row[indices], kind="stable")
-        found.append(Hits(row[indices][order], indices[order]))
-    return found
+    found = radius_search(queries, self._searched, radius)
+    ends = found.starts[1:-1]
+    distances, indices = np.split(found.distances, ends), np.split(found.indices, ends)
+    return [Hits(d, i.astype(np.int64)) for d, i in zip(distances, indices, strict=True)][
+      : len(queries)
+    ]
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes the index to one file; see docs/index_format.md.
@@ -424,7 +420,8 @@ class HammingIndex:
     if engine != "auto":
       return engine
     on_cpu = mesh is None and jax.default_backend() == "cpu"
-    return "faiss" if on_cpu and importlib.util.find_spec("faiss") else "jax"
+    slow = on_cpu and not choice.use_numba(self.codes)
+    return "faiss" if slow and importlib.util.find_spec("faiss") else "jax"
 
   # An index never changes, so that what was made of its codes serves as long as it lives.
   @functools.cached_property
@@ -432,8 +429,9 @@ class HammingIndex:
     return self.to_faiss("flat")
 
   @functools.cached_property
-  def _on_device(self) -> jax.Array:
-    return jax.device_put(self.codes)
+  def _searched(self) -> jax.Array | np.ndarray:
+    """The codes where they are searched: in place on a CPU, on an accelerator once sent there."""
+    return self.codes if choice.use_numba(self.codes) else jax.device_put(self.codes)
 
   def _on_mesh(self, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     """The codes and which rows are no padding, split over the devices."""

@@ -218,12 +218,12 @@ class LazyNames(Names):
     return names if self._rows is None else names.take(self._rows)
 
   @property
-  def text(self):
+  def text(self) -> np.ndarray:
     """See `Names`."""
     return self._joined.text
 
   @property
-  def ends(self):
+  def ends(self) -> np.ndarray:
     """See `Names`."""
     return self._joined.ends
 
