@@ -10,6 +10,7 @@ PACKAGE = "udh_jax"
 # A room is a folder of the package or a file at its top. It may import from those before it alone.
 ROOMS = (
   # What everything stands on.
+  "arrays",
   "errors",
   "extras",
   "files",
@@ -49,6 +50,7 @@ ROOMS = (
 # Test files of a room as a whole.
 ACROSS = {
   "cpu/test_choice.py",
+  "encoders/test_folder_input.py",
   "methods/test_presets.py",
   "models/test_architectures.py",
   "models/test_timm.py",
@@ -63,6 +65,7 @@ COVERED_BY = {
   # Types, registries and constants: whoever uses them.
   "__main__.py": "commands",
   "api.py": "test_documentation.py",
+  "arrays.py": "retrieval",
   "data/types.py": "data/test_registry.py",
   "evaluation/found.py": "methods",
   "losses/registry.py": "stages/test_supervised.py",

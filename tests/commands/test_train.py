@@ -149,7 +149,6 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, arguments
     ("--config.cluster.num_clusters=1600", "1600, but there are 1497 training images"),
     ("--config.method=magic", "'magic' is unknown"),
     ("--config.teacher.weights=absent.safetensors", "absent.safetensors"),
-    ("--bits=8,x", "--bits is '8,x'; give comma-separated whole numbers"),
     ("stray", "stray"),
     ("--wordkir=x", "did you mean --workdir"),
   ],
@@ -157,6 +156,13 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, arguments
 def test_a_wrong_argument_is_refused_in_one_line(tmp_path, failing, wrong, words):
   line = failing(train.main, [f"--config={QUICKSTART}", f"--workdir={tmp_path / 'run'}", wrong])
   assert line.startswith("error: ") and words in line
+
+
+def test_several_lengths_are_whole_numbers():
+  assert train.numbers("bits", ["8", " 16"], 32) == [8, 16]
+  assert train.numbers("bits", None, 32) == [32]
+  with pytest.raises(udh_jax.InputError, match="--bits is '8,x'; give comma-separated whole num"):
+    train.numbers("bits", ["8", "x"], 32)
 
 
 def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path, failing):
