@@ -1,0 +1,115 @@
+"""Search from the command line for several pictures, into files, and within a radius by itself."""
+
+import csv
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from udh_jax.commands import search
+from udh_jax.encoders.folder import encode_folder
+from udh_jax.encoders.image import Encoder
+from udh_jax.models.registry import create_backbone
+
+ABOUT = {
+  "backbone": "small_convnet",
+  "padding": "symmetric",
+  "dtype": "float32",
+  "image_size": 16,
+  "mean": [0.5, 0.5, 0.5],
+  "std": [0.25, 0.25, 0.25],
+  "bits": 12,
+  "picture_size": 24,
+  "labels_used": "none",
+  "method": "test",
+  "scores": {},
+}
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+  root = tmp_path_factory.mktemp("collection")
+  folder = root / "pictures"
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  for i in range(9):
+    small = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
+    small.resize((40, 50)).save(folder / f"{i}, ä.png")
+  module = create_backbone("small_convnet", padding="symmetric")
+  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
+  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
+  encoder = Encoder(
+    {"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT
+  )
+  encoder.save(root / "encoder")
+  encode_folder(encoder, folder, root / "a.index", source=str(root / "encoder"))
+  (root / "broken.png").write_bytes(b"none")
+  return root
+
+
+def lines(text):
+  return [json.loads(line) for line in text.splitlines()]
+
+
+def test_files_and_folders_as_each_alone(collection, capsys):
+  index, folder = f"--index={collection / 'a.index'}", collection / "pictures"
+  alone = []
+  for name in sorted(os.listdir(folder)):
+    search.main([index, f"--image={folder / name}", "--json", "-k4"])
+    alone += lines(capsys.readouterr().out)
+  search.main([index, "--json", "-k4", "--image", str(folder)])
+  together = lines(capsys.readouterr().out)
+  assert together == alone
+  assert len(together) == 9
+  first, *_, last = sorted(os.listdir(folder))
+  search.main([index, "--json", "-k4", "--image", str(folder / last), str(folder / first)])
+  assert lines(capsys.readouterr().out) == [alone[-1], alone[0]]
+
+
+def test_a_picture_that_cannot_be_read_is_said_so_among_others(collection, capsys, failing):
+  index, broken = f"--index={collection / 'a.index'}", str(collection / "broken.png")
+  good = str(collection / "pictures" / "1, ä.png")
+  search.main([index, "--json", "-k2", "--image", broken, good])
+  printed = capsys.readouterr()
+  bad, found = lines(printed.out)
+  assert bad["image"] == broken and bad["error"] and bad["neighbours"] == []
+  assert len(found["neighbours"]) == 2
+  assert "1 of 2 pictures cannot be read" in printed.err
+  assert "None of the 2 pictures" in failing(search.main, [index, "--image", broken, broken])
+
+
+def test_output_is_json_lines_or_a_table(collection, tmp_path):
+  folder = collection / "pictures"
+  arguments = [f"--index={collection / 'a.index'}", "--radius=5", "--image", str(folder)]
+  search.main([*arguments, str(collection / "broken.png"), f"--output={tmp_path / 'a.jsonl'}"])
+  records = lines((tmp_path / "a.jsonl").read_text())
+  search.main([*arguments, str(collection / "broken.png"), f"--output={tmp_path / 'a.csv'}"])
+  rows = list(csv.DictReader((tmp_path / "a.csv").open(encoding="utf-8")))
+  expected = []
+  for record in records:
+    for rank, item in enumerate(record["neighbours"], 1):
+      assert item["distance"] <= 5
+      expected.append((record["image"], str(rank), str(item["distance"]), item["name"]))
+    if "error" in record:
+      expected.append((record["image"], "", "", ""))
+  assert [(row["query"], row["rank"], row["distance"], row["name"]) for row in rows] == expected
+  assert len({row["query"] for row in rows}) == 10
+
+
+def test_the_radius_is_chosen_and_said(collection, capsys, failing):
+  index, folder = f"--index={collection / 'a.index'}", str(collection / "pictures")
+  search.main([index, "--radius=auto", "--strangers=0.2", "--json", "--image", folder])
+  printed = capsys.readouterr()
+  assert "is expected to be near by chance" in printed.err
+  for record in lines(printed.out):
+    assert 0 <= record["expected_strangers"] <= 1
+    assert all(item["distance"] <= record["radius"] for item in record["neighbours"])
+  one = [index, "--image", folder]
+  assert "give a whole number, or auto" in failing(search.main, [*one, "--radius=near"])
+  assert "without --radius auto" in failing(search.main, [*one, "--strangers=0.1"])
+  assert "one picture's neighbours" in failing(search.main, [*one, "--gallery=/x.png"])
