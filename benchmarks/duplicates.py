@@ -162,6 +162,8 @@ def imagededup(options):
       words = " (default)" if threshold == 10 else ""
       seconds = once + time.perf_counter() - start
       show(f"{method.__name__}, {threshold}{words}", pairs_of(found), names, seconds)
+  if not (folder / "features.npz").exists():
+    return
   data = np.load(folder / "features.npz")
   features = dict(zip(data["names"].tolist(), data["features"], strict=True))
   import torch

@@ -21,7 +21,7 @@ _QUERIES = 1024  # searched at once
 _PAIRS, _FEW = 128, 16  # compared at once
 # A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
 # picture of the same thing agrees as a whole at best.
-_BLOCKS, _WHOLE, _PLAIN = 0.6, 0.5, 0.97
+_BLOCKS, _WHOLE, _PLAIN = 0.75, 0.5, 0.97
 
 
 class Copy(NamedTuple):
