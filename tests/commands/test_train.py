@@ -125,6 +125,7 @@ def test_scores_are_made_again_without_training_and_by_another_definition(finish
   assert metrics(finished) == before
 
 
+@pytest.mark.slow
 def test_another_length_of_code_uses_the_same_teacher(finished, arguments, capsys):
   ends_well(train.main, *arguments, "--config.bits=16")
   output = capsys.readouterr().out

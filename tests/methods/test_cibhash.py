@@ -1,8 +1,10 @@
+import pytest
 from presets import load
 
 from udh_jax.methods.run import train
 
 
+@pytest.mark.slow
 def test_the_contrastive_method_runs_on_the_same_stages(tmp_path):
   config = load("cibhash", "digits")
   config.bits = 12

@@ -56,6 +56,7 @@ def test_dhih_is_trained_and_scored_beside_the_baselines(first):
   assert (workdir / "encoder_12bits" / "config.json").exists()
 
 
+@pytest.mark.slow
 def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
   workdir = tmp_path / "run"
   scores = train(shortened("psch", weights), workdir)
@@ -66,6 +67,7 @@ def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
   assert "Attention" in (workdir / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_ssdh_is_trained_and_scored_beside_the_baselines(weights, first, tmp_path, capsys):
   workdir = tmp_path / "run"
   for stage in ("teacher", "features_1", "baselines_12bits"):

@@ -100,6 +100,7 @@ def write_nus_wide(root, pictures, labels, texts):
   (root / "NUS_WID_Tags" / "TagList1k.txt").write_text("\n".join(tags))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("preset", "write", "fields"),
   [

@@ -6,6 +6,7 @@ from udh_jax.errors import InputError
 from udh_jax.methods.sweep import sweep
 
 
+@pytest.mark.slow
 def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   config = shorten_pairs(load("pair_contrast", "wikipedia"), made)
   config.contrast.epochs = 2

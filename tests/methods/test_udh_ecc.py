@@ -57,6 +57,7 @@ def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path
   assert (tmp_path / "run" / "neighbours_12bits.png").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_without_labels_is_learned_and_says_what_scoring_needs(pictures, tmp_path, capsys):
   for name in ("red", "blue"):
     for path in (pictures / name).iterdir():
@@ -76,6 +77,7 @@ def test_an_unreadable_picture_can_be_refused(pictures, tmp_path):
     train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, tmp_path):
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
@@ -84,6 +86,7 @@ def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, 
   assert abs(scores["UDH-ECC"] - scores["ITQ, fine-tuned teacher"]) < 0.01
 
 
+@pytest.mark.slow
 def test_mirflickr_in_its_official_layout_is_learned_and_scored(shared, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   config = shorten(load("udh_ecc", "flickr25k"))

@@ -4,7 +4,7 @@ import concurrent.futures
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -252,7 +252,7 @@ class _Views:
       return str(error)
 
 
-def view_of(file) -> np.ndarray:
+def view_of(file: str | os.PathLike | IO[bytes]) -> np.ndarray:
   """The whole of a picture file, grey, as a square: uint8 ``[64, 64]``.
 
   Raises:

@@ -34,7 +34,6 @@ COLUMNS = {
   "height": (np.uint32, ()),
   "look": (np.uint8, (2, NUM_BITS // 8)),  # see `udh_jax.duplicates.looks`
 }
-_LEAST_BATCH = 64  # batches of fewer pictures are filled up to this, so that they compile once
 _STATES_AT_ONCE = 4096
 
 
@@ -232,7 +231,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
       removed.clear()
 
   size = encoder.about["picture_size"]
-  fill = min(batch_size, max(_LEAST_BATCH, num_files))  # one shape, compiled once
+  fill = min(batch_size, max(1, len(todo)))  # one shape, compiled once
   old_rows = _OldRows(stored, changes, todo)
   counts, bad, done = collections.Counter(), {}, 0
   started = saved = shown = time.monotonic()

@@ -240,7 +240,7 @@ def test_a_structure_is_no_array(tmp_path, arrays):
   write_v73(tmp_path / "a.mat", arrays)
   with h5py.File(tmp_path / "a.mat", "a") as file:
     file.create_group("data")["x"] = 1
-  with pytest.raises(InputError, match="data is a structure, not an array"):
+  with pytest.raises(InputError, match=r"holds no array data; it holds data\.x \(\), image"):
     load(tmp_path / "a.mat", image="data")
 
 
@@ -294,3 +294,89 @@ def test_the_real_wikipedia(shared):
   train, database, query = load_dataset(config).splits
   assert len(train) == len(database) == 2173 - 217 and len(query) == 217
   assert sorted([*database, *query]) == list(range(2173))
+
+
+def write_struct(path, version, data):
+  """One structure with fields and a split, as public cross-modal sets have it."""
+  if version == "v5":
+    scipy.io.savemat(path, {"data": data})
+    return
+  with h5py.File(path, "w") as file:
+    for name, value in data.items():
+      if isinstance(value, dict):
+        for inner, values in value.items():
+          file[f"data/{name}/{inner}"] = np.asarray(values, float).reshape(1, -1).T
+      elif scipy.sparse.issparse(value):
+        columns = value.tocsc()
+        group = file.create_group(f"data/{name}")
+        group.attrs["MATLAB_sparse"] = np.uint64(columns.shape[0])
+        group["data"], group["ir"], group["jc"] = columns.data, columns.indices, columns.indptr
+      else:
+        file[f"data/{name}"] = np.asarray(value).T
+
+
+@pytest.mark.parametrize("version", ["v5", "v7.3"])
+def test_a_structure_with_items_in_columns_and_a_split_inside(tmp_path, rng, version):
+  images, texts = rng.normal(size=(9, 4)).astype(np.float32), rng.random((9, 6)) < 0.5
+  classes = np.arange(9) % 3
+  labels = scipy.sparse.csc_matrix(np.eye(3)[classes].T)
+  train, test = np.array([8, 1, 3, 4, 6]), np.array([2, 9, 5])  # counted from 1; 7 is left out
+  path = tmp_path / "data.mat"
+  split = {"ind_train": train, "ind_test": test}
+  write_struct(
+    path,
+    version,
+    {"X1": images.T, "X2": texts.T.astype(float), "Y": labels, "split": split},
+  )
+  fields = {
+    "image": "data.X1",
+    "text": "data.X2",
+    "label": "data.Y",
+    "items_in_columns": "data.X1, data.X2, data.Y",
+    "train_items": "data.split.ind_train",
+    "test_items": "data.split.ind_test",
+    "num_queries": 3,
+  }
+  found = load(path, **fields)
+  rows = np.concatenate([train, test]) - 1
+  np.testing.assert_array_equal(found.images, images[rows])
+  np.testing.assert_array_equal(found.texts, texts[rows])
+  np.testing.assert_array_equal(found.labels, np.eye(3, dtype=bool)[classes[rows]])
+  assert list(found.names) == [f"item_{row}" for row in rows]
+  np.testing.assert_array_equal(found.splits.query, [5, 6, 7])
+  np.testing.assert_array_equal(
+    load(path, **fields | {"items_in_columns": "all"}).images, found.images
+  )
+  for changes, words in {
+    (("image", "data.X"),): r"holds no array data\.X; it holds .*data\.X1 \(4, 9\).*ind_train",
+    (("items_in_columns", "data.Z"),): r"names 'data\.Z', which is none of the arrays",
+    (("count_from", "0"),): "names item 9, but there are 9 items, counted from 0",
+    (("test_items", "data.split.ind_train"),): "5 items are in",
+    (("items_in_columns", ""),): r"data\.X1 has 4 rows and data\.X2 6",
+  }.items():
+    with pytest.raises(InputError, match=words):
+      load(path, **fields | dict(changes))
+
+
+def test_cells_of_rows_of_texts_and_of_arrays_of_their_own(tmp_path, rng):
+  path = tmp_path / "cells.mat"
+  rows = rng.normal(size=(5, 3))
+  cell = np.empty(5, object)
+  cell[:] = list(rows)
+  names = np.empty(2, object)
+  names[:] = ["cat", "dog"]
+  mixed = np.empty(2, object)
+  mixed[:] = [rng.normal(size=(5, 2)), rng.normal(size=(5, 7))]
+  scipy.io.savemat(path, {"rows": cell, "views": mixed, "class_names": names, "y": [0, 1, 0, 1, 0]})
+  found = load(path, image="rows", text="views{2}", label="y", num_queries=1)
+  np.testing.assert_allclose(found.images, rows, rtol=1e-6)
+  np.testing.assert_allclose(found.texts, mixed[1], rtol=1e-6)
+  assert list(found.class_names) == ["cat", "dog"]
+
+
+def test_a_part_without_a_list_is_what_the_other_has_not(tmp_path, rng):
+  path = tmp_path / "a.npz"
+  mask = np.arange(8) % 4 == 0
+  np.savez(path, image=rng.normal(size=(8, 2)), label=np.arange(8) % 2, held_out=mask)
+  found = load(path, text="", test_items="held_out", num_queries=2)
+  assert list(found.names) == [f"item_{i}" for i in (1, 2, 3, 5, 6, 7, 0, 4)]

@@ -157,7 +157,10 @@ def _of_hdf5(archive: Any, name: str, item: Any, deepest: int) -> dict[str, Stor
       return {}
     items = [archive[reference] for reference in item[()].T.reshape(-1, order="F")]
     if all(isinstance(one, h5py.Dataset) and not h5py.check_ref_dtype(one.dtype) for one in items):
-      stacked = _stacked([_hdf5_array(one) for one in items])
+      arrays = [_hdf5_array(one) for one in items]
+      if all(array.dtype == np.uint16 for array in arrays):  # texts whose class is not noted
+        arrays = [_text(array) for array in arrays]
+      stacked = _stacked(arrays)
       if stacked is not None:
         return {name: Stored(stacked.shape, lambda: stacked)}
     return _merged(
@@ -170,8 +173,12 @@ def _of_hdf5(archive: Any, name: str, item: Any, deepest: int) -> dict[str, Stor
 def _hdf5_array(item: Any) -> np.ndarray:
   values = item[()].T
   if item.attrs.get("MATLAB_class") == b"char":
-    return np.array("".join(map(chr, values.reshape(-1))))
+    return _text(values)
   return values
+
+
+def _text(values: np.ndarray) -> np.ndarray:
+  return np.array("".join(map(chr, values.reshape(-1))))
 
 
 def _sparse(item: Any, shape: tuple[int, int]) -> np.ndarray:

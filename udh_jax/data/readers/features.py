@@ -260,7 +260,7 @@ def _split_rows(
   no list, it is all items that the other has not.
   """
   parts = [_rows_of(file, name, arrays[name], first, count) if name else None for name in names]
-  if parts == [None, None]:
+  if all(part is None for part in parts):
     return None
   for position in (0, 1):
     if parts[position] is None:

@@ -82,9 +82,9 @@ def select_pairs(
     )
   rows = np.flatnonzero(~np.any(list(problems.values()), axis=0))
   logging.getLogger(__name__).warning(
-    "%d of %d pictures are left out: %s", total - len(rows), total, counts
+    "%d of %d pictures are left out: %s", total - len(rows), total, counted
   )
-  require(len(rows) > 0, f'Of {total} pictures none is left: {counts}; set on_unpaired to "keep".')
+  require(len(rows) > 0, f'Of {total} pictures none is left: {counted}; set on_unpaired to "keep".')
   return listing.take(rows)
 
 
