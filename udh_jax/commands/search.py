@@ -85,7 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     k = 10 if options.k is None and radius is None else options.k
     if k is not None:
       k = min(k, num_items)
-    answers: Iterator[tuple[dict, Hits | None]]
     if options.text is not None:
       hits = search_text(index, encoder, options.text, k=k, radius=radius)
       answers = iter([({"text": options.text}, hits)])
