@@ -93,7 +93,7 @@ def inertia_of(rows: Rows, labels: jax.Array, centroids: jax.Array) -> jax.Array
   return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
 
 
-def whole_numbers(name: str, **options: int | None) -> list[int | None]:
+def whole_numbers(name: str, **options: Any) -> list[Any]:
   """Options as Python integers, in order; None and what is traced stay as they are.
 
   Args:

@@ -16,7 +16,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
-from udh_jax.errors import require
+from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex
@@ -63,8 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 @contextlib.contextmanager
 def _target(options, num_bits: int, about: dict[str, Any], columns: dict[str, str] | None = None):
   table = table_of(options)
-  options_of = {"num_bits": num_bits, "about": about, "columns": columns}
-  with contextlib.closing(create_store(options.store, **options_of, **table)) as store:
+  made = create_store(options.store, num_bits=num_bits, about=about, columns=columns, **table)
+  with contextlib.closing(made) as store:
     yield store
     if options.approximate:
       store.build_index()
@@ -92,6 +92,10 @@ def _copy_store(options) -> int:
 
 def _copy_parts(options) -> int:
   plan = read_plan(options.source)
+  if plan is None:
+    raise InputError(
+      f"{options.source} holds no parts; give a folder that encode --ray has written."
+    )
   if options.output:
     return parts_to_index(options.source, options.output)
   about = {"encoder": plan.encoder, "folder": plan.root}

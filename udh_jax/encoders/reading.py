@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,8 @@ def read_ahead(
     except (OSError, ValueError) as error:
       return item[0], " ".join(str(error).split()) or type(error).__name__
 
-  items, ahead = iter(items), collections.deque()
+  items = iter(items)
+  ahead: collections.deque[Any] = collections.deque()
   with concurrent.futures.ThreadPoolExecutor(threads) as pool:
     while True:
       while len(ahead) < 3 and (batch := list(itertools.islice(items, batch_size))):

@@ -150,7 +150,7 @@ def _new_or_changed(
     known = dict(
       zip(rows.names, zip(*(rows.metadata[c] for c in COLUMNS), strict=True), strict=True)
     )
-    for name, state in found.items():
-      if known.get(name) != state:
-        states[name] = state
+    for name, now in found.items():
+      if known.get(name) != now:
+        states[name] = now
         yield name

@@ -259,13 +259,18 @@ def _split_rows(
   A list is numbers of items, counted from ``first``, or one truth value an item. Where one part has
   no list, it is all items that the other has not.
   """
-  parts = [_rows_of(file, name, arrays[name], first, count) if name else None for name in names]
-  if all(part is None for part in parts):
+  listed = {
+    position: _rows_of(file, name, arrays[name], first, count)
+    for position, name in enumerate(names)
+    if name
+  }
+  if not listed:
     return None
-  for position in (0, 1):
-    if parts[position] is None:
-      parts[position] = np.setdiff1d(np.arange(count), parts[1 - position])
-  both = np.intersect1d(*parts)
+  parts = [
+    listed[position] if position in listed else np.setdiff1d(np.arange(count), listed[1 - position])
+    for position in (0, 1)
+  ]
+  both = np.intersect1d(parts[0], parts[1])
   require(
     not len(both),
     lambda: (
