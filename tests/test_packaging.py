@@ -6,6 +6,8 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
+
 import udh_jax
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -54,3 +56,12 @@ def test_import_is_light():
   )
   heavy = {"faiss", "h5py", "matplotlib", "ml_collections", "numba", "sklearn", "tensorflow"}
   assert not heavy & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+  "module",
+  ["clustering.equal_size_kmeans", "clustering.kmeans", "retrieval.hamming", "encoders.pair"],
+)
+def test_any_module_may_be_imported_first(module):
+  program = f"import udh_jax.{module}, udh_jax; udh_jax.sign, udh_jax.errors"
+  subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)

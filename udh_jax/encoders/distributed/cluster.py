@@ -206,4 +206,6 @@ def _whole(place: str) -> str:
 
 def _last_line(error: BaseException) -> str:
   lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  return lines[-1].partition("InputError: ")[2] or lines[-1] if lines else type(error).__name__
+  # Ray puts a worker's whole traceback into its own error, with advice behind it.
+  ours = [line.partition("InputError: ")[2] for line in lines if "InputError: " in line]
+  return ours[-1] if ours else lines[-1] if lines else type(error).__name__
