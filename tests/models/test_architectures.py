@@ -300,7 +300,7 @@ def test_gradient_does_not_reach_across_images_and_leaves_the_statistics_alone(r
 
 
 def test_unknown_names_are_refused_with_the_known_ones():
-  with pytest.raises(InputError, match=r"resnet51.*mobilenetv2_100, resnet18, resnet50"):
+  with pytest.raises(InputError, match=r"resnet51.*mobilenetv2_100, resnet101, resnet18"):
     create_backbone("resnet51")
   with pytest.raises(InputError, match=r"valid.*symmetric, same"):
     create_backbone("resnet18", padding="valid")

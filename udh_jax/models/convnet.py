@@ -22,6 +22,12 @@ class SmallConvNet(nn.Module):
   padding: str = "symmetric"
   widths: tuple[int, ...] = (32, 64, 128)
 
+  classifier = "head"
+  last_parts = ".*"
+  image_size = 32
+  side_multiple = 1
+  least_side = 4
+
   @property
   def feature_dim(self) -> int:
     """Length of the pooled features."""

@@ -68,6 +68,12 @@ class ResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   padding: str = "symmetric"
 
+  classifier = "fc"
+  last_parts = r"layer4_\d+"
+  image_size = 224
+  side_multiple = 1
+  least_side = 1
+
   @property
   def feature_dim(self) -> int:
     """Length of the pooled features."""
