@@ -1,8 +1,6 @@
 """Scores a finished run without training: python eval.py --workdir DIR [--config.score.at=0]."""
 
-from udh_jax.commands.evaluate import main
-from udh_jax.commands.huge_pages import use_huge_pages
+from udh_jax.commands.main import run_by_name
 
 if __name__ == "__main__":
-  use_huge_pages()
-  main()
+  run_by_name("eval")

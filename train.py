@@ -1,8 +1,6 @@
 """Trains a hash network: python train.py --config configs/quickstart.py --workdir DIR."""
 
-from udh_jax.commands.huge_pages import use_huge_pages
-from udh_jax.commands.train import main
+from udh_jax.commands.main import run_by_name
 
 if __name__ == "__main__":
-  use_huge_pages()
-  main()
+  run_by_name("train")

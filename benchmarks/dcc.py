@@ -6,13 +6,13 @@ The values are multiples of 1/16, so that both sums are exact and the codes have
 """
 
 import argparse
-import time
 
 import jax
 import machine
 import numpy as np
 
 from udh_jax.coding.dcc import dcc
+from udh_jax.cpu.choice import kernels
 
 SAMPLED = 500
 
@@ -30,7 +30,7 @@ def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--rows", type=int, default=186_577)
   parser.add_argument("--bits", type=int, default=64)
-  parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is printed")
+  parser.add_argument("--repeats", type=int, default=9)
   arguments = parser.parse_args()
   rng = np.random.default_rng(0)
   outputs = np.round(16 * np.tanh(rng.normal(size=(SAMPLED, arguments.bits)))) / 16
@@ -41,28 +41,30 @@ def main():
   on_device = [jax.device_put(x) for x in (codes, linear, gram)]
 
   inside = jax.jit(lambda *arrays: dcc(*arrays, num_sweeps=1))
-  solvers = {
-    "numpy": lambda: plain_sweep(codes, linear, gram),
-    "udh_jax": lambda: jax.block_until_ready(dcc(*on_device, num_sweeps=1)),
-    "udh_jax under jit": lambda: jax.block_until_ready(inside(*on_device)),
-  }
-  results = {name: np.asarray(run()) for name, run in solvers.items()}
-  times = {name: [] for name in solvers}
-  for _ in range(arguments.repeats):  # In turns, so that a disturbance meets both.
-    for name, run in solvers.items():
-      time.sleep(0.2)  # The threads of the one before go on spinning for a while.
-      start = time.perf_counter()
-      run()
-      times[name].append(time.perf_counter() - start)
-  peer = float(np.median(times["numpy"]))
+
+  def by_jax():
+    with kernels("jax"):
+      return jax.block_until_ready(dcc(*on_device, num_sweeps=1))
+
+  times = machine.paired(
+    {
+      "numpy": lambda: plain_sweep(codes, linear, gram),
+      "udh_jax": lambda: jax.block_until_ready(dcc(*on_device, num_sweeps=1)),
+      "JAX's kernels": by_jax,
+      "JAX's kernels under jit": lambda: jax.block_until_ready(inside(*on_device)),
+    },
+    arguments.repeats,
+  )
   print(machine.describe())
-  print(f"{arguments.rows:,} x {arguments.bits}, one sweep; under jit nothing is checked\n")
-  print("| | s | numpy's time / this | bits that differ |")
+  print(
+    f"{arguments.rows:,} x {arguments.bits}, one sweep; under jit nothing is checked. s: median "
+    "(least to most). Ratios: medians of paired runs, with quartiles.\n"
+  )
+  print("| | s | times numpy | bits that differ |")
   print("|---|---|---|---|")
   for name, taken in times.items():
-    own = float(np.median(taken))
-    different = int((results["numpy"] != results[name]).sum())
-    print(f"| {name} | {own:.3f} | {peer / own:.1f} | {different} |")
+    different = int((times["numpy"].result != np.asarray(taken.result)).sum())
+    print(f"| {name} | {taken} | {times['numpy'].ratio_to(taken)} | {different} |")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import numpy as np
 
 from udh_jax import load_encoder
 from udh_jax.data.pictures import list_pictures
-from udh_jax.encoders.folder import decoded
+from udh_jax.encoders.folder import Changes, read_ahead
+from udh_jax.retrieval.index import Names
 
 
 def main():
@@ -36,8 +37,13 @@ def main():
     run()
     return len(files) / (time.perf_counter() - start)
 
+  def read():
+    new = np.full(len(files), -1)
+    changes = Changes(Names.of(files), new, new >= 0, new[:0])
+    return read_ahead(folder, changes, np.arange(len(files)), {}, size, batch_size)
+
   def decode():
-    for _ in decoded(folder, files, size, batch_size):
+    for _ in read():
       pass
 
   def network():
@@ -45,7 +51,8 @@ def main():
       encoder(pictures)
 
   def both():
-    for _, batch, _ in decoded(folder, files, size, batch_size):
+    for found in read():
+      batch = np.stack([one.picture for one in found if one.picture is not None])
       encoder(np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0), (0, 0))))
 
   decode()  # the files are in memory from here on

@@ -36,20 +36,10 @@ def reduced_features(path):
   return np.ascontiguousarray(features)
 
 
-def timed(function, repeats):
-  """The last result and the median time."""
-  times = []
-  for _ in range(repeats):
-    start = time.perf_counter()
-    out = function()
-    times.append(time.perf_counter() - start)
-  return out, float(np.median(times))
-
-
 def main():
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--features", help="float32 .npy file [n, d]; a made mixture without it")
-  parser.add_argument("--repeats", type=int, default=5, help="timed runs; the median is printed")
+  parser.add_argument("--repeats", type=int, default=3)
   arguments = parser.parse_args()
   rng = np.random.default_rng(0)
   if arguments.features:
@@ -61,7 +51,7 @@ def main():
     f"features: {origin}, {features.shape[0]:,} x {features.shape[1]}, {ITERATIONS} iterations\n"
   )
   print(
-    "| K | k-means-constrained, s | udh_jax, s | times faster | compilation, s | inertia ratio "
+    "| K | k-means-constrained, s | udh_jax, s | times the peer | compilation, s | inertia ratio "
     "| sizes |"
   )
   print("|---|---|---|---|---|---|---|")
@@ -71,7 +61,6 @@ def main():
     peer = KMeansConstrained(
       count, size_min=low, size_max=high, init=init, n_init=1, max_iter=ITERATIONS
     )
-    peer, peer_time = timed(lambda peer=peer: peer.fit(features), 1)
 
     def run(count=count, init=init):
       out = equal_size_kmeans(
@@ -79,11 +68,18 @@ def main():
       )
       return jax.block_until_ready(out)
 
-    _, first_time = timed(run, 1)
-    out, own_time = timed(run, arguments.repeats)
+    start = time.perf_counter()
+    run()
+    first = time.perf_counter() - start
+    times = machine.paired(
+      {"peer": lambda peer=peer: peer.fit(features), "udh_jax": run}, arguments.repeats
+    )
+    peer_time, own_time = times["peer"], times["udh_jax"]
+    out = own_time.result
     print(
-      f"| {count} | {peer_time:.2f} | {own_time:.3f} | {peer_time / own_time:.1f} "
-      f"| {first_time - own_time:.1f} | {float(out.inertia) / peer.inertia_:.5f} "
+      f"| {count} | {peer_time} | {own_time} | {peer_time.ratio_to(own_time)} "
+      f"| {first - np.median(own_time.runs):.1f} "
+      f"| {float(out.inertia) / peer_time.result.inertia_:.5f} "
       f"| {int(out.sizes.min())} to {int(out.sizes.max())} |",
       flush=True,
     )

@@ -5,7 +5,7 @@
 
 Float32, 96 px, batch 64, 10 classes: forward, cross-entropy, backward and an SGD step with
 momentum. Running statistics of the batch normalisation are frozen and its scale and bias trained,
-in both. PyTorch runs the same network, written out below, from the same start: both losses are
+in both. PyTorch runs the same network, see torch_networks.py, from the same start: both losses are
 printed. It is timed in its default memory format and in channels_last, which is faster on most
 processors. Steps take turns, so that a busy machine disturbs all alike; the median counts.
 """
@@ -14,7 +14,6 @@ import argparse
 import os
 import pathlib
 import tempfile
-import time
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
@@ -25,72 +24,13 @@ import optax
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch_networks import MobileNet
 
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
 LEARNING_RATE, MOMENTUM, CLASSES = 0.01, 0.9, 10
-STAGES = (  # expansion, channels, blocks, stride of the first block
-  (1, 16, 1, 1),
-  (6, 24, 2, 2),
-  (6, 32, 3, 2),
-  (6, 64, 4, 2),
-  (6, 96, 3, 1),
-  (6, 160, 3, 2),
-  (6, 320, 1, 1),
-)
-
-
-class TorchBlock(nn.Module):
-  """Inverted residual, with timm's names."""
-
-  def __init__(self, inputs, outputs, expansion, stride):
-    super().__init__()
-    wide = inputs * expansion
-    self.expands, self.adds = expansion != 1, stride == 1 and inputs == outputs
-    self.conv_dw = nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False)
-    if self.expands:
-      self.conv_pw, self.bn1 = nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide)
-      self.bn2 = nn.BatchNorm2d(wide)
-      self.conv_pwl, self.bn3 = nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-    else:
-      self.bn1 = nn.BatchNorm2d(wide)
-      self.conv_pw, self.bn2 = nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs)
-    self.act = nn.ReLU6(inplace=True)
-
-  def forward(self, images):
-    """Maps ``[b, c, h, w]`` to ``[b, outputs, h / stride, w / stride]``."""
-    if self.expands:
-      hidden = self.act(self.bn1(self.conv_pw(images)))
-      hidden = self.act(self.bn2(self.conv_dw(hidden)))
-      hidden = self.bn3(self.conv_pwl(hidden))
-    else:
-      hidden = self.bn2(self.conv_pw(self.act(self.bn1(self.conv_dw(images)))))
-    return hidden + images if self.adds else hidden
-
-
-class TorchMobileNet(nn.Module):
-  """MobileNetV2, with timm's names."""
-
-  def __init__(self):
-    super().__init__()
-    self.conv_stem, self.bn1 = nn.Conv2d(3, 32, 3, 2, 1, bias=False), nn.BatchNorm2d(32)
-    channels, stages = 32, []
-    for expansion, outputs, blocks, stride in STAGES:
-      stage = []
-      for block in range(blocks):
-        stage.append(TorchBlock(channels, outputs, expansion, stride if block == 0 else 1))
-        channels = outputs
-      stages.append(nn.Sequential(*stage))
-    self.blocks = nn.Sequential(*stages)
-    self.conv_head, self.bn2 = nn.Conv2d(320, 1280, 1, bias=False), nn.BatchNorm2d(1280)
-    self.classifier, self.act = nn.Linear(1280, CLASSES), nn.ReLU6(inplace=True)
-
-  def forward(self, images):
-    """Maps ``[b, 3, h, w]`` to logits."""
-    hidden = self.blocks(self.act(self.bn1(self.conv_stem(images))))
-    return self.classifier(self.act(self.bn2(self.conv_head(hidden))).mean((2, 3)))
 
 
 def jax_step(variables, images, labels):
@@ -124,7 +64,7 @@ def jax_step(variables, images, labels):
 
 def torch_step(weights, images, labels, memory_format):
   """One call is one step; returns the loss."""
-  network = TorchMobileNet().to(memory_format=memory_format)
+  network = MobileNet(CLASSES).to(memory_format=memory_format)
   missing, extra = network.load_state_dict(load_file(weights), strict=False)
   assert not extra and all(name.endswith("num_batches_tracked") for name in missing)
   network.eval()  # freezes the running statistics; scale and bias are trained
@@ -164,27 +104,22 @@ def main():
       "PyTorch, channels_last": torch_step(weights, images, labels, torch.channels_last),
       "udh_jax": jax_step(variables, images, labels),
     }
-  losses = {name: [step() for _ in range(3)] for name, step in steps.items()}  # also warms up
-  seconds = {name: [] for name in steps}
-  for _ in range(options.steps):
-    for name, step in steps.items():
-      start = time.perf_counter()
-      step()
-      seconds[name].append(time.perf_counter() - start)
+  losses = {name: [step() for _ in range(3)] for name, step in steps.items()}
+  times = machine.paired(steps, options.steps)
 
   print(machine.describe(f"torch {torch.__version__}") + "\n")
-  print(f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps\n")
-  print("| training step | s a step | ms an image | fastest ", end="")
-  print("| of PyTorch's | of channels_last | first losses |")
-  print("|---|---|---|---|---|---|---|")
-  default, last = (np.median(seconds[name]) for name in list(steps)[:2])
-  for name in steps:
-    median = np.median(seconds[name])
+  print(
+    f"MobileNetV2, {options.size} px, batch {options.batch}, float32, {options.steps} steps. ms an "
+    "image: median (least to most). Ratios: medians of paired steps, with quartiles.\n"
+  )
+  print("| training step | ms an image | of PyTorch's | of channels_last | first losses |")
+  print("|---|---|---|---|---|")
+  default, last = (times[name] for name in list(steps)[:2])
+  for name, taken in times.items():
     shown = " ".join(f"{loss:.4f}" for loss in losses[name])
     print(
-      f"| {name} | {median:.3f} | {1000 * median / options.batch:.2f} "
-      f"| {1000 * min(seconds[name]) / options.batch:.2f} "
-      f"| {median / default:.2f} | {median / last:.2f} | {shown} |"
+      f"| {name} | {taken.each(options.batch)} | {taken.ratio_to(default)} "
+      f"| {taken.ratio_to(last)} | {shown} |"
     )
 
 

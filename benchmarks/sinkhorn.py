@@ -4,7 +4,6 @@ python benchmarks/sinkhorn.py
 """
 
 import argparse
-import time
 
 import jax
 import jax.numpy as jnp
@@ -53,20 +52,20 @@ def main():
 
   solvers = {"ott-jax": ott, "udh_jax": own}
   errors = {name: column_error(cost, run(cost), epsilon) for name, run in solvers.items()}
-  times = {name: [] for name in solvers}
-  for _ in range(repeats):  # In turns, so that a disturbance meets both.
-    for name, run in solvers.items():
-      start = time.perf_counter()
-      jax.block_until_ready(run(cost))
-      times[name].append(time.perf_counter() - start)
-  median = {name: float(np.median(values)) for name, values in times.items()}
+  times = machine.paired(
+    {name: lambda run=run: jax.block_until_ready(run(cost)) for name, run in solvers.items()},
+    repeats,
+  )
   print(machine.describe())
-  print(f"cost {SIZE:,} x {COLUMNS}, epsilon 0.05 of its mean, {ITERATIONS} iterations\n")
-  print("| | time, s | times faster | largest relative error of a column |")
+  print(
+    f"cost {SIZE:,} x {COLUMNS}, epsilon 0.05 of its mean, {ITERATIONS} iterations. s: median "
+    "(least to most). Ratios: medians of paired runs, with quartiles.\n"
+  )
+  print("| | s | times ott-jax | largest relative error of a column |")
   print("|---|---|---|---|")
-  for name in solvers:
-    speed = median["ott-jax"] / median[name]
-    print(f"| {name} | {median[name]:.3f} | {speed:.1f} | {errors[name]:.2e} |")
+  for name, taken in times.items():
+    ratio = times["ott-jax"].ratio_to(taken)
+    print(f"| {name} | {taken} | {ratio} | {errors[name]:.2e} |")
 
 
 if __name__ == "__main__":

@@ -62,7 +62,9 @@ def steps_of(size, options):
     "sha256": "",
   }
   teacher = new_network(context, backbone, about, (1, options.size, options.size, 3), seed=0)
-  work = supervised.supervised(context, select(config, supervised.FIELDS), {"teacher": teacher})
+  work = supervised.supervised(
+    context, select(config, supervised.STAGE.fields), {"teacher": teacher}
+  )
   state = work.state
   for batch in work.batches(0):
     state, _ = work.step(state, batch)

@@ -1,4 +1,4 @@
-"""CIBHash, the contrastive rival, on the same teacher, images and protocol as UDH-ECC.
+"""CIBHash, a competing method, on the same teacher, images and protocol as UDH-ECC.
 
 python train.py --config configs/cibhash.py:cifar10 --workdir runs/cibhash \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY

@@ -1,4 +1,4 @@
-"""DHIH, supervised and point-wise, and its rivals: one trainer, one loss each.
+"""DHIH, supervised and point-wise, and competing methods: one trainer, one loss each.
 
 python train.py --config configs/dhih.py:cifar10 --workdir runs/dhih \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY

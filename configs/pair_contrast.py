@@ -1,4 +1,4 @@
-"""Contrast between images and texts, the learned rival of DUDCH.
+"""Contrast between images and texts, a method that competes with DUDCH.
 
 python train.py --config configs/pair_contrast.py:wikipedia --workdir runs/pair_contrast \
   --config.data.path=wikipedia.npz

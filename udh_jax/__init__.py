@@ -3,35 +3,28 @@
 The functions here are pure and need no TensorFlow. Whole runs are in `udh_jax.methods.run`.
 """
 
-from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
-from udh_jax.clustering.sinkhorn import SinkhornOutput, sinkhorn
-from udh_jax.coding.binary import pack_codes, sign, unpack_codes
-from udh_jax.coding.dcc import dcc
-from udh_jax.encoders.image import Encoder
-from udh_jax.encoders.loading import load_encoder
-from udh_jax.errors import InputError, TrainingError
-from udh_jax.retrieval.hamming import hamming_distance, search
-from udh_jax.retrieval.index import HammingIndex
-from udh_jax.retrieval.metrics import mean_average_precision, retrieval_scores
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from udh_jax.api import *  # noqa: F403
 
 __version__ = "0.1.0"
 
-__all__ = [
-  "Clustering",
-  "Encoder",
-  "HammingIndex",
-  "InputError",
-  "SinkhornOutput",
-  "TrainingError",
-  "dcc",
-  "equal_size_kmeans",
-  "hamming_distance",
-  "load_encoder",
-  "mean_average_precision",
-  "pack_codes",
-  "retrieval_scores",
-  "search",
-  "sign",
-  "sinkhorn",
-  "unpack_codes",
-]
+
+# Imported at the first use, so that a program's first lines run at once and can say what happens:
+# JAX alone takes most of a second.
+def __getattr__(name: str) -> Any:
+  api = importlib.import_module("udh_jax.api")
+  if name == "__all__" or name in api.__all__:
+    return getattr(api, name)
+  try:
+    return importlib.import_module(f"udh_jax.{name}")
+  except ModuleNotFoundError as error:
+    if error.name != f"udh_jax.{name}":
+      raise
+  raise AttributeError(f"module 'udh_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  return [*globals(), *importlib.import_module("udh_jax.api").__all__]

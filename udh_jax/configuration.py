@@ -1,6 +1,7 @@
 """Configurations as data: fields by dotted name, parts of one, and what a word might have meant."""
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def select(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
 
 def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[str, Any]:
   """Dotted names and JSON values of all fields."""
-  flat = {}
+  flat: dict[str, Any] = {}
   for key, value in sorted(config.items()):
     if isinstance(value, Mapping | ConfigDict):
       flat |= flatten(value, f"{prefix}{key}.")
@@ -75,7 +76,7 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
   config = config.copy_and_resolve_references()
   known = field_names(config)
   for field, value in values.items():
-    require(field in known, lambda field=field: unknown_field(field, known))
+    require(field in known, functools.partial(unknown_field, field, known))
     try:
       config.update_from_flattened_dict({field: value})
     except (TypeError, ValueError, AttributeError, KeyError) as error:

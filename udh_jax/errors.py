@@ -1,5 +1,6 @@
 """Checks at the public boundary: one clear line, before any work is done."""
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -24,11 +25,11 @@ def is_traced(*arrays: Any) -> bool:
   return any(isinstance(array, jax.core.Tracer) for array in arrays)
 
 
-def require(condition: bool, message: str | Callable[[], str]) -> None:
+def require(condition: object, message: str | Callable[[], str]) -> None:
   """Raises `InputError` with `message` unless `condition` holds.
 
   Args:
-    condition: What has to be true.
+    condition: What has to be true, as `if` reads it.
     message: The line to show, or a function that makes it where making it costs something.
 
   Raises:
@@ -36,6 +37,29 @@ def require(condition: bool, message: str | Callable[[], str]) -> None:
   """
   if not condition:
     raise InputError(message() if callable(message) else message)
+
+
+def whole_number(name: str, value: Any) -> int:
+  """A Python integer of whatever holds a whole number.
+
+  Args:
+    name: What the value is called in the message.
+    value: An integer of Python or NumPy, or a float without a fraction.
+
+  Returns:
+    The integer.
+
+  Raises:
+    InputError: If it is something else; booleans are.
+  """
+  if not isinstance(value, bool | np.bool_):
+    try:
+      return operator.index(value)
+    except TypeError:
+      pass
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+      return int(value)
+  raise InputError(f"{name} is {value!r}, expected a whole number.")
 
 
 def require_finite(name: str, array: Any) -> None:

@@ -1,27 +1,99 @@
 """Files that are whole or absent."""
 
+import contextlib
 import json
 import os
 import pathlib
-import tempfile
+import secrets
+import stat
 from collections.abc import Callable
 from typing import IO, Any
 
+from udh_jax.errors import InputError, require
 
-def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], None]) -> None:
-  """Lets ``write`` fill a temporary file beside ``path`` and then puts it in its place."""
+
+def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
+  """Lets ``write`` fill a temporary file beside ``path`` and then puts it in its place.
+
+  A process that is killed leaves the temporary file; the next one that writes to ``path`` removes
+  it.
+  """
   path = pathlib.Path(path)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+  temporary, file = _open_temporary(path)
   try:
-    with os.fdopen(handle, "wb") as file:
+    with file:
       write(file)
       file.flush()
       os.fsync(file.fileno())
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+      if os.name == "nt":  # which renames no open file
+        file.close()
+      os.replace(temporary, path)
   except BaseException:
-    pathlib.Path(temporary).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
     raise
+  _remove_abandoned(path)
+
+
+def _prefix(path: pathlib.Path) -> str:
+  return f".{path.name[:32]}."  # a long name leaves no room for more
+
+
+def _open_temporary(path: pathlib.Path) -> tuple[pathlib.Path, IO[bytes]]:
+  """A new file beside ``path``, locked while it is open."""
+  flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+  while True:
+    temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.tmp")
+    file = os.fdopen(os.open(temporary, flags, 0o666), "wb")  # the umask says who may read it
+    try:
+      _lock(file)
+      if os.fstat(file.fileno()).st_nlink:
+        return temporary, file
+    except BlockingIOError:
+      pass
+    except OSError:  # the file system has no locks
+      return temporary, file
+    file.close()  # another process took it for an abandoned one
+
+
+def _remove_abandoned(path: pathlib.Path) -> None:
+  """Removes temporary files for ``path`` whose writers are gone: their locks went with them."""
+  with contextlib.suppress(OSError):
+    for other in path.parent.iterdir():
+      if other.name.startswith(_prefix(path)) and other.name.endswith(".tmp"):
+        with contextlib.suppress(OSError), other.open("rb") as file:
+          _lock(file)
+          other.unlink()
+
+
+def _lock(file: IO[bytes]) -> None:
+  """Locks an open file for this process; `OSError` if that cannot be."""
+  try:
+    import fcntl
+  except ImportError:
+    raise OSError("this system has no locks") from None
+  fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def require_writable(path: str | os.PathLike) -> None:
+  """Proves that a file can be written, before the work whose result it is to hold.
+
+  Raises:
+    InputError: If it is a folder or a device, its folder is not there, or cannot be written to.
+  """
+  path = pathlib.Path(path)
+  try:
+    mode = path.stat().st_mode if path.exists() else None
+    require(mode is None or not stat.S_ISDIR(mode), f"{path} is a folder; name a file in it.")
+    require(mode is None or stat.S_ISREG(mode), f"{path} is no regular file; name another.")
+    require(
+      path.parent.is_dir(),
+      f"The folder {path.parent} does not exist; create it, or name another.",
+    )
+    temporary, file = _open_temporary(path)
+    file.close()
+    temporary.unlink()
+  except OSError as error:
+    raise InputError(f"{path} cannot be written ({error.strerror}); name another file.") from error
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
@@ -35,5 +107,16 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """Reads what `write_json` wrote."""
-  return json.loads(pathlib.Path(path).read_text())
+  """Reads what `write_json` wrote.
+
+  Raises:
+    InputError: If the file cannot be read or is no JSON.
+  """
+  try:
+    return json.loads(pathlib.Path(path).read_text("utf-8"))
+  except OSError as error:
+    raise InputError(f"{os.fspath(path)} cannot be read ({error.strerror}).") from error
+  except (ValueError, RecursionError) as error:
+    raise InputError(
+      f"{os.fspath(path)} is damaged: it is no JSON ({error}); fetch it or make it again."
+    ) from error

@@ -201,12 +201,30 @@ def test_jit_shard_map_and_pmap_agree(mesh, options):
   np.testing.assert_array_equal(np.ravel(mapped.labels)[:1501], single.labels)
 
 
+def test_64_bit_mode_and_numpy_integers_give_the_same_clusters(rng):
+  features = rng.normal(size=(60, 4)).astype(np.float32)
+  plain = cluster(features, 5, min_size=3, max_size=20)
+  with jax.enable_x64(True):
+    wide = cluster(features, np.int64(5), min_size=np.int64(3), max_size=np.int32(20))
+    double = cluster(features.astype(np.float64), 5, min_size=3, max_size=20)
+  for name, value in plain._asdict().items():
+    assert getattr(wide, name).dtype == value.dtype, name
+  assert double.centroids.dtype == np.float64 and double.labels.dtype == np.int32
+  for other in (wide, double):
+    np.testing.assert_array_equal(other.labels, plain.labels)
+
+
 @pytest.mark.parametrize(
   ("options", "words"),
   [
     ({"num_clusters": 0}, "num_clusters is 0"),
     ({"num_clusters": 21}, "20 rows cannot fill 21 clusters"),
+    ({"num_clusters": 2.5}, "num_clusters is 2.5, expected a whole number"),
+    ({"max_size": 5.5}, "max_size is 5.5, expected a whole number"),
+    ({"chunk_size": 0}, "chunk_size is 0"),
     ({"features": np.ones(5)}, r"shape \(5,\)"),
+    ({"features": np.ones((0, 3))}, r"shape \(0, 3\), expected \[n, d\] with n and d above 0"),
+    ({"features": np.ones((20, 0))}, r"shape \(20, 0\)"),
     ({"features": np.full((20, 3), np.nan)}, "20 of 20 rows"),
     ({"init": np.ones((4, 2))}, r"init has shape \(4, 2\), expected .* \(4, 3\)"),
     ({"init": np.ones((4, 3)), "num_restarts": 2}, "num_restarts has to be 1"),

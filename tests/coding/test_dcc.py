@@ -9,7 +9,17 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from udh_jax.coding import dcc
+from udh_jax.cpu import choice
 from udh_jax.errors import InputError
+
+
+@pytest.fixture(autouse=True, params=["jax", "numba"])
+def each_kernel(request):
+  """Runs a test with the kernels of JAX and with those of numba."""
+  if request.param == "numba":
+    pytest.importorskip("numba")
+  with choice.kernels(request.param):
+    yield
 
 
 def objective(codes, linear, gram):
@@ -145,7 +155,7 @@ def test_sdh_instance_lowers_the_sdh_loss_in_every_alternation(rng):
   assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.int8])
+@pytest.mark.parametrize("dtype", [np.float32, np.int8, np.int32, np.float16])
 def test_keeps_the_dtype_of_the_codes(rng, dtype):
   codes, linear, gram = problem(rng, 9, 6)
   result = dcc(codes.astype(dtype), linear, gram, num_sweeps=2)
@@ -183,7 +193,11 @@ def test_no_rows_give_no_rows():
     ({"gram": np.triu(np.ones((4, 4)))}, "not symmetric"),
     ({"codes": np.zeros((3, 4))}, "neither -1 nor"),
     ({"linear": np.full((3, 4), np.nan)}, "3 of 3 rows"),
+    ({"linear": np.where(np.arange(4) == 3, np.inf, np.zeros((3, 4)))}, "3 of 3 rows"),
+    ({"gram": np.full((4, 4), np.nan)}, "dcc: gram: 4 of 4 rows"),
+    ({"codes": np.ones((3, 4), np.uint8) * 255}, "neither -1 nor"),
     ({"num_sweeps": -1}, "num_sweeps is -1"),
+    ({"num_sweeps": 0.5}, "num_sweeps is 0.5, expected a whole number"),
   ],
 )
 def test_bad_input_is_refused_in_one_line(change, message):

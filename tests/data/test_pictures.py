@@ -3,15 +3,20 @@ import json
 import logging
 import os
 import shutil
+import socket
+import struct
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageOps, PngImagePlugin
 
 from udh_jax.data import images as images_module
+from udh_jax.data import pictures
 from udh_jax.data.images import DecodedImages
 from udh_jax.data.loader import read_batches
-from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.data.pictures import decode_picture, list_pictures, read_picture
 from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
@@ -134,7 +139,168 @@ def test_a_picture_cut_short_is_unreadable(rng, format):
       decode_picture(data[: int(len(data) * part)], 16)
 
 
+# Damaged metadata, and files of any kind
+
+
+def photograph(format, **options):
+  """A small picture with all the metadata that the format takes, and the same turned upright."""
+  pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+  image = Image.fromarray(pixels)
+  exif = Image.Exif()
+  exif[0x0112], exif[0x010E] = 6, "a description"
+  options |= {"exif": exif}
+  if format == "PNG":
+    options["pnginfo"] = PngImagePlugin.PngInfo()
+    options["pnginfo"].add_text("Comment", "written by hand")
+    options["pnginfo"].add_itxt("Author", "nobody", zip=True)
+    options |= {"dpi": (72, 72), "icc_profile": b"no profile at all"}
+  if format == "JPEG":
+    options |= {"quality": 95, "comment": b"written by hand", "icc_profile": b"no profile at all"}
+  if format == "WEBP":
+    options |= {"lossless": True, "icc_profile": b"no profile at all"}
+  return encode(image, format, **options)
+
+
+def metadata_bytes(format, data):
+  """Positions of the bytes in a file's metadata, without those that say how long it is."""
+  if format == "PNG":
+    place = 8
+    while place < len(data):
+      length, kind = struct.unpack_from(">I4s", data, place)
+      if kind[0] & 0x20:
+        yield from range(place + 8, place + 12 + length)  # its data and its checksum
+      place += 12 + length
+  elif format == "JPEG":
+    place = 2
+    while data[place + 1] != 0xDA:
+      length = struct.unpack_from(">H", data, place + 2)[0]
+      if data[place + 1] in (0xE1, 0xE2, 0xFE):
+        yield from range(place + 4, place + 2 + length)
+      place += 2 + length
+  else:
+    place = 12
+    while place < len(data):
+      kind, length = struct.unpack_from("<4sI", data, place)
+      if kind in (b"EXIF", b"ICCP", b"XMP "):
+        yield from range(place + 8, place + 8 + length)
+      place += 8 + length + length % 2
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
+def test_damaged_metadata_leaves_the_pixels_rotated_or_not(format):
+  data = photograph(format)
+  upright = decode_picture(data, 16)
+  as_stored = np.rot90(upright)  # orientation 6 is undone by a quarter turn to the right
+  places = list(metadata_bytes(format, data))
+  assert len(places) > 60
+  for place in places:
+    for damage in (0xFF, 0x01):
+      damaged = bytearray(data)
+      damaged[place] ^= damage
+      found = decode_picture(bytes(damaged), 16)
+      turned = [np.rot90(as_stored, k) for k in range(4)]  # the damage may name another rotation
+      turned += [np.fliplr(image) for image in turned]
+      assert any((found == image).all() for image in turned), place
+
+
+@pytest.mark.parametrize("format", ["PNG", "WEBP", "JPEG"])
+@pytest.mark.parametrize(
+  "exif", [b"\x00\x08\x00\x02 no tiff header", b"Exif\0\0", b"II*\0" + b"\xff" * 30]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_exif_that_is_none_is_no_damage(rng, format, exif):
+  image = smooth(rng, 40, 30)
+  options = {"quality": 95} if format == "JPEG" else {"lossless": True}
+  plain = decode_picture(encode(image, format, **options), 16)
+  np.testing.assert_array_equal(
+    decode_picture(encode(image, format, exif=exif, **options), 16), plain
+  )
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "RGBA", "1"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP"])
+@pytest.mark.filterwarnings("ignore")
+def test_any_damage_is_a_picture_or_one_line(format, mode):
+  if (format, mode) in {("JPEG", "P"), ("JPEG", "RGBA"), ("WEBP", "1")}:
+    pytest.skip(f"{format} has no mode {mode}")
+  pixels = np.random.default_rng(1).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+  data = encode(Image.fromarray(pixels).convert(mode), format)
+
+  @settings(derandomize=True, max_examples=60, deadline=None)
+  @given(st.data())
+  def attempt(draw):
+    damaged = bytearray(data)
+    for _ in range(draw.draw(st.integers(0, 3))):  # nearly always in the header
+      damaged[draw.draw(st.integers(0, min(80, len(data) - 1)))] = draw.draw(st.integers(0, 255))
+    damaged = damaged[: draw.draw(st.one_of(st.just(len(data)), st.integers(0, len(data))))]
+    try:
+      found = decode_picture(bytes(damaged), 8)
+    except ValueError as error:
+      text = str(error)
+      assert text and len(text.splitlines()) == 1 and "object at" not in text
+    else:
+      assert found.shape == (8, 8, 3) and found.dtype == np.uint8
+
+  attempt()
+
+
+def test_what_is_no_regular_file_is_not_opened(tmp_path):
+  os.mkfifo(tmp_path / "pipe.jpg")  # opening it would wait for a writer, without end
+  (tmp_path / "folder.jpg").mkdir()
+  (tmp_path / "loop.jpg").symlink_to(tmp_path / "loop.jpg")
+  (tmp_path / "device.jpg").symlink_to("/dev/zero")  # never ends either
+  with socket.socket(socket.AF_UNIX) as opened:
+    opened.bind(str(tmp_path / "socket.jpg"))
+  (tmp_path / "empty.jpg").write_bytes(b"")
+  for name, words in {
+    "pipe": "a named pipe", "folder": "a folder", "loop": "Too many levels", "device": "a device",
+    "socket": "a socket", "none": "No such file", "empty": "no picture of a known format",
+  }.items():  # fmt: skip
+    with pytest.raises(ValueError, match=words):
+      read_picture(tmp_path / f"{name}.jpg", 8)
+
+
+def test_a_large_picture_is_named_and_a_huge_one_refused(
+  tmp_path, caplog, monkeypatch, save_picture
+):
+  save_picture(tmp_path / "large.png", 40, 30)
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+  monkeypatch.setattr(pictures, "_LARGE", 100)
+  with pytest.warns(Image.DecompressionBombWarning):
+    for _ in range(2):
+      read_picture(tmp_path / "large.png", 8)
+  (record,) = caplog.records  # once, not at each reading
+  assert "large.png has 40 x 30 pixels" in record.getMessage()
+  monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+  with pytest.raises(ValueError, match="more than 1,000 pixels"):
+    read_picture(tmp_path / "large.png", 8)
+
+
 # Folders
+
+
+def test_each_real_folder_is_looked_into_once(tmp_path, save_picture):
+  for name in ("a/1.png", "b/2.png", "c/deep/3.png"):
+    save_picture(tmp_path / "root" / name)
+  folder = tmp_path / "root"
+  for name, target in {
+    "a/to_b": "../b", "a/to_c": "../c", "b/to_a": "../a", "b/to_c": "../c", "c/to_a": "../a",
+    "c/deep/up": "../..", "above": "../..", "a/itself": ".", "0_alias": "c",
+  }.items():  # fmt: skip
+    (folder / name).symlink_to(target)
+  assert list_pictures(folder) == ["a/1.png", "b/2.png", "c/deep/3.png"]
+  outside = tmp_path / "outside"
+  save_picture(outside / "x" / "4.png")
+  (outside / "x" / "back").symlink_to(folder / "a")
+  (outside / "round").symlink_to(outside)
+  for name in ("z", "y"):
+    (folder / name).symlink_to(outside)
+  (folder / "b" / "inner").symlink_to(outside / "x")
+  listed = list_pictures(folder)
+  assert len(listed) == 4 and set(listed) > {"a/1.png", "b/2.png", "c/deep/3.png"}
+  (tmp_path / "link").symlink_to(folder)
+  assert list_pictures(tmp_path / "link") == listed
 
 
 def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
@@ -145,7 +311,7 @@ def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
     (tmp_path / name).write_text("no picture")
   (tmp_path / "a" / "up").symlink_to(tmp_path)  # would never end
   (tmp_path / "linked").symlink_to(tmp_path / "a.b")
-  expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG", "linked/x.jpeg"]
+  expected = ["B.bmp", "a.b/x.jpeg", "a/b/c.gif", "a/z.jpg", "b.PNG"]
   assert list_pictures(tmp_path) == [*expected, "t.tif", "u.tiff", "ü.webp"]
 
 
@@ -239,7 +405,7 @@ def test_a_second_start_finds_the_same_rows_without_decoding(
   real = decode_picture
 
   def counting(data, size):
-    decoded.append(len(data))
+    decoded.append(data)
     return real(data, size)
 
   monkeypatch.setattr("udh_jax.data.pictures.decode_picture", counting)

@@ -15,7 +15,6 @@ from PIL import Image
 import udh_jax
 from udh_jax.coding import unpack_codes
 from udh_jax.commands import encode, search
-from udh_jax.encoders import folder as encoders_folder
 from udh_jax.encoders.image import Encoder, codes_of
 from udh_jax.encoders.loading import load_encoder
 from udh_jax.errors import InputError
@@ -164,48 +163,6 @@ def test_pictures_are_encoded_and_found_from_the_command_line(encoder, pictures,
     assert min(image.size) > 200
 
 
-def test_a_stopped_encoding_goes_on_where_it_saved(
-  encoder, pictures, tmp_path, monkeypatch, capsys
-):
-  output = tmp_path / "a.index"
-  whole = encoders_folder.encode_folder(encoder, pictures, tmp_path / "whole.index", batch_size=4)
-  monkeypatch.setattr(encoders_folder, "SAVE_EVERY", 0.0)
-  calls = []
-
-  def stop_at_the_third(images):
-    calls.append(len(images))
-    if len(calls) == 3:
-      raise KeyboardInterrupt
-    return encoder(images)
-
-  class Stopping:
-    about, digest = encoder.about, encoder.digest
-
-    def __call__(self, images):
-      return stop_at_the_third(images)
-
-  with pytest.raises(KeyboardInterrupt):
-    encoders_folder.encode_folder(Stopping(), pictures, output, batch_size=4)
-  assert not output.exists()
-  capsys.readouterr()
-  calls[:] = [0, 0, 0]  # let it run on
-  again = encoders_folder.encode_folder(Stopping(), pictures, output, batch_size=4)
-  assert "8 of 13 pictures were done before" in capsys.readouterr().out
-  assert again.names == whole.names
-  np.testing.assert_array_equal(again.codes, whole.codes)
-
-
-def test_a_partial_index_of_other_pictures_is_not_taken_up(encoder, pictures, tmp_path, capsys):
-  output = tmp_path / "a.index"
-  index = encoders_folder.encode_folder(encoder, pictures, output)
-  HammingIndex(
-    index.codes[:3], index.names[:3], num_bits=12, about=index.about | {"unreadable": {}}
-  ).save(tmp_path / "a.index.partial")
-  (pictures / "new.png").write_bytes((pictures / "group 0" / "0.png").read_bytes())
-  assert len(encoders_folder.encode_folder(encoder, pictures, output)) == 13
-  assert "starting anew" in capsys.readouterr().out
-
-
 def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsys):
   run, index = tmp_path / "run", tmp_path / "x.index"
   arguments = [f"--workdir={run}", f"--images={pictures}", f"--output={index}"]
@@ -228,7 +185,7 @@ def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsy
   assert "cannot be read" in failing(search.main, ["--index=/nowhere", query])
   found = failing(search.main, [f"--index={index}", f"--image={empty / 'a.png'}"])
   assert "a.png cannot be read" in found
-  assert "k is 99" in failing(search.main, [f"--index={index}", query, "-k", "99"])
+  assert "k is 0" in failing(search.main, [f"--index={index}", query, "-k", "0"])
   other = Encoder(encoder.variables, ABOUT | {"image_size": 20})
   other.save(tmp_path / "other")
   found = failing(search.main, [f"--index={index}", query, f"--encoder={tmp_path / 'other'}"])

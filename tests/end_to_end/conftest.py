@@ -32,14 +32,6 @@ addEventListener("message", (event) => { document.body.dataset.seen = event.data
 """
 
 
-@pytest.fixture(autouse=True)
-def small_galleries(monkeypatch):
-  """Runs in this process draw two queries of a gallery and not eight, which takes seconds each."""
-  from udh_jax.report import sections
-
-  monkeypatch.setattr(sections, "GALLERY_QUERIES", 2)
-
-
 class Seen(NamedTuple):
   """What a browser says of a page.
 

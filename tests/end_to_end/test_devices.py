@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from command import codes, metrics, quickstart, run, stage_output, start
 
+pytestmark = pytest.mark.slow
+
 
 def losses(output: str, stage: str) -> dict[int, float]:
   """Loss by step, of the steps that were shown: the last one and one every few seconds."""
@@ -38,7 +40,6 @@ def compare(one, workdir, output):
     assert abs(ours["mean_average_precision"][name] - value) < 0.01, name
 
 
-@pytest.mark.slow  # two processes of four devices, below, are harder to get right
 def test_eight_devices_learn_what_one_learns(one, tmp_path):
   output = run("train.py", *quickstart(tmp_path), devices=8)
   assert "[devices] 8 x cpu" in output

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from command import codes, quickstart, run, stage_output, start
 
+pytestmark = pytest.mark.slow
+
 # In the order in which they run: trained ones, ones over all images, and one in a single step.
 STAGES = (
   "teacher",

@@ -1,7 +1,6 @@
 import numpy as np
 
 from udh_jax.evaluation.images import purity
-from udh_jax.report.table import markdown_table
 
 
 def test_purity_counts_the_most_frequent_class_of_each_cluster():
@@ -10,13 +9,3 @@ def test_purity_counts_the_most_frequent_class_of_each_cluster():
   assert purity(labels, three_right) == 3 / 5
   assert purity(labels, labels[:, None]) == 1.0
   assert purity(labels, np.concatenate([three_right, labels[:, None]], axis=1)) == 4 / 5
-
-
-def test_a_table_is_aligned_markdown():
-  table = markdown_table(["method", "mAP"], [["UDH-ECC", "0.5"], ["LSH", "0.25"]])
-  assert table.splitlines() == [
-    "| method  |  mAP |",
-    "| ------- | ---: |",
-    "| UDH-ECC |  0.5 |",
-    "| LSH     | 0.25 |",
-  ]

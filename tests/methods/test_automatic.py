@@ -1,6 +1,5 @@
 """What is chosen from a collection of pictures without labels."""
 
-import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
@@ -38,8 +37,8 @@ def test_every_open_field_gets_a_value_and_a_set_one_stays(method):
   assert found[section].steps == 7 and f"{section}.steps" not in chosen
   assert found.features.image_sizes == (224,) and chosen["student.image_size"] == 160
   assert found[section].trained == "last"
-  assert automatic.is_open(found)  # clusters take features
-  assert not automatic.is_open(automatic.provisional(config))
+  assert found.cluster.num_clusters == 30
+  assert "auto" not in str(automatic.provisional(config))
   large, _ = automatic.resolve(config, Collection(100_000, 160))
   assert large[section].trained == "all"
 
@@ -56,28 +55,5 @@ def test_auto_where_nothing_chooses_is_refused():
     automatic.with_values(config, {})
 
 
-def unit(rows):
-  return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def test_clear_groups_are_counted_and_unclear_ones_divided_finely(rng):
-  centres = rng.normal(size=(5, 20))
-  clear = unit(centres[np.arange(500) % 5] + 0.2 * rng.normal(size=(500, 20)))
-  assert automatic.choose_clusters(clear, seed=0) == (5, 0, 0)
-  even = unit(rng.normal(size=(900, 20)))
-  assert automatic.choose_clusters(even, seed=0) == (18, 0, 0)
-
-
-def test_very_unequal_groups_get_bounds_that_hold_their_sizes(rng):
-  centres = rng.normal(size=(2, 20))
-  labels = (np.arange(600) < 60).astype(int)
-  rows = unit(centres[labels] + 0.2 * rng.normal(size=(600, 20)))
-  number, least, most = automatic.choose_clusters(rows, seed=0)
-  assert number == 2
-  assert 0 < least <= 60 and 540 <= most <= 600
-
-
-@pytest.mark.parametrize("rows", [np.ones((2, 4)), np.ones((50, 4)), np.eye(2)])
-def test_few_or_equal_pictures_get_as_many_clusters_as_can_be_told_apart(rows):
-  number, least, most = automatic.choose_clusters(unit(rows), seed=0)
-  assert number == len(np.unique(rows, axis=0)) and (least, most) == (0, 0)
+def test_clusters_are_finer_than_classes_and_never_more_than_pictures():
+  assert [automatic.clusters(n) for n in (2, 9, 100, 300, 5000)] == [2, 9, 10, 15, 30]

@@ -130,7 +130,7 @@ PRETRAINED = {"mean": [0.1] * 3, "std": [0.2] * 3, "tag": "a1_in1k"}
   ("content", "names"),
   [
     ('{"architecture": "resnet18", "pretrained_cfg": {"mean"', "config.json"),
-    ('{"architecture": "resnet18", "pretrained_cfg": []}', "list"),
+    ('{"architecture": "resnet18", "pretrained_cfg": []}', "expected an object"),
     ('{"architecture": "resnet18"}', "mean"),
     ({"mean": [0.1] * 3}, "std"),
     ({"mean": None, "std": [0.2] * 3}, "mean"),

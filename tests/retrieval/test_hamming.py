@@ -10,7 +10,9 @@ from jax.sharding import PartitionSpec as P
 
 from udh_jax.coding import pack_codes
 from udh_jax.errors import InputError
-from udh_jax.retrieval import NO_NEIGHBOUR, hamming, hamming_distance, search
+from udh_jax.retrieval import NO_NEIGHBOUR, hamming, hamming_distance, radius_search, search
+
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 
 def plain_distance(queries, database):
@@ -57,6 +59,7 @@ def test_distances_of_nothing_are_nothing():
     (2, 300, 3, 300, 1),  # all codes alike: the order is the index
     (3, 100, 31, 5, 256),  # the widest codes with one-byte distances
     (3, 100, 32, 5, 256),  # the narrowest with two-byte distances
+    (2, 300, 128, 20, 256),
   ],
 )
 def test_search_is_exact_with_ties_by_index(rng, q, n, num_bytes, k, high):
@@ -84,6 +87,50 @@ def test_chunks_of_queries_do_not_show(rng, monkeypatch):
   hamming._search.clear_cache()
   np.testing.assert_array_equal(search(queries, database, 7), whole)
   hamming._search.clear_cache()
+
+
+def test_items_that_come_ever_nearer_are_all_candidates(rng):
+  # The worst case of keeping candidates: each item is nearer than all before it, or as near.
+  database = np.packbits(np.arange(64) < np.arange(6000)[::-1, None] // 94, axis=1)
+  for k in (1, 3, 700):
+    found = search(np.zeros((1, 8), np.uint8), database, k)
+    for a, b in zip(found, plain_search(np.zeros((1, 8), np.uint8), database, k), strict=True):
+      np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("n", "num_bytes"), [(1, 1), (300, 2), (2500, 8), (300, 32)])
+@pytest.mark.parametrize("radius", [0, 5, np.int64(9), 10**6])
+def test_radius_search_finds_everything_within(rng, n, num_bytes, radius):
+  queries = random_bytes(rng, 5, num_bytes, high=4)
+  database = random_bytes(rng, n, num_bytes, high=4)
+  starts, distances, indices = radius_search(queries, jnp.asarray(database), radius)
+  assert starts.dtype == np.int64 and distances.dtype == indices.dtype == np.int32
+  assert starts[0] == 0 and starts[-1] == len(distances) == len(indices)
+  for query, (every, order) in enumerate(zip(*plain_search(queries, database, n), strict=True)):
+    mine = slice(starts[query], starts[query + 1])
+    np.testing.assert_array_equal(distances[mine], every[every <= radius])
+    np.testing.assert_array_equal(indices[mine], order[every <= radius])
+
+
+def test_radius_search_of_nothing_is_nothing():
+  one, none = np.zeros((1, 4), np.uint8), np.zeros((0, 4), np.uint8)
+  assert radius_search(one, none, 3).starts.tolist() == [0, 0]
+  assert radius_search(none, one, 3).starts.tolist() == [0]
+  assert radius_search(one, ~one, 3).indices.size == 0
+  with pytest.raises(InputError, match="radius is -1, expected 0 or more"):
+    radius_search(one, one, -1)
+  with pytest.raises(InputError, match=r"radius is 0.5, expected a whole number"):
+    radius_search(one, one, 0.5)
+
+
+def test_numpy_integers_and_64_bit_mode_change_nothing(rng):
+  queries, database = random_bytes(rng, 3, 4), random_bytes(rng, 40, 4)
+  for k in (3, np.int64(3), np.uint8(3), 3.0):
+    with jax.enable_x64(k == np.int64(3)):
+      found = search(queries, database, k)
+    for a, b in zip(found, plain_search(queries, database, 3), strict=True):
+      assert a.dtype == np.int32
+      np.testing.assert_array_equal(a, b)
 
 
 def test_faiss_finds_the_same_distances(rng):
@@ -170,6 +217,7 @@ CODES = np.zeros((3, 2), np.uint8)
     (CODES, CODES[0], 1, {}, r"database is uint8 of shape \(2,\)"),
     (CODES, CODES, 4, {}, "k is 4, expected 1 to 3"),
     (CODES, CODES, 0, {}, "k is 0, expected 1 to 3"),
+    (CODES, CODES, 1.5, {}, "k is 1.5, expected a whole number"),
     (CODES, CODES[:0], 1, {}, "database is empty"),
     (CODES, CODES, 3, {"valid": np.array([True, False, True])}, "k is 3, expected 1 to 2"),
     (CODES, CODES, 1, {"valid": np.ones(2, bool)}, r"valid is bool of shape \(2,\)"),

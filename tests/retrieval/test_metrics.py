@@ -19,9 +19,11 @@ from udh_jax.errors import InputError
 from udh_jax.retrieval import (
   average_precision_description,
   mean_average_precision,
-  pairs,
   precision_recall_by_radius,
+  profile,
 )
+
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 DENOMINATORS = ["retrieved", "min_k", "all"]
 
@@ -212,7 +214,7 @@ def test_chunks_of_queries_do_not_show(rng, monkeypatch, ties):
   whole = mean_average_precision(*case, at=10, ties=ties)
   curve = precision_recall_by_radius(*case)
   for chunk in (150, 1):  # three queries at a time, and a database larger than a chunk
-    monkeypatch.setattr(pairs, "_CHUNK", chunk)
+    monkeypatch.setattr(profile, "_CHUNK", chunk)
     assert mean_average_precision(*case, at=10, ties=ties) == pytest.approx(whole, abs=1e-12)
     np.testing.assert_array_equal(precision_recall_by_radius(*case), curve)
 
@@ -295,11 +297,14 @@ LABELS = np.array([0, 1, 2])
       {"query_labels": np.eye(3), "database_labels": np.ones((3, 4))},
       r"\(3, 3\) and database_labels \(3, 4\)",
     ),
-    ({"query_labels": LABELS - 1}, "integers >= 0"),
+    ({"query_labels": LABELS - 2}, "integers >= 0"),
     ({"query_labels": LABELS + 2**40}, "smaller than 2"),
     ({"query_labels": LABELS.astype(float)}, "integers >= 0"),
     ({"query_labels": 2 * np.eye(3), "database_labels": np.eye(3)}, "all values 0 or 1"),
     ({"at": 0}, "at is 0"),
+    ({"at": 5.5}, "at is 5.5, expected a whole number"),
+    ({"at": [5]}, r"at is \[5\], expected a whole number"),
+    ({"at": True}, "at is True, expected a whole number"),
     ({"denominator": "k"}, "denominator is 'k', expected one of"),
     ({"ties": "random"}, "ties is 'random'"),
     ({"empty": "skip"}, "empty is 'skip'"),

@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from ranking_oracles import bits_apart, is_relevant, random_case, tie_orders
 
+from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import (
   conventions,
   mean_average_precision,
-  pairs,
   precision_recall_by_radius,
+  profile,
   retrieval_scores,
   sharded,
 )
+
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 
 def gain(a, b):
@@ -105,7 +108,7 @@ def test_precision_within_a_radius_counts_empty_balls_as_zero(rng):
 def test_blocks_of_the_database_do_not_show(rng, monkeypatch, block, ties, multi_hot):
   case = random_case(rng, 5, 45, 1, 32, multi_hot=multi_hot)
   whole = retrieval_scores(*case, at=(3, 20, None), ties=ties)
-  monkeypatch.setattr(pairs, "_BLOCK", block)
+  monkeypatch.setattr(profile, "_BLOCK", block)
   again = retrieval_scores(*case, at=(3, 20, None), ties=ties)
   for a, b in zip(again[1:6], whole[1:6], strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-12)
@@ -132,7 +135,7 @@ def test_devices_agree_with_the_host(rng, mesh, monkeypatch, ties, multi_hot, si
 
 
 def test_the_kernel_runs_under_pmap_and_on_one_device(rng):
-  parts = pairs.checked_pairs("test", *random_case(rng, 4, 40, 1, 32))
+  parts = profile.checked_pairs("test", *random_case(rng, 4, 40, 1, 32))
   options = {
     "cuts": (3, 40),
     "num_distances": parts.num_distances,
@@ -151,6 +154,49 @@ def test_the_kernel_runs_under_pmap_and_on_one_device(rng):
   )(*rows)
   for a, b in zip(one, mapped, strict=True):
     np.testing.assert_allclose(b, np.broadcast_to(a, b.shape), rtol=1e-5)
+
+
+@pytest.mark.parametrize("ties", ["index", "expected"])
+@pytest.mark.parametrize("multi_hot", [False, True])
+@pytest.mark.parametrize("num_bytes", [1, 8, 33])
+def test_both_kernels_give_the_same_numbers(rng, ties, multi_hot, num_bytes):
+  # More items than a tile, blocks that are not full, a class beyond a byte.
+  case = random_case(rng, 40, 2300, num_bytes, classes=300, multi_hot=multi_hot)
+  found = retrieval_scores(*case, at=(1, 7, 1000, None), ties=ties)
+  with choice.kernels("jax"):
+    expected = retrieval_scores(*case, at=(1, 7, 1000, None), ties=ties)
+  for name, value in expected._asdict().items():
+    if ties == "index" or name.endswith("_at"):
+      np.testing.assert_array_equal(getattr(found, name), value, err_msg=name)
+    elif not isinstance(value, str):
+      np.testing.assert_allclose(getattr(found, name), value, rtol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_an_item_without_a_label_is_relevant_to_nothing(rng, mesh, multi_hot):
+  queries, database, *labels = random_case(rng, 6, 50, classes=4)
+  unlabelled = [np.where(rng.random(len(each)) < 0.3, -1, each) for each in labels]
+  assert all((each == -1).any() for each in unlabelled)
+  alone = [
+    np.where(each == -1, 100 + 100 * side + np.arange(len(each)), each)
+    for side, each in enumerate(unlabelled)
+  ]
+  if multi_hot:
+    unlabelled = [np.eye(4, dtype=int)[each] * (each >= 0)[:, None] for each in unlabelled]
+  found = retrieval_scores(queries, database, *unlabelled, at=(5, None))
+  expected = retrieval_scores(queries, database, *alone, at=(5, None))
+  split = retrieval_scores(queries, database, *unlabelled, at=(5, None), mesh=mesh)
+  for a, b, c in zip(found, expected, split, strict=True):
+    np.testing.assert_array_equal(a, b)
+    if not isinstance(a, str):
+      np.testing.assert_allclose(c, a, rtol=1e-5)
+
+
+def test_one_cutoff_may_stand_alone(rng):
+  case = random_case(rng, 4, 30)
+  for at in (5, np.int64(5), 5.0, (np.int32(5),)):
+    assert retrieval_scores(*case, at=at).cutoffs == (5,)
+  assert retrieval_scores(*case, at=None).cutoffs == (30,)
 
 
 def test_conventions_stand_side_by_side(rng):
@@ -185,7 +231,11 @@ def test_a_mask_on_all_codes_and_another_order_of_the_queries_change_nothing(rng
   [
     ({"at": ()}, "at has no cut-off"),
     ({"at": (5, 0)}, "at is 0"),
+    ({"at": 5.5}, "at is 5.5, expected a whole number"),
+    ({"at": (3, 5.5)}, "at is 5.5, expected a whole number"),
+    ({"at": "5"}, "at is '5', expected a whole number"),
     ({"radius": -1}, "radius is -1"),
+    ({"radius": 1.5}, "radius is 1.5, expected a whole number"),
   ],
 )
 def test_bad_input_is_one_clear_line(rng, options, words):

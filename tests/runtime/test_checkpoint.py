@@ -1,3 +1,4 @@
+import functools
 import logging
 import pathlib
 
@@ -89,3 +90,15 @@ def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rn
   step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=single).restore(start)
   assert step == 0
   assert state is start
+
+
+def test_nothing_is_saved_or_restored_where_process_0_is_alone(tmp_path, mesh):
+  tree = tree_on(mesh, np.ones((13, 2)))
+  save = functools.partial(checkpoint.save, tmp_path / "x", tree, row_keys=("features",), mesh=mesh)
+  with pytest.raises(RuntimeError, match="within 'drawing'"):
+    mesh_lib.on_main("drawing", save)
+  save()
+  load = functools.partial(checkpoint.load, tmp_path / "x", num_rows=13, mesh=mesh)
+  with pytest.raises(RuntimeError, match=f"restoring {tmp_path / 'x'} within 'drawing'"):
+    mesh_lib.on_main("drawing", load)
+  load()

@@ -49,3 +49,26 @@ def test_replicated_copies_can_be_donated(mesh):
 def test_half_of_the_process_flags_is_refused():
   with pytest.raises(InputError, match="go together"):
     mesh_lib.initialize(coordinator="127.0.0.1:1")
+
+
+def test_what_process_0_does_alone_is_done_and_its_answer_comes_back():
+  done = []
+  assert mesh_lib.on_main("write", lambda: done.append(1) or "written") == "written"
+  assert done == [1]
+  mesh_lib.barrier("after")
+
+
+@pytest.mark.parametrize(
+  "together",
+  [
+    lambda mesh: mesh_lib.barrier("here"),
+    lambda mesh: mesh_lib.agreed(3),
+    lambda mesh: mesh_lib.to_host(split_rows(mesh, np.arange(3))),
+    lambda mesh: mesh_lib.on_main("inner", lambda: None),
+  ],
+  ids=["barrier", "agreed", "to_host", "on_main"],
+)
+def test_what_all_do_together_is_refused_where_process_0_is_alone(mesh, together):
+  with pytest.raises(RuntimeError, match=r"within 'drawing': all processes"):
+    mesh_lib.on_main("drawing", lambda: together(mesh))
+  together(mesh)  # and not for ever after

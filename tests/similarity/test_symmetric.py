@@ -60,7 +60,7 @@ def test_rows_may_be_split_over_devices(factors, rng, mesh, mapping):
   np.testing.assert_allclose(found[:13], expected, atol=1e-5)
 
 
-def test_input_without_sense_is_refused(factors):
+def test_invalid_input_is_refused(factors):
   images, texts = factors
   with pytest.raises(InputError, match=r"\(13, 5\), \(12, 5\)"):
     similarity_product(images, texts[:12], images, image_share=0.5, cross_share=0.5)

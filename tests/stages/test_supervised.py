@@ -13,6 +13,7 @@ from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
 from udh_jax.errors import InputError
+from udh_jax.losses.registry import POINT_WISE
 from udh_jax.methods import defaults, dhih
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
@@ -166,7 +167,7 @@ def batch(rng):
 def terms(name, relaxed, codes, labels):
   classes = {"codes": codes, "tie_break": np.ones(16)}
   settings = dhih.default_config("digits", method=name).loss
-  return supervised.LOSSES[name](relaxed, classes, labels, 0, np.ones(7, np.float32), settings)
+  return POINT_WISE[name].terms(relaxed, classes, labels, 0, np.ones(7, np.float32), settings)
 
 
 def test_greedyhash_classifies_signs_and_lets_the_gradient_through(batch):
@@ -194,9 +195,7 @@ def test_orthohash_has_a_margin_on_the_cosine_and_the_root_of_the_bits_for_a_sca
 def test_every_method_has_a_loss_of_its_own_name():
   for name in dhih.TITLES:
     assert dhih.default_config("digits", method=name).loss.name in dhih.loss_names(name)
-  assert {name for method in dhih.TITLES for name in dhih.loss_names(method)} == set(
-    supervised.LOSSES
-  )
+  assert {name for method in dhih.TITLES for name in dhih.loss_names(method)} == set(POINT_WISE)
 
 
 def relabelled(dataset, row, label):

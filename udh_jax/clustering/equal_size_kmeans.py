@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering import sinkhorn
 from udh_jax.clustering.fold import Rows, standardise
 from udh_jax.clustering.members import (
@@ -18,6 +19,7 @@ from udh_jax.clustering.members import (
   inertia_of,
   means,
   member_means,
+  whole_numbers,
 )
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.restarts import best_clustering
@@ -160,16 +162,16 @@ def _check_sizes(num_clusters, min_size, max_size, total):
 
 
 def equal_size_kmeans(
-  features: jax.Array,
+  features: Array,
   num_clusters: int,
   *,
   key: jax.Array,
-  init: jax.Array | None = None,
+  init: Array | None = None,
   num_restarts: int = 1,
   max_iterations: int = 30,
   min_size: int | None = None,
   max_size: int | None = None,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
   chunk_size: int | None = 65536,
   epsilon_start: float = 0.05,
@@ -221,24 +223,34 @@ def equal_size_kmeans(
     clustering and representation learning, ICLR 2020, section 3. Annealing, rounding and stopping
     are our own definition.
   """
-  features = jnp.asarray(features)
-  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-  weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
-  check_arguments(
+  num_clusters, num_restarts, max_iterations, hard_iterations, chunk_size = whole_numbers(
     "equal_size_kmeans",
-    features,
-    init,
-    weights,
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
     hard_iterations=hard_iterations,
+    chunk_size=chunk_size,
   )
-  if axis_name is None and not errors.is_traced(weights, min_size, max_size):
-    _check_sizes(num_clusters, min_size, max_size, int((weights > 0).sum()))
+  min_size, max_size = whole_numbers("equal_size_kmeans", min_size=min_size, max_size=max_size)
+  features = jnp.asarray(features)
+  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
+  check_arguments(
+    "equal_size_kmeans",
+    features,
+    init,
+    kept,
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    hard_iterations=hard_iterations,
+    chunk_size=chunk_size,
+  )
+  if axis_name is None and not errors.is_traced(kept, min_size, max_size):
+    _check_sizes(num_clusters, min_size, max_size, int((kept > 0).sum()))
   return _equal_size_kmeans(
     features,
-    (weights > 0).astype(features.dtype),
+    (kept > 0).astype(features.dtype),
     key,
     init,
     (min_size, max_size),

@@ -65,7 +65,7 @@ def fold(
     return function(carry, features, weights, start)
 
   if chunk == size:
-    return function(carry, _read(rows, rows.features, rows.weights), rows.weights, 0)
+    return function(carry, _read(rows, rows.features, rows.weights), rows.weights, jnp.int32(0))
   return lax.fori_loop(0, -(-size // chunk), block, carry)
 
 

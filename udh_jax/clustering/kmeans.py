@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold, standardise
 from udh_jax.clustering.members import (
   Clustering,
@@ -16,6 +17,7 @@ from udh_jax.clustering.members import (
   fold_costs_of,
   inertia_of,
   member_means,
+  whole_numbers,
 )
 from udh_jax.clustering.restarts import best_clustering
 
@@ -58,14 +60,14 @@ def _cluster(rows: Rows, centroids: jax.Array, max_iterations: int) -> tuple[_Ru
 
 
 def kmeans(
-  features: jax.Array,
+  features: Array,
   num_clusters: int,
   *,
   key: jax.Array,
-  init: jax.Array | None = None,
+  init: Array | None = None,
   num_restarts: int = 1,
   max_iterations: int = 100,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
   chunk_size: int | None = 65536,
   tolerance: float = 1e-4,
@@ -100,20 +102,28 @@ def kmeans(
   References:
     Lloyd, Least squares quantization in PCM, IEEE Trans. Information Theory, 1982.
   """
+  num_clusters, num_restarts, max_iterations, chunk_size = whole_numbers(
+    "kmeans",
+    num_clusters=num_clusters,
+    num_restarts=num_restarts,
+    max_iterations=max_iterations,
+    chunk_size=chunk_size,
+  )
   features = jnp.asarray(features)
   features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
-  weights = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
+  kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
     "kmeans",
     features,
     init,
-    weights,
+    kept,
     num_clusters=num_clusters,
     num_restarts=num_restarts,
     max_iterations=max_iterations,
+    chunk_size=chunk_size,
   )
-  if axis_name is None and not errors.is_traced(weights):
-    total = int((weights > 0).sum())
+  if axis_name is None and not errors.is_traced(kept):
+    total = int((kept > 0).sum())
     errors.require(
       total >= num_clusters,
       f"kmeans: {total} rows cannot fill {num_clusters} clusters; give more rows or fewer "
@@ -121,7 +131,7 @@ def kmeans(
     )
   return _kmeans(
     features,
-    (weights > 0).astype(features.dtype),
+    (kept > 0).astype(features.dtype),
     key,
     init,
     tolerance,

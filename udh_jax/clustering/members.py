@@ -1,12 +1,13 @@
 """What every k-means shares: costs of centroids, means of members, and the result."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
@@ -30,6 +31,11 @@ class Clustering(NamedTuple):
   inertia: jax.Array
   iterations: jax.Array
   converged: jax.Array
+
+
+def clustering_specs(rows: Any, whole: Any) -> Any:
+  """What `jax.shard_map` is told of a `Clustering`: labels lie by rows, all else is whole."""
+  return Clustering(rows, whole, whole, whole, whole, whole)
 
 
 def fold_costs_of(rows: Rows, centroids: jax.Array) -> FoldCosts:
@@ -87,15 +93,33 @@ def inertia_of(rows: Rows, labels: jax.Array, centroids: jax.Array) -> jax.Array
   return sharding.psum(fold(rows, add, jnp.zeros_like(rows.scale)), rows.axis_name)
 
 
+def whole_numbers(name: str, **options: int | None) -> list[int | None]:
+  """Options as Python integers, in order; None and what is traced stay as they are.
+
+  Args:
+    name: Of the function, for the message.
+    **options: By name.
+
+  Raises:
+    InputError: If one is no whole number.
+  """
+  return [
+    value
+    if value is None or errors.is_traced(value)
+    else errors.whole_number(f"{name}: {option}", value)
+    for option, value in options.items()
+  ]
+
+
 def check_arguments(
   name: str,
   features: jax.Array,
-  init: jax.Array | None,
-  weights: jax.Array,
+  init: Array | None,
+  weights: Array,
   *,
   num_clusters: int,
   num_restarts: int,
-  **iterations: int,
+  **iterations: int | None,
 ) -> None:
   """Refuses arguments of a k-means that cannot be meant.
 
@@ -106,7 +130,7 @@ def check_arguments(
     weights: 1, or 0 for a padded row.
     num_clusters: K.
     num_restarts: Number of runs.
-    **iterations: Options that have to be 1 or more.
+    **iterations: Options that have to be 1 or more, or None.
 
   Raises:
     InputError: If shapes or options are out of range or, where values are known, features are not
@@ -114,12 +138,14 @@ def check_arguments(
   """
   require = errors.require
   require(
-    features.ndim == 2 and features.shape[1] > 0,
-    f"{name}: features have shape {features.shape}, expected [n, d] with d above 0.",
+    features.ndim == 2 and features.size > 0,
+    f"{name}: features have shape {features.shape}, expected [n, d] with n and d above 0.",
   )
   size, dim = features.shape
   options = {"num_clusters": num_clusters, "num_restarts": num_restarts, **iterations}
   for option, value in options.items():
+    if value is None:
+      continue
     require(value >= 1, f"{name}: {option} is {value}, expected 1 or more.")
   if init is not None:
     require(

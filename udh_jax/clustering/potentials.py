@@ -14,6 +14,7 @@ from jax import lax
 
 from udh_jax import sharding
 from udh_jax.clustering import sinkhorn
+from udh_jax.numerics import matmul
 
 # Rows in the Jacobian, at n K^2 operations. It steers the search and does not decide where it ends,
 # but at small epsilon few rows count, and a sample of half of them doubles the passes.
@@ -83,7 +84,7 @@ def _measure(fold_costs, weights, columns, potential, epsilon, axis_name):
     mass, transfer, dual = carry
     return (
       mass + jnp.sum(scaling[:, None] * kernel, axis=0),
-      transfer + jnp.matmul(sample.T, sample),
+      transfer + matmul(sample.T, sample),
       dual + jnp.sum(row_potential * weights),
     )
 

@@ -27,7 +27,7 @@ def _threshold(keys, groups, eligible, quota, axis_name):
   Counting needs K x 256 integers a pass and no sort or gather of rows, however they are sharded.
 
   Args:
-    keys: uint32 [n].
+    keys: uint32 or uint64 [n].
     groups: int32 [n] in 0..K-1.
     eligible: Whether a row takes part. Bool [n].
     quota: int32 [K], at most the number of eligible rows.
@@ -36,23 +36,23 @@ def _threshold(keys, groups, eligible, quota, axis_name):
   Returns:
     The key [K], and how many rows with exactly this key belong to the quota [K].
   """
-  num_groups = quota.shape[0]
+  num_groups, num_digits = quota.shape[0], keys.dtype.itemsize
 
   def digit_pass(index, carry):
     prefix, quota = carry
-    shift = jnp.uint32(24) - 8 * index.astype(jnp.uint32)
-    above = keys >> shift >> 8  # A shift by all 32 bits is undefined, hence two.
+    shift = (8 * (num_digits - 1 - index)).astype(keys.dtype)
+    above = keys >> shift >> 8  # A shift by all bits is undefined, hence two.
     match = eligible & (above == prefix[groups])
     digit = ((keys >> shift) & 255).astype(jnp.int32)
     histogram = jnp.zeros(num_groups * 256, jnp.int32).at[groups * 256 + digit].add(match)
     histogram = sharding.psum(histogram, axis_name).reshape(num_groups, 256)
-    upto = jnp.cumsum(histogram, axis=1)  # [K, 256]
+    upto = jnp.cumsum(histogram, axis=1, dtype=jnp.int32)  # [K, 256]
     below = upto < quota[:, None]
-    chosen = jnp.sum(below, axis=1)
+    chosen = jnp.sum(below, axis=1, dtype=jnp.int32)
     quota = quota - jnp.max(jnp.where(below, upto, 0), axis=1)
-    return prefix * 256 + chosen.astype(jnp.uint32), quota
+    return prefix * 256 + chosen.astype(keys.dtype), quota
 
-  return lax.fori_loop(0, 4, digit_pass, (jnp.zeros(num_groups, jnp.uint32), quota))
+  return lax.fori_loop(0, num_digits, digit_pass, (jnp.zeros(num_groups, keys.dtype), quota))
 
 
 def select_lowest(
@@ -66,7 +66,7 @@ def select_lowest(
   """Marks the rows with the lowest values of each group, over all shards.
 
   Args:
-    values: Float32 array of shape ``[n]``, without NaN.
+    values: float32 or float64 array of shape ``[n]``, without NaN.
     groups: Group of each row. int32 array of shape ``[n]``.
     eligible: Whether the row may be marked. Bool array of shape ``[n]``.
     quota: How many rows of each group to mark at most. int32 array of shape ``[K]``.
@@ -79,8 +79,10 @@ def select_lowest(
   groups = jnp.where(eligible, groups, 0)
   available = jnp.zeros_like(quota).at[groups].add(eligible)
   quota = jnp.minimum(quota, sharding.psum(available, axis_name))
-  bits = lax.bitcast_convert_type(values + 0.0, jnp.uint32)  # + 0.0: -0 and 0 are one value.
-  keys = jnp.where(bits >> 31 == 1, ~bits, bits | jnp.uint32(1 << 31))  # Ordered as the floats.
+  kind = jnp.uint32 if values.dtype == jnp.float32 else jnp.uint64
+  sign = kind(1 << (8 * values.dtype.itemsize - 1))
+  bits = lax.bitcast_convert_type(values + 0.0, kind)  # + 0.0: -0 and 0 are one value.
+  keys = jnp.where(bits & sign > 0, ~bits, bits | sign)  # Ordered as the floats.
   last, ties = _threshold(keys, groups, eligible, quota, axis_name)
   tied = eligible & (keys == last[groups])
   index = sharding.row_indices(values.shape[0], axis_name).astype(jnp.uint32)
@@ -107,7 +109,7 @@ def first_argmin(values: jax.Array) -> tuple[jax.Array, jax.Array]:
   return index.astype(jnp.int32), least
 
 
-def own_column(labels: jax.Array, num_columns: int, dtype) -> jax.Array:
+def own_column(labels: jax.Array, num_columns: int, dtype: jax.typing.DTypeLike) -> jax.Array:
   """1 in the column of each row's label and 0 elsewhere, [m, K]; by arithmetic, as above.
 
   Args:
@@ -145,11 +147,11 @@ def target_sizes(
   )
   # Bounds a row apart are the even sizes; potentials then are free up to a constant.
   sizes = jnp.where(high - low <= 1, low, acting)
-  missing = jnp.sum(counts) - jnp.sum(sizes)
+  missing = jnp.sum(counts, dtype=jnp.int32) - jnp.sum(sizes, dtype=jnp.int32)
 
   def share(order, room, amount):
     room = room[order]
-    before = jnp.cumsum(room) - room
+    before = jnp.cumsum(room, dtype=jnp.int32) - room
     return jnp.zeros_like(sizes).at[order].set(jnp.clip(amount - before, 0, room))
 
   sizes += share(jnp.argsort(potential), high - sizes, missing)
@@ -223,7 +225,7 @@ def _hand_on(cost, labels, surplus):
     labels, own, step, surplus, _ = carry
     path_cost, before = _cheapest_paths(step, surplus)
     gap_cost = jnp.where(surplus < 0, path_cost, jnp.inf)
-    end = jnp.argmin(gap_cost)
+    end = lax.argmin(gap_cost, 0, jnp.int32)
     reachable = gap_cost[end] < jnp.inf
     before = jnp.where(reachable, before, -1)
     carry = lax.while_loop(
@@ -257,10 +259,11 @@ def _gather_movable(fold_costs, potential, labels, movable, size, axis_name):
     where a row is not movable.
   """
   num_rows = labels.shape[0]
-  place = jnp.cumsum(movable) - 1
+  place = jnp.cumsum(movable, dtype=jnp.int32) - 1
   if axis_name is not None:
-    counts = lax.all_gather(jnp.sum(movable), axis_name)
-    place += jnp.sum(jnp.where(jnp.arange(len(counts)) < lax.axis_index(axis_name), counts, 0))
+    counts = lax.all_gather(jnp.sum(movable, dtype=jnp.int32), axis_name)
+    earlier = jnp.arange(len(counts)) < lax.axis_index(axis_name)
+    place += jnp.sum(jnp.where(earlier, counts, 0), dtype=jnp.int32)
   place = jnp.where(movable, place, size)
   nowhere = sharding.varying(jnp.full(size, -1, jnp.int32), axis_name)
   row_of = nowhere.at[place].set(jnp.arange(num_rows, dtype=jnp.int32), mode="drop")  # [size]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax import errors, sharding
+from udh_jax.arrays import Array
 
 # A kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
 # absorbs the factors. float32 ends near exp(-87): what underflows is below exp(-57) of its row.
@@ -208,11 +209,11 @@ def _marginal(name, marginal, size, axis_name, dtype):
 
 
 def sinkhorn(
-  cost: jax.Array,
+  cost: Array,
   *,
   epsilon: float,
-  row_marginals: jax.Array | None = None,
-  column_marginals: jax.Array | None = None,
+  row_marginals: Array | None = None,
+  column_marginals: Array | None = None,
   max_iterations: int = 1000,
   tolerance: float | None = 1e-3,
   axis_name: str | None = None,

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite
 from udh_jax.sharding import psum
@@ -24,7 +25,7 @@ class LinearHash(NamedTuple):
   projection: jax.Array
 
 
-def encode(hash_function: LinearHash, features: jax.Array) -> jax.Array:
+def encode(hash_function: LinearHash, features: Array) -> jax.Array:
   """Codes of features: sign((x - mean) P).
 
   Args:
@@ -52,11 +53,11 @@ def encode(hash_function: LinearHash, features: jax.Array) -> jax.Array:
 
 
 def lsh(
-  features: jax.Array,
+  features: Array,
   num_bits: int,
   *,
   key: jax.Array,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
   """Locality-sensitive hashing: random hyperplanes through the mean.
@@ -83,11 +84,11 @@ def lsh(
 
 
 def pca_rotation(
-  features: jax.Array,
+  features: Array,
   num_bits: int,
   *,
   key: jax.Array,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
   """Principal directions, turned by one random rotation, which evens out their variances.
@@ -115,12 +116,12 @@ def pca_rotation(
 
 
 def itq(
-  features: jax.Array,
+  features: Array,
   num_bits: int,
   *,
   key: jax.Array,
   num_iterations: int = 50,
-  weights: jax.Array | None = None,
+  weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
   """Iterative quantisation: principal directions, turned so that they lie close to their signs.

@@ -5,10 +5,11 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from udh_jax.arrays import Array
 from udh_jax.errors import is_traced, require, require_finite
 
 
-def sign(x: jax.Array) -> jax.Array:
+def sign(x: Array) -> jax.Array:
   """Sign with sign(0) = +1, so that every output is a bit.
 
   Both zeros count as zero: sign(-0.0) = +1. The gradient is zero everywhere.
@@ -35,7 +36,7 @@ def sign(x: jax.Array) -> jax.Array:
   return jnp.where(x >= 0, 1, -1).astype(x.dtype)
 
 
-def pack_codes(codes: jax.Array) -> jax.Array:
+def pack_codes(codes: Array) -> jax.Array:
   """Packs codes to eight bits a byte, bit 1 where the code is +1.
 
   The first bit of a code is the highest bit of its first byte (the order of ``numpy.packbits``).
@@ -71,7 +72,7 @@ def pack_codes(codes: jax.Array) -> jax.Array:
   return _pack(codes > 0)
 
 
-def unpack_codes(packed: jax.Array, num_bits: int) -> jax.Array:
+def unpack_codes(packed: Array, num_bits: int) -> jax.Array:
   """The inverse of `pack_codes`.
 
   Args:
@@ -97,7 +98,7 @@ def unpack_codes(packed: jax.Array, num_bits: int) -> jax.Array:
   return _unpack(packed, num_bits)
 
 
-def require_unit(name: str, codes: jax.Array) -> None:
+def require_unit(name: str, codes: Array) -> None:
   """Refuses codes with values other than -1 and +1, where values are known.
 
   Args:
@@ -107,7 +108,7 @@ def require_unit(name: str, codes: jax.Array) -> None:
   Raises:
     InputError: If there are others.
   """
-  if codes.size and not is_traced(codes) and codes.is_fully_addressable:
+  if codes.size and not is_traced(codes) and getattr(codes, "is_fully_addressable", True):
     wrong = int(_count_not_unit(codes))
     require(
       wrong == 0,
@@ -116,7 +117,7 @@ def require_unit(name: str, codes: jax.Array) -> None:
     )
 
 
-def require_packed(name: str, packed: jax.Array) -> None:
+def require_packed(name: str, packed: Array) -> None:
   """Refuses anything that is not a matrix of bytes.
 
   Args:

@@ -7,20 +7,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_unit
-from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.cpu import choice
+from udh_jax.errors import is_traced, require, require_finite, whole_number
 
 _GROUP = 8  # bits whose linear terms come from one matrix product
 _PAIR = 2  # bits of a group that one fused loop over the rows decides
+_SYMMETRIC = 1e-3  # share of its largest value that a matrix may be off and still be symmetric
+_CPU_TYPES = ("float32", "int8", "int32")  # of codes that the kernel for CPUs takes
 
 
-def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int) -> jax.Array:
+def dcc(codes: Array, linear: Array, gram: Array, *, num_sweeps: int) -> jax.Array:
   """Minimises a binary quadratic form by discrete cyclic coordinate descent.
 
   Solves min over V in {-1, +1}^{n x c} of tr(V A V^T) - 2 tr(V Q^T), one bit (column) at a time,
   all rows at once: V_k <- sign(Q_k - V A_k + A_kk V_k), k = 1..c, with sign(0) = +1. No step raises
   the objective. Rows do not interact, so a row-sharded call needs no communication and takes no
-  axis name. Works in the dtype of ``linear``, at least float32.
+  axis name. Works in the dtype of ``linear``, at least float32. On a CPU outside a trace
+  `udh_jax.cpu.sweeps` does it, in float32.
 
   Args:
     codes: Start point V, values in {-1, +1}. Array of shape ``[n, c]``.
@@ -38,7 +43,16 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
   References:
     Shen et al., Supervised Discrete Hashing, CVPR 2015, section 3.
   """
-  codes, linear, gram = jnp.asarray(codes), jnp.asarray(linear), jnp.asarray(gram)
+  if choice.use_numba(codes, linear, gram):
+    # As NumPy arrays of the types that JAX would give them.
+    codes, linear, gram = map(np.asarray, (codes, linear, gram))
+    codes, linear, gram = (
+      array.astype(jax.dtypes.canonicalize_dtype(array.dtype), copy=False)
+      for array in (codes, linear, gram)
+    )
+  else:
+    codes, linear, gram = jnp.asarray(codes), jnp.asarray(linear), jnp.asarray(gram)
+  num_sweeps = whole_number("dcc: num_sweeps", num_sweeps)
   require(
     codes.ndim == 2 and codes.shape == linear.shape,
     f"dcc: codes have shape {codes.shape} and linear {linear.shape}, expected both [n, c].",
@@ -50,18 +64,34 @@ def dcc(codes: jax.Array, linear: jax.Array, gram: jax.Array, *, num_sweeps: int
   )
   require(num_sweeps >= 0, f"dcc: num_sweeps is {num_sweeps}, expected at least 0.")
   if codes.size == 0:
-    return codes
+    return jnp.asarray(codes)
+  if isinstance(linear, np.ndarray) and linear.dtype == np.float32 and codes.dtype in _CPU_TYPES:
+    from udh_jax.cpu import sweeps
+
+    if np.isfinite(gram).all() and _asymmetry(gram) <= _SYMMETRIC:
+      found, sound = sweeps.sweep(
+        np.asarray(codes), linear, np.asarray(gram, np.float32), num_sweeps
+      )
+      if sound:
+        return jax.device_put(found, may_alias=True)  # nobody else writes to it
   require_finite("dcc: linear", linear)
   require_finite("dcc: gram", gram)
-  require_unit("dcc: codes", codes)
-  if not is_traced(gram) and gram.is_fully_addressable:
-    matrix = np.asarray(gram, np.float64)
-    gap = np.abs(matrix - matrix.T).max()
+  require_unit("dcc: codes", jnp.asarray(codes))
+  if isinstance(gram, np.ndarray) or (not is_traced(gram) and gram.is_fully_addressable):
     require(
-      gap <= 1e-3 * np.abs(matrix).max(),
-      f"dcc: gram is not symmetric (largest difference {gap:.3g}); give (A + A^T) / 2.",
+      _asymmetry(gram) <= _SYMMETRIC,
+      lambda: (
+        f"dcc: gram is not symmetric (largest difference {_asymmetry(gram):.3g} of its "
+        "largest value); give (A + A^T) / 2."
+      ),
     )
   return _dcc(codes, linear, gram, num_sweeps=num_sweeps)
+
+
+def _asymmetry(gram) -> float:
+  """Largest difference between two entries that should be equal, as a share of the largest one."""
+  matrix = np.asarray(gram, np.float64)
+  return float(np.abs(matrix - matrix.T).max() / max(np.abs(matrix).max(), np.finfo(float).tiny))
 
 
 @functools.partial(jax.jit, static_argnames="num_sweeps")

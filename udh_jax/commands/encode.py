@@ -1,36 +1,162 @@
-"""Codes for one's own pictures: udh-jax encode --workdir RUN --images FOLDER --output FILE.
+"""Codes for one's own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
 
 Encodes every picture in a folder and the folders in it and writes an index, which ``udh-jax
 search`` reads. Stopped and started again with the same arguments, it goes on where it last saved.
+With ``--update`` it brings an index in step with its folder: new and changed pictures are encoded,
+vanished ones go, the others are not read.
+
+With ``--store`` the codes go to a database in place of a file: new and changed pictures are
+encoded, with ``--update`` vanished ones go. With ``--ray`` the pictures of a folder or listing are
+encoded on all machines of a Ray cluster, and ``--output`` is a folder that all of them reach.
 """
 
 import argparse
+import contextlib
+import os
 from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
+from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.encoders.distributed.cluster import encode_distributed
+from udh_jax.encoders.distributed.parts import parts_to_store
 from udh_jax.encoders.folder import encode_folder
-from udh_jax.encoders.loading import find_encoder, load_encoder
+from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
+from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
 from udh_jax.errors import require
+from udh_jax.files import write_text
+from udh_jax.retrieval.index import HammingIndex
+from udh_jax.stores import Store, create_store
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax encode", description=__doc__)
-  where = parser.add_mutually_exclusive_group(required=True)
+  where = parser.add_mutually_exclusive_group()
   where.add_argument("--workdir", help="a run that train.py has finished")
-  where.add_argument("--encoder", help="an encoder's folder, or hf-hub:owner/name")
-  parser.add_argument("--bits", type=int, help="which of the run's encoders")
-  parser.add_argument("--images", required=True, help="folder of pictures")
-  parser.add_argument("--output", required=True, help="index file to write")
+  where.add_argument("--encoder", help="an encoder's folder, a run's, or hf-hub:owner/name")
+  parser.add_argument("--bits", type=int, help="length of the codes: which of the run's encoders")
+  parser.add_argument("--images", help="folder of pictures; with --ray also a listing of them")
+  parser.add_argument("--output", help="index file to write; with --ray a folder")
+  add_store_flags(parser)
+  parser.add_argument(
+    "--update", action="store_true", help="encode only what is new; encoder and folder are noted"
+  )
+  parser.add_argument(
+    "--verify", action="store_true", help="with --update: compare contents, not sizes and times"
+  )
   parser.add_argument("--batch-size", type=int, default=64)
+  cluster = parser.add_argument_group("encoding on several machines (docs/stores.md)")
+  cluster.add_argument("--ray", action="store_true", help="encode on a Ray cluster")
+  cluster.add_argument("--root", help="what relative paths of a listing are relative to")
+  cluster.add_argument("--part-size", type=int, help="pictures of an output file (10,000)")
+  cluster.add_argument("--workers", type=int, help="how many (as many as there is room for)")
+  cluster.add_argument("--cpus-per-worker", type=int, help="cores of a worker (1)")
+  cluster.add_argument("--gpus-per-worker", type=float, help="GPUs of a worker (0)")
   options = parser.parse_args(arguments)
 
   def run():
-    require(options.batch_size >= 1, f"--batch-size is {options.batch_size}; give 1 or more.")
-    source = options.encoder or str(find_encoder(options.workdir, options.bits).resolve())
-    encoder = load_encoder(source)
+    require(options.update or not options.verify, "--verify is given without --update.")
+    table_of(options)
+    require(options.output or options.store, "give --output, or --store.")
+    if options.ray or options.store:
+      _encode_elsewhere(options)
+      return
+    for name in _CLUSTER:
+      require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
+    noted = _noted(options)
+    if options.encoder or options.workdir:
+      source = find_encoder(options.encoder or options.workdir, options.bits)
+      encoder = load_encoder(source, options.bits)
+    else:
+      source, encoder = noted.about["encoder"]["source"], encoder_of(noted)
+      require(
+        options.bits in (None, encoder.about["bits"]),
+        f"--bits is {options.bits}, but {options.output} has {noted.num_bits} bits.",
+      )
     encode_folder(
-      encoder, options.images, options.output, source=source, batch_size=options.batch_size
+      encoder,
+      options.images or noted.about["folder"],
+      options.output,
+      source=source,
+      batch_size=options.batch_size,
+      update=options.update,
+      verify=options.verify,
     )
 
   guarded(run)
+
+
+def _noted(options) -> HammingIndex | None:
+  """The index to update, where encoder or folder are to be those that it was made with."""
+  has_encoder = bool(options.encoder or options.workdir)
+  if has_encoder and options.images:
+    return None
+  missing = "--images" if has_encoder else "--encoder or --workdir"
+  require(
+    options.update and os.path.exists(options.output),
+    f"give {missing}; only --update of an index that is there knows it.",
+  )
+  index = HammingIndex.load(options.output)
+  require(
+    index.encoder_digest and index.about.get("folder"),
+    f"{options.output} does not say what it was made of; give --encoder and --images, without "
+    "--update.",
+  )
+  return index
+
+
+_CLUSTER = ("root", "part_size", "workers", "cpus_per_worker", "gpus_per_worker")
+
+
+def _encode_elsewhere(options) -> None:
+  """Encodes on a cluster, into a store, or both."""
+  place = options.encoder or options.workdir
+  require(place, "give --encoder or --workdir.")
+  require(options.images, "give --images.")
+  require(not options.verify, "--verify is for an index.")
+  source = find_encoder(place, options.bits)
+  encoder = load_encoder(source, options.bits)
+  if options.ray:
+    _encode_on_cluster(options, encoder, source)
+  else:
+    _encode_to_store(options, encoder, source)
+
+
+def _encode_on_cluster(options, encoder, source) -> None:
+  require(options.output, "give --output, the folder that is to hold the codes.")
+  require(not options.update, "--update is for an index or a store; --ray goes on by itself.")
+  given = {name: getattr(options, name) for name in _CLUSTER if getattr(options, name) is not None}
+  encode_distributed(
+    encoder, options.images, options.output, source=source, batch_size=options.batch_size, **given
+  )
+  if options.store:
+    about = {"encoder": {"source": source, "digest": encoder.digest}}
+    with contextlib.closing(_store(options, encoder, about, {})) as store:
+      print(f"{store.location}: {parts_to_store(options.output, store):,} items", flush=True)
+
+
+def _encode_to_store(options, encoder, source) -> None:
+  require(not options.output, "give --output or --store, not both; see udh-jax copy.")
+  about = {
+    "encoder": {"source": source, "digest": encoder.digest},
+    "folder": os.path.abspath(options.images),
+  }
+  with contextlib.closing(_store(options, encoder, about, COLUMNS)) as store:
+    done = encode_folder_to_store(
+      encoder, options.images, store, batch_size=options.batch_size, remove=options.update
+    )
+    if done.unreadable:
+      listed = f"{table_of(options)['table']}.unreadable.txt"
+      write_text(listed, "".join(f"{name}: {why}\n" for name, why in done.unreadable.items()))
+      print(f"{len(done.unreadable):,} files are left out; they are listed in {listed}")
+    print(
+      f"{store.location}: {store.count():,} items; {done.encoded:,} of {done.listed:,} pictures "
+      f"were encoded, {done.removed:,} items removed",
+      flush=True,
+    )
+
+
+def _store(options, encoder, about, columns) -> Store:
+  bits = encoder.about["bits"]
+  table = table_of(options)
+  return create_store(options.store, num_bits=bits, about=about, columns=columns, **table)

@@ -1,20 +1,68 @@
-"""How programs end: with one line for people, and a status for scripts."""
+"""How programs speak and end: in lines that any terminal can show, with a status for scripts."""
 
+import contextlib
+import logging
 import sys
+import warnings
 from collections.abc import Callable
+from typing import NoReturn
 
 from udh_jax.errors import InputError, TrainingError
+from udh_jax.printable import printable
 
 
-def fail(error: BaseException | str) -> None:
+def show_anything() -> None:
+  """Lets this program print any text to any stream, and log it.
+
+  A character that the terminal's encoding lacks is printed as in a Python string, where it would
+  be an error. Log lines are one line each.
+  """
+  for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+      with contextlib.suppress(ValueError):  # closed, or detached
+        stream.reconfigure(errors="backslashreplace")
+  root = logging.getLogger()
+  if not root.handlers:
+    root.addHandler(_Lines())
+  for handler in root.handlers:
+    if type(handler).__module__.startswith(("udh_jax.", "absl.")):
+      handler.setFormatter(_OneLine())
+  # Pillow warns of large pictures without their names, and `udh_jax.data.pictures` with them; of
+  # damaged metadata, which nothing here reads; matplotlib of characters that its fonts lack.
+  warnings.filterwarnings("ignore", module=r"PIL\b")
+  warnings.filterwarnings("ignore", message="Glyph .* missing from")
+
+
+class _Lines(logging.StreamHandler):
+  """Writes to what standard error is at the time."""
+
+  def __init__(self):
+    logging.Handler.__init__(self, logging.WARNING)
+
+  @property
+  def stream(self):
+    return sys.stderr
+
+
+class _OneLine(logging.Formatter):
+  """The level, whose line it is unless ours, and the message."""
+
+  def format(self, record):
+    whose = "" if record.name.split(".")[0] in ("udh_jax", "absl", "root") else f"{record.name}: "
+    line = f"{record.levelname.lower()}: {whose}{printable(record.getMessage())}"
+    return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def fail(error: BaseException | str) -> NoReturn:
   """Prints one line and leaves with status 2."""
-  text = " ".join(str(error).split())
+  text = printable(" ".join(str(error).split()))
   print(f"error: {text}", file=sys.stderr, flush=True)
   sys.exit(2)
 
 
-def guarded(run: Callable[[], None]) -> None:
+def guarded(run: Callable[[], object]) -> None:
   """Calls ``run``; `InputError` and `TrainingError` end the program with one line."""
+  show_anything()
   try:
     run()
   except (InputError, TrainingError) as error:

@@ -12,11 +12,11 @@ from ml_collections import config_flags
 
 from udh_jax.commands.ending import guarded
 from udh_jax.commands.flags import (
-  WORKDIR,
   fields_in,
   replace_config_flag,
   run_program,
   value_of,
+  work_directory,
 )
 from udh_jax.configuration import field_names, unknown_field
 from udh_jax.errors import require
@@ -64,4 +64,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
   if "--help" not in arguments:
     guarded(prepare)
-  run_program(lambda: score(WORKDIR.value, flags.FLAGS.config), "eval", arguments)
+  run_program(lambda: score(work_directory(), flags.FLAGS.config), "eval", arguments)

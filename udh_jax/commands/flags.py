@@ -15,13 +15,19 @@ from udh_jax.configuration import field_names, unknown_field
 from udh_jax.errors import InputError
 from udh_jax.runtime import mesh as mesh_lib
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: checkpoints, scores, pictures.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: checkpoints, scores, pictures.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Find the other processes by oneself (TPU pods, Slurm, Open MPI)."
 )
+
+
+def work_directory() -> str:
+  """The folder of the run; the flag is required."""
+  assert _WORKDIR.value is not None
+  return _WORKDIR.value
 
 
 def replace_config_flag(define: Callable[[str], object]) -> None:
@@ -44,7 +50,7 @@ def parse(arguments: Sequence[str]) -> list[str]:
     ValueError,
     OSError,
   ) as error:
-    return fail(_reason(error, arguments))
+    fail(_reason(error, arguments))
 
 
 def _reason(error: BaseException, arguments: Sequence[str]) -> str:
@@ -70,6 +76,7 @@ def _config_of(arguments: Sequence[str]) -> ConfigDict:
   path, _, preset = (value_of("config", arguments) or "").partition(":")
   try:
     spec = importlib.util.spec_from_file_location("configuration_file", path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.get_config(preset) if preset else module.get_config()
@@ -92,7 +99,9 @@ def fields_in(arguments: Iterable[str]) -> list[str]:
   return [match[1] for match in matches if match]
 
 
-def run_program(run: Callable[[], None], name: str, arguments: Sequence[str] | None = None) -> None:
+def run_program(
+  run: Callable[[], object], name: str, arguments: Sequence[str] | None = None
+) -> None:
   """Parses flags, joins the other processes and calls ``run``.
 
   Args:

@@ -1,10 +1,11 @@
 """The program ``udh-jax``: learns hash codes, scores them, encodes pictures and searches them."""
 
 import importlib
+import signal
 import sys
+from collections.abc import Sequence
 
-from udh_jax.commands.ending import fail
-from udh_jax.commands.huge_pages import use_huge_pages
+# Nothing of the package is imported before `run_by_name` takes care of Ctrl-C.
 
 # Modules of `udh_jax.commands`, each with a function ``main`` of its arguments.
 PROGRAMS = {
@@ -12,13 +13,55 @@ PROGRAMS = {
   "eval": ("evaluate", "scores a finished run again, without training"),
   "encode": ("encode", "makes an index of a folder of pictures"),
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
+  "serve": ("serve", "shows neighbours on a page, and answers programs"),
+  "copy": ("copy", "copies codes between indexes, databases and the folders of encode --ray"),
+  "duplicates": ("duplicates", "finds pictures that an index has twice"),
 }
+_CONTINUED = ("train", "encode")
+
+# What programs need beside the core, and the extra that brings it. Asked for at the start, because
+# a plot is drawn after hours of training.
+_RUNS = {"ml_collections": "train", "clu": "train", "matplotlib": "report"}
+NEEDS = {"train": _RUNS, "eval": _RUNS}
 
 
 def usage() -> str:
   """What ``udh-jax --help`` prints."""
   lines = [f"  {name:12}{words}" for name, (_, words) in PROGRAMS.items()]
   return "\n".join(["usage: udh-jax PROGRAM [options]", "", *lines, "", "udh-jax PROGRAM --help"])
+
+
+def require_needs(name: str) -> None:
+  """Refuses to start a program without what it needs.
+
+  Raises:
+    InputError: If an extra is not installed.
+  """
+  from udh_jax.extras import require_installed
+
+  for module, extra in NEEDS.get(name, {}).items():
+    require_installed(module, extra=extra)
+
+
+def run_by_name(name: str, arguments: Sequence[str] | None = None) -> None:
+  """Runs a program; Ctrl-C ends it with one line and status 130.
+
+  Args:
+    name: Of `PROGRAMS`.
+    arguments: Of the command line, without the name; None is what `sys.argv` holds.
+  """
+  try:
+    from udh_jax.commands.ending import guarded
+    from udh_jax.commands.huge_pages import use_huge_pages
+
+    guarded(lambda: require_needs(name))
+    use_huge_pages()
+    importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
+  except KeyboardInterrupt:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it at once
+    more = "; the same command goes on where it last saved" if name in _CONTINUED else ""
+    print(f"stopped by Ctrl-C{more}.", file=sys.stderr, flush=True)
+    sys.exit(130)
 
 
 def main() -> None:
@@ -28,6 +71,7 @@ def main() -> None:
     sys.exit(0 if len(sys.argv) > 1 else 2)
   name, arguments = sys.argv[1], sys.argv[2:]
   if name not in PROGRAMS:
+    from udh_jax.commands.ending import fail
+
     fail(f"there is no program {name!r}; choose one of {', '.join(PROGRAMS)}.")
-  use_huge_pages()
-  importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
+  run_by_name(name, arguments)

@@ -1,67 +1,239 @@
-"""Neighbours of a picture or a text: udh-jax search --index FILE --image PICTURE [-k 10].
+"""Neighbours of pictures or a text: udh-jax search --index FILE --image PICTURE [-k 10].
 
 The index is one that ``udh-jax encode`` wrote; it names the encoder that made it. With ``--text
 "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
-on pairs of images and texts.
+on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
+JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
+many strangers to expect among it. ``--store`` in place of ``--index`` asks a database that
+``udh-jax encode --store`` has filled; ``--where`` keeps those whose metadata are so.
 """
 
 import argparse
+import csv
 import json
+import os
 import pathlib
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from udh_jax.commands.ending import guarded
-from udh_jax.data.pictures import decode_picture
+from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
+from udh_jax.data.pictures import list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
-from udh_jax.encoders.queries import search_picture, search_text, words_of
-from udh_jax.errors import require
-from udh_jax.retrieval.index import HammingIndex
+from udh_jax.encoders.queries import search_picture, search_pictures, search_text, words_of
+from udh_jax.errors import InputError, require
+from udh_jax.files import require_writable, write_atomically
+from udh_jax.printable import printable
+from udh_jax.retrieval.index import HammingIndex, Hits
+from udh_jax.retrieval.strangers import radius_by_strangers
+from udh_jax.stores import parse_where
+from udh_jax.stores.as_index import StoreAsIndex
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax search", description=__doc__)
-  parser.add_argument("--index", required=True, help="written by udh-jax encode")
+  searched = parser.add_mutually_exclusive_group(required=True)
+  searched.add_argument("--index", help="written by udh-jax encode")
+  add_store_flags(parser, searched)
+  parser.add_argument(
+    "--where", action="append", default=[], metavar="CONDITION",
+    help="of a store: only items so, such as label=cat or year>=2020; may be repeated",
+  )  # fmt: skip
+  parser.add_argument(
+    "--approximate", action="store_true", help="of a store: by its approximate index"
+  )
   query = parser.add_mutually_exclusive_group(required=True)
-  query.add_argument("--image", help="the picture to look for")
-  query.add_argument("--text", help="words to look for, apart by blanks or commas")
+  query.add_argument("--image", nargs="+", help="pictures to look for, or folders of them")
+  query.add_argument("--text", help="words to look for, separated by blanks or commas")
   parser.add_argument("-k", type=int, help="how many neighbours (10; all with --radius)")
-  parser.add_argument("--radius", type=int, help="only neighbours within this Hamming distance")
+  parser.add_argument(
+    "--radius", help="only neighbours within this Hamming distance, or auto: see --strangers"
+  )
+  parser.add_argument(
+    "--strangers",
+    type=float,
+    help="with --radius auto: the share of what is found that may be near by chance (0.05)",
+  )
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, for --gallery")
-  parser.add_argument("--json", action="store_true", help="print JSON")
+  parser.add_argument("--json", action="store_true", help="print JSON, one line a picture")
+  parser.add_argument("--output", help="file to write: a table if it ends in .csv, or JSON lines")
   parser.add_argument("--gallery", help="PNG to draw the picture and its neighbours to")
   options = parser.parse_args(arguments)
 
   def run():
-    index = HammingIndex.load(options.index)
-    require(len(index), f"The index {options.index} is empty.")
+    files, several = _files(options.image or [])
+    require(
+      not (options.gallery and several), "--gallery draws one picture's neighbours; give one."
+    )
+    for path in (*([options.index] if options.index else []), *files):
+      for written in (options.gallery, options.output):
+        require(
+          not (written and _same_file(written, path)),
+          f"{written} would be written over {path}; name another file.",
+        )
+    for written in (options.gallery, options.output):
+      if written:
+        require_writable(written)
+    index, num_items = _searched(options)
+    require(num_items, f"{options.index or options.store} has nothing to search in.")
     encoder = encoder_of(index, options.encoder)
-    k = options.k
-    if options.radius is None:
-      k = min(10, len(index)) if k is None else k
-    by_text = options.image is None
-    asked = options.text if by_text else options.image
-    search_by = search_text if by_text else search_picture
-    hits = search_by(index, encoder, asked, k=k, radius=options.radius)
-    found = [
-      {"name": index.names[i], "distance": int(d)}
-      for d, i in zip(hits.distances, hits.indices, strict=True)
-    ]
+    radius, about_radius = _radius(options, index)
+    k = 10 if options.k is None and radius is None else options.k
+    if k is not None:
+      k = min(k, num_items)
+    if options.text is not None:
+      hits = search_text(index, encoder, options.text, k=k, radius=radius)
+      answers = iter([({"text": options.text}, hits)])
+    elif several:
+      answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius))
+    else:
+      hits = search_picture(index, encoder, files[0], k=k, radius=radius)
+      answers = iter([({"image": files[0]}, hits)])
+    records = _records(index, answers, about_radius)
+    if options.output:
+      _write(options.output, records)
+    elif options.json:
+      for record in records:
+        print(json.dumps(record), flush=True)
+    else:
+      for record in records:
+        _show(record, several, radius)
+      sys.stdout.flush()
     if options.gallery:
-      _draw(index, options, asked, found)
-    if options.json:
-      query = {"text" if by_text else "image": asked}
-      print(json.dumps(query | {"bits": index.num_bits, "neighbours": found}))
-      return
-    for item in found:
-      print(f"{item['distance']:4d}  {item['name']}")
-    if not found:
-      print(f"nothing within radius {options.radius}")
+      _draw(index, options, options.text or files[0], _found(index, hits))
 
   guarded(run)
+
+
+def _searched(options) -> tuple[HammingIndex | StoreAsIndex, int]:
+  """The index, or the store in the manner of one, and how many items are searched."""
+  if options.index:
+    for name, given in (("where", options.where), ("approximate", options.approximate)):
+      require(not given, f"--{name} is for a --store; an index is searched whole.")
+    table_of(options)
+    index = HammingIndex.load(options.index)
+    return index, len(index)
+  require(
+    options.radius != "auto",
+    "--radius auto reads all codes; make an index of the store with udh-jax copy.",
+  )
+  store = opened_store(options)
+  where = parse_where(options.where, store.columns)
+  searched = StoreAsIndex(store, where=where, approximate=options.approximate)
+  return searched, len(searched)
+
+
+def _files(given) -> tuple[list[str], bool]:
+  """The pictures that are asked for, and whether they are several, or one of a folder."""
+  files = []
+  for path in given:
+    if os.path.isdir(path):
+      inside = list_pictures(pathlib.Path(path))
+      require(
+        inside, f"There are no pictures in {path}; known endings are those of common formats."
+      )
+      files += [os.path.join(path, name) for name in inside]
+    else:
+      files.append(path)
+  return files, len(files) > 1 or any(map(os.path.isdir, given))
+
+
+def _radius(options, index) -> tuple[int | None, dict]:
+  """The radius, and what answers say of it."""
+  require(
+    options.strangers is None or options.radius == "auto",
+    "--strangers is given without --radius auto.",
+  )
+  if options.radius != "auto":
+    try:
+      return (None if options.radius is None else int(options.radius)), {}
+    except ValueError:
+      raise InputError(f"--radius is {options.radius}; give a whole number, or auto.") from None
+  found = radius_by_strangers(index, share=0.05 if options.strangers is None else options.strangers)
+  print(
+    f"radius {found.radius} of {index.num_bits} bits: about {found.strangers:.1%} of what lies "
+    "within it is expected to be near by chance; a picture of the index finds "
+    f"{found.found:.1f} others there on average",
+    file=sys.stderr,
+    flush=True,
+  )
+  return found.radius, {"radius": found.radius, "expected_strangers": round(found.strangers, 6)}
+
+
+def _answers(found) -> Iterator[tuple[dict, Hits | None]]:
+  """Queries with their hits; pictures that cannot be read are counted at the end."""
+  total = bad = 0
+  for answer in found:
+    total += 1
+    bad += answer.hits is None
+    problem = {"error": answer.problem} if answer.hits is None else {}
+    yield {"image": answer.picture} | problem, answer.hits
+  require(bad < total, f"None of the {total:,} pictures can be read.")
+  if bad:
+    print(f"{bad:,} of {total:,} pictures cannot be read", file=sys.stderr, flush=True)
+
+
+def _found(index, hits) -> list[dict]:
+  return [
+    {"name": index.names[i], "distance": int(d)}
+    for d, i in zip(hits.distances, hits.indices, strict=True)
+  ]
+
+
+def _records(index, answers, about_radius) -> Iterator[dict]:
+  for query, hits in answers:
+    found = [] if hits is None else _found(index, hits)
+    yield query | {"bits": index.num_bits} | about_radius | {"neighbours": found}
+
+
+def _show(record, several, radius) -> None:
+  if several:
+    print(printable(record["image"]))
+  if "error" in record:
+    print(f"  cannot be read: {printable(record['error'])}")
+    return
+  for item in record["neighbours"]:
+    print(f"{item['distance']:4d}  {printable(item['name'])}")
+  if not record["neighbours"]:
+    print(f"nothing within radius {radius}")
+
+
+def _write(path, records) -> None:
+  """JSON lines or, by the file's ending, a table with a line for each neighbour."""
+
+  def write_lines(file):
+    for record in records:
+      file.write(json.dumps(record).encode() + b"\n")
+
+  def write_table(file):
+    lines = csv.writer(_Encoded(file), lineterminator="\n")
+    lines.writerow(["query", "rank", "distance", "name", "error"])
+    for record in records:
+      query = record.get("image", record.get("text"))
+      if "error" in record:
+        lines.writerow([query, "", "", "", record["error"]])
+      for rank, item in enumerate(record["neighbours"], 1):
+        lines.writerow([query, rank, item["distance"], item["name"], ""])
+
+  write_atomically(path, write_table if path.lower().endswith(".csv") else write_lines)
+
+
+class _Encoded:
+  """A text file over a binary one; names that are no UTF-8 keep their bytes."""
+
+  def __init__(self, file):
+    self._file = file
+
+  def write(self, text):
+    self._file.write(text.encode("utf-8", "surrogateescape"))
+
+
+def _same_file(a: str, b: str) -> bool:
+  return os.path.realpath(a) == os.path.realpath(b)
 
 
 def _draw(index, options, asked, found) -> None:
@@ -69,14 +241,14 @@ def _draw(index, options, asked, found) -> None:
 
   folder = pathlib.Path(options.images or index.about.get("folder", "."))
   cells = [(folder / item["name"], f"d = {item['distance']}") for item in found[:24]]
-  pictures = []
+  pictures: list[tuple[np.ndarray | Sequence[str], str]] = []
   if options.image is None:
     pictures.append((words_of(asked), "query"))
   else:
-    cells.insert(0, (pathlib.Path(options.image), "query"))
+    cells.insert(0, (pathlib.Path(asked), "query"))
   for path, text in cells:
     try:
-      pictures.append((decode_picture(path.read_bytes(), 160), text))
-    except (OSError, ValueError):
+      pictures.append((read_picture(path, 160), text))
+    except ValueError:
       pictures.append((np.full((160, 160, 3), 230, np.uint8), f"{text}\n(not found)"))
   picture_row(options.gallery, pictures, title=f"{asked}: nearest by {index.num_bits} bits")

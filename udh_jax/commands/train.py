@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from udh_jax.commands.flags import WORKDIR, replace_config_flag, run_program
+from udh_jax.commands.flags import replace_config_flag, run_program, work_directory
 from udh_jax.errors import require
 
 _BITS = flags.DEFINE_list("bits", None, "Code lengths to run one after another.")
@@ -32,13 +32,13 @@ def _train() -> None:
   if _BITS.value is None and _SEEDS.value is None:
     from udh_jax.methods.run import train
 
-    train(config, WORKDIR.value)
+    train(config, work_directory())
     return
   from udh_jax.methods.sweep import sweep
 
   bits = numbers("bits", _BITS.value, config.bits)
   seeds = numbers("seeds", _SEEDS.value, config.seed)
-  sweep(config, WORKDIR.value, bits=bits, seeds=seeds)
+  sweep(config, work_directory(), bits=bits, seeds=seeds)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

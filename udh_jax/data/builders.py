@@ -69,13 +69,15 @@ class _Pairs(tfds.core.GeneratorBasedBuilder):
       progress=lambda done, total: None,
     )
     listing = listing.take(pictures.kept)
+    texts = listing.texts
+    assert texts is not None  # a listing of pairs
     for row, name in enumerate(listing.files):
       yield (
         row,
         {
           "id": name,
           "image": str(listing.folder / name),
-          "tags": listing.texts[row],
+          "tags": texts[row],
           "labels": np.zeros(0, bool) if listing.labels is None else listing.labels[row],
         },
       )

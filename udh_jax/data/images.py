@@ -45,7 +45,7 @@ class DecodedImages:
     """Picture of shape ``[h, w, 3]``, uint8; not to be written to."""
     if not 0 <= row < self._size:  # so that iteration ends, as with any sequence
       raise IndexError(f"row {row} of {self._size} pictures")
-    if self._ready[row]:
+    if self._kept is not None and self._ready[row]:
       return self._kept[row]
     image = self._decode(row)
     if self._kept is not None:

@@ -5,8 +5,8 @@ import concurrent.futures
 import functools
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Sized
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -59,14 +59,22 @@ class ShuffledBatches:
     return np.concatenate(parts)
 
 
+class IndexBatches(Protocol):
+  """Rows by step: a sequence of arrays, or what makes each when it is asked for."""
+
+  def __getitem__(self, step: int, /) -> np.ndarray:
+    """Rows of a step, -1 for padding."""
+    ...
+
+
 def read_batches(
   dataset: Any,
-  index_batches: Sequence[np.ndarray],
+  index_batches: IndexBatches,
   *,
   start: int = 0,
   stop: int | None = None,
   num_threads: int | None = None,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Generator[dict[str, np.ndarray], None, None]:
   """Reads batches ahead of the caller, in order.
 
   Each batch is one task of a thread pool, and as many as there are threads are under way: decoding
@@ -88,12 +96,12 @@ def read_batches(
   Raises:
     InputError: If a picture cannot be read; the message names it.
   """
-  if stop is None and hasattr(index_batches, "__len__"):
+  if stop is None and isinstance(index_batches, Sized):
     stop = len(index_batches)
   steps = itertools.count(start) if stop is None else range(start, stop)
   num_threads = num_threads or min(8, os.cpu_count() or 1)
   pool = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="read_batches")
-  pending = collections.deque()
+  pending: collections.deque[concurrent.futures.Future] = collections.deque()
   try:
     for step in steps:
       pending.append(pool.submit(_read, dataset, np.asarray(index_batches[step])))

@@ -1,14 +1,22 @@
 """Picture files of any kind and size, brought to one size; and which of them can be read at all."""
 
+import collections
 import concurrent.futures
+import contextlib
+import functools
 import hashlib
 import io
 import json
 import logging
 import os
 import pathlib
+import re
+import stat
+import struct
+import threading
+import zlib
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -45,49 +53,219 @@ class Pictures(NamedTuple):
   kept: np.ndarray
 
 
-def decode_picture(data: bytes, size: int) -> np.ndarray:
+def read_picture(path: str | os.PathLike, size: int) -> np.ndarray:
+  """Decodes a picture file as `decode_picture` does.
+
+  Only regular files are opened: a named pipe would be waited for without end.
+
+  Raises:
+    ValueError: If it cannot be read or decoded; says why in one line.
+  """
+  try:
+    with open_regular(path) as file:
+      return decode_picture(file, size)
+  except OSError as error:
+    raise ValueError(error.strerror or str(error)) from error
+
+
+def open_regular(path: str | os.PathLike) -> IO[bytes]:
+  """Opens a file for reading.
+
+  Raises:
+    ValueError: If it is a named pipe, a folder or anything else that is no regular file.
+    OSError: If it cannot be opened.
+  """
+  mode = os.stat(path).st_mode
+  if not stat.S_ISREG(mode):
+    words = next((words for is_kind, words in _NO_FILES if is_kind(mode)), "no regular file")
+    raise ValueError(f"it is {words}")
+  return open(path, "rb")
+
+
+_NO_FILES = (
+  (stat.S_ISDIR, "a folder"),
+  (stat.S_ISFIFO, "a named pipe"),
+  (stat.S_ISSOCK, "a socket"),
+  (stat.S_ISCHR, "a device"),
+  (stat.S_ISBLK, "a device"),
+)
+
+
+def decode_picture(
+  data: bytes | IO[bytes], size: int, *, whole: Callable[[Any, int, int], None] | None = None
+) -> np.ndarray:
   """Decodes a picture to a square: the short side becomes ``size``, of the long one the middle.
 
   EXIF rotation is undone. Grey, palette, CMYK and 16-bit pictures become RGB, transparent parts
-  white; of an animation the first frame is taken.
+  white; of an animation the first frame is taken. Damaged metadata (EXIF, comments, profiles) is
+  no damaged picture: it is left out, and a picture whose rotation cannot be known is not rotated.
 
   Args:
-    data: Contents of a picture file.
+    data: Contents of a picture file, or the file, opened for reading.
     size: Side of the square.
+    whole: Called with the whole picture, upright, in RGB, perhaps at a fraction of its size (then
+      with a short side of 64 pixels or more), and its full width and height.
 
   Returns:
     Array of shape ``[size, size, 3]``, uint8.
 
   Raises:
-    ValueError: If it is no picture, is cut short or damaged, or its values have no known range.
+    ValueError: If it is no picture, is cut short or damaged, its values have no known range, or it
+      has more pixels than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`, twice).
   """
+  file = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
+  try:
+    return _decode(file, size, whole)
+  except Exception as error:  # Pillow raises many types on damaged files
+    pixels = _without_metadata(file)
+    if pixels is not None:
+      with contextlib.suppress(Exception):
+        return _decode(io.BytesIO(pixels), size, whole)
+    raise ValueError(_reason(error)) from error
+
+
+def _decode(file, size, whole):
   from PIL import Image
 
-  try:
-    with Image.open(io.BytesIO(data)) as image:
-      # A JPEG can be decoded at an eighth, a quarter or half of its size, at a fraction of the
-      # cost; twice the wanted side is kept, so that the last step still averages.
-      image.draft("RGB", (2 * size, 2 * size))
+  with Image.open(file) as image:
+    limit = Image.MAX_IMAGE_PIXELS
+    if limit and image.width * image.height > limit:
+      _warn_of_size(getattr(file, "name", "A picture"), image.width, image.height, limit)
+    # A JPEG can be decoded at an eighth, a quarter or half of its size, at a fraction of the
+    # cost; twice the wanted side is kept, so that the last step still averages.
+    full, least = image.size, 2 * max(size, 32)
+    image.draft("RGB", (least, least))
+    large = image.width * image.height > _LARGE
+    with _ONE_LARGE if large else contextlib.nullcontext():
       image.load()
-      orientation = image.getexif().get(_EXIF_ORIENTATION)  # after load, which turns a TIFF itself
+      orientation = _orientation(image)  # after load, which turns a TIFF itself
+      full = image.size if image.format == "TIFF" else full
       if image.mode != "RGB":
         image = _to_rgb(image)
       width, height = image.size
       side = min(width, height)
       left, top = (width - side) / 2, (height - side) / 2
-      image = image.resize(
+      square = image.resize(
         (size, size),
         Image.Resampling.BICUBIC,
         box=(left, top, left + side, top + side),
         reducing_gap=3.0,
       )
-      if orientation in _UPRIGHT:  # the middle square stays where it is when it is turned
-        image = image.transpose(Image.Transpose[_UPRIGHT[orientation]])
-      return np.asarray(image)
-  except MemoryError:
-    raise
-  except Exception as error:  # Pillow raises many types on damaged files
-    raise ValueError(f"{type(error).__name__}: {error}") from error
+      turn = Image.Transpose[_UPRIGHT[orientation]] if orientation in _UPRIGHT else None
+      if whole is not None:
+        upright = image if turn is None else image.transpose(turn)
+        whole(upright, *(full[::-1] if orientation in (5, 6, 7, 8) else full))
+    # The middle square stays where it is when it is turned.
+    return np.asarray(square if turn is None else square.transpose(turn))
+
+
+@functools.lru_cache(maxsize=1024)  # once for each file
+def _warn_of_size(name, width, height, limit):
+  logging.getLogger(__name__).warning(
+    "%s has %d x %d pixels; above %s Pillow warns of a decompression bomb, above twice that no "
+    "picture is read. A smaller copy would be read faster.",
+    name,
+    width,
+    height,
+    f"{limit:,}",
+  )
+
+
+# Pictures of more pixels than this are decoded one at a time, not one in each thread.
+_LARGE = 1 << 25
+_ONE_LARGE = threading.Lock()
+
+
+def _orientation(image) -> int | None:
+  """How the picture was turned, or None where nothing that can be read says so."""
+  try:
+    orientation = image.getexif().get(_EXIF_ORIENTATION)
+  except Exception:  # Pillow raises many types on damaged metadata
+    return None
+  return orientation if isinstance(orientation, int) else None
+
+
+def _reason(error: Exception) -> str:
+  """What is wrong with a picture, in one line."""
+  from PIL import Image, UnidentifiedImageError
+
+  if isinstance(error, UnidentifiedImageError):
+    return "it is no picture of a known format, or its beginning is damaged"
+  if isinstance(error, MemoryError):
+    return "it needs more memory than there is"
+  if isinstance(error, Image.DecompressionBombError):
+    return f"it has more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels; make it smaller"
+  text = " ".join(re.sub(r"<[^<>]* at 0x[0-9a-fA-F]+>", "", str(error)).split())
+  named = isinstance(error, OSError | SyntaxError | ValueError) and text
+  return text if named else f"{type(error).__name__}: {text}".rstrip(": ")
+
+
+def _without_metadata(file: IO[bytes]) -> bytes | None:
+  """A PNG, JPEG or WebP file without the parts that say nothing of its pixels; None for others.
+
+  The parts that are left are not changed: what is wrong with them is found by decoding.
+  """
+  file.seek(0, os.SEEK_END)
+  if file.tell() > _LARGEST_FILE:
+    return None
+  file.seek(0)
+  data = file.read()
+  try:
+    if data.startswith(_PNG):
+      kept = _PNG + b"".join(_png_chunks(data))
+    elif data.startswith(b"\xff\xd8"):
+      kept = b"\xff\xd8" + b"".join(_jpeg_segments(data))
+    elif data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+      parts = b"WEBP" + b"".join(_webp_chunks(data))
+      kept = b"RIFF" + struct.pack("<I", len(parts)) + parts
+    else:
+      return None
+  except struct.error:  # cut short
+    return None
+  return kept if kept != data else None
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_LARGEST_FILE = 1 << 28  # bytes
+
+
+def _png_chunks(data):
+  place = len(_PNG)
+  while place < len(data):
+    length, kind = struct.unpack_from(">I4s", data, place)
+    whole = data[place : place + 12 + length]
+    # A small first letter says that a decoder may pass a chunk over. Transparency is one such.
+    needed = kind[0] & 0x20 == 0 or kind == b"tRNS"
+    sound_exif = kind == b"eXIf" and whole[-4:] == struct.pack(">I", zlib.crc32(whole[4:-4]))
+    if needed or sound_exif:
+      yield whole
+    if kind == b"IEND":
+      return
+    place += len(whole)
+
+
+def _jpeg_segments(data):
+  place = 2
+  while place < len(data):
+    marker, length = struct.unpack_from(">HH", data, place)
+    if marker == 0xFFDA or marker < 0xFF00:  # the pixels begin, or nothing that can be told
+      yield data[place:]
+      return
+    # APP0 and APP14 say how colours are stored; the other applications' segments and the comments
+    # do not.
+    if not (0xFFE1 <= marker <= 0xFFED or marker in (0xFFEF, 0xFFFE)):
+      yield data[place : place + 2 + length]
+    place += 2 + length
+
+
+def _webp_chunks(data):
+  place = 12
+  while place + 8 <= len(data):
+    kind, length = struct.unpack_from("<4sI", data, place)
+    end = place + 8 + length + length % 2
+    if kind not in (b"EXIF", b"XMP ", b"ICCP"):
+      yield data[place:end]
+    place = end
 
 
 def _to_rgb(image):
@@ -112,8 +290,12 @@ def _to_rgb(image):
 def list_pictures(folder: pathlib.Path) -> list[str]:
   """Finds the picture files in a folder and the folders in it.
 
+  Links are followed, and each folder is looked into once, however many links lead to it: by the
+  name that needs no link where there is one, or else by the first name. A link to a folder that
+  ``folder`` lies in is not followed.
+
   Args:
-    folder: Where to look. Hidden files and folders (".name") are passed over; links are followed.
+    folder: Where to look. Hidden files and folders (".name") are passed over.
 
   Returns:
     Paths relative to ``folder`` with forward slashes, sorted by code point: the same on every host.
@@ -125,22 +307,31 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
   def refuse(error: OSError):
     raise InputError(f"{error.filename} cannot be listed ({error.strerror}).") from error
 
-  found = []
-  for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
-    real = os.path.realpath(parent)
-    # A link back to where we came from would never end.
-    folders[:] = [
-      name
-      for name in folders
-      if not name.startswith(".")
-      and not (real + os.sep).startswith(os.path.realpath(os.path.join(parent, name)) + os.sep)
-    ]
-    relative = pathlib.Path(parent).relative_to(folder)
-    found += [
-      (relative / name).as_posix()
-      for name in files
-      if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-    ]
+  root = os.path.realpath(folder)
+  found, seen = [], set()
+  starts = collections.deque([os.fspath(folder)])  # the folder itself, then links to other folders
+  while starts:
+    start = starts.popleft()
+    real = os.path.realpath(start)
+    if start != os.fspath(folder) and os.path.join(root, "").startswith(os.path.join(real, "")):
+      continue
+    links = []
+    for parent, folders, files in os.walk(start, onerror=refuse):
+      real = os.path.realpath(parent)
+      if real in seen:
+        folders.clear()
+        continue
+      seen.add(real)
+      folders[:] = sorted(name for name in folders if not name.startswith("."))
+      paths = [os.path.join(parent, name) for name in folders]
+      links += [path for path in paths if os.path.islink(path)]
+      relative = pathlib.Path(parent).relative_to(folder)
+      found += [
+        (relative / name).as_posix()
+        for name in files
+        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
+      ]
+    starts.extend(sorted(links))
   return sorted(found)
 
 
@@ -181,8 +372,8 @@ def open_pictures(
   def decode(row: int) -> np.ndarray:
     path = folder / files[row]
     try:
-      return decode_picture(path.read_bytes(), size)
-    except (OSError, ValueError) as error:
+      return read_picture(path, size)
+    except ValueError as error:
       raise InputError(f"{path} cannot be read ({error}).") from error
 
   images = DecodedImages(decode, len(files), (size, size, 3))

@@ -155,12 +155,14 @@ def make_splits(
   )
   train = database
   if num_train and train_draw == "balanced":
+    single = labels if labels is not None and labels.ndim == 1 else None
     require(
-      labels is not None and labels.ndim == 1,
+      single is not None,
       f"train_draw is 'balanced', but the images have {_kind_of(labels)}; it needs one label an "
       "image: set it to 'uniform'.",
     )
-    chosen = balanced_sample(labels[database], num_train, seed, _TRAIN, leave_half=False)
+    assert single is not None
+    chosen = balanced_sample(single[database], num_train, seed, _TRAIN, leave_half=False)
     train = database[chosen]
   elif num_train:
     train = database[np.sort(permutation(len(database), seed, _TRAIN)[:num_train])]

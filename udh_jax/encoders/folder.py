@@ -1,23 +1,78 @@
-"""A folder of pictures in, an index of their codes out."""
+"""A folder of pictures in, an index of their codes out, which is then kept in step with it."""
 
+import collections
 import concurrent.futures
+import functools
 import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import decode_picture, list_pictures
+from udh_jax.data.pictures import decode_picture, list_pictures, open_regular
+from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_text
-from udh_jax.retrieval.index import HammingIndex
+from udh_jax.files import require_writable, write_text
+from udh_jax.printable import printable
+from udh_jax.retrieval.index import MAGIC, HammingIndex, IndexWriter, Names, StoredIndex
+from udh_jax.retrieval.index.file import Batch
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
 SHOW_EVERY = 5.0
+# What an index keeps of each file beside its code: dtype and shape of a row.
+COLUMNS = {
+  "size": (np.uint64, ()),  # bytes
+  "mtime": (np.int64, ()),  # time of change, ns
+  "digest": (np.uint8, (16,)),  # the first half of the SHA-256 of the content
+  "width": (np.uint32, ()),
+  "height": (np.uint32, ()),
+  "look": (np.uint8, (2, NUM_BITS // 8)),  # see `udh_jax.duplicates.looks`
+}
+_LEAST_BATCH = 64  # batches of fewer pictures are filled up to this, so that they compile once
+_STATES_AT_ONCE = 4096
+
+
+class Changes(NamedTuple):
+  """How a folder differs from an index of it.
+
+  Attributes:
+    listed: Files of the folder, sorted.
+    rows: Row of the index (counted through its segments) of each listed file, -1 for new ones.
+      int64 array.
+    same: Whether size and time of change of each listed file are as noted. bool array.
+    gone: Rows whose files are no longer there. int64 array.
+  """
+
+  listed: Names
+  rows: np.ndarray
+  same: np.ndarray
+  gone: np.ndarray
+
+
+class LookedInto(NamedTuple):
+  """What was found in one file.
+
+  Attributes:
+    name: Relative to the folder.
+    old: Its row of the index, -1 if it is new.
+    values: Of `COLUMNS`, by name; those that ``known`` lacks.
+    picture: uint8 ``[size, size, 3]``, to be encoded; None where the code is known.
+    known: Row of the index whose file had the same content, or -1.
+    problem: Why it cannot be read, or "".
+  """
+
+  name: str
+  old: int
+  values: dict[str, Any]
+  picture: np.ndarray | None = None
+  known: int = -1
+  problem: str = ""
 
 
 def require_pictures(encoder: Encoder | PairEncoder) -> None:
@@ -31,42 +86,6 @@ def require_pictures(encoder: Encoder | PairEncoder) -> None:
   )
 
 
-def decoded(
-  folder: pathlib.Path, files: Sequence[str], size: int, batch_size: int
-) -> Iterator[tuple[list[str], np.ndarray, dict[str, str]]]:
-  """Reads pictures ahead in threads.
-
-  Args:
-    folder: Where the files are.
-    files: Paths relative to it.
-    size: Side of the square that each becomes.
-    batch_size: Files of a batch.
-
-  Yields:
-    Names of the readable files of a batch; their pictures, uint8 ``[b, size, size, 3]``; and what
-    is wrong with the others, by name.
-  """
-
-  def read(name):
-    try:
-      return decode_picture((folder / name).read_bytes(), size)
-    except (OSError, ValueError) as error:
-      return " ".join(str(error).split())
-
-  starts = range(0, len(files), batch_size)
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    submitted = [[pool.submit(read, n) for n in files[i : i + batch_size]] for i in starts[:2]]
-    for start in starts:
-      ahead = start + 2 * batch_size
-      submitted.append([pool.submit(read, n) for n in files[ahead : ahead + batch_size]])
-      names = files[start : start + batch_size]
-      results = [future.result() for future in submitted.pop(0)]
-      bad = {n: r for n, r in zip(names, results, strict=True) if isinstance(r, str)}
-      good = [r for r in results if not isinstance(r, str)]
-      pictures = np.stack(good) if good else np.zeros((0, size, size, 3), np.uint8)
-      yield [n for n in names if n not in bad], pictures, bad
-
-
 def encode_folder(
   encoder: Encoder | PairEncoder,
   folder: str | os.PathLike,
@@ -74,99 +93,397 @@ def encode_folder(
   *,
   source: str = "",
   batch_size: int = 64,
+  update: bool = False,
+  verify: bool = False,
 ) -> HammingIndex:
-  """Encodes all pictures in a folder and writes the index, whole or not at all.
+  """Encodes the pictures in a folder and writes the index, or brings an index up to date.
 
-  What is done is kept beside ``output`` (``.partial``) and taken up by the next call, unless the
-  encoder or the folder's list of pictures has changed. Unreadable files are left out and listed in
-  ``output`` + ``.unreadable.txt``.
+  Anew (without ``update``), what is done is kept beside ``output`` (``.partial``) and taken up by
+  the next call, unless the encoder has changed; ``output`` appears at the end. With ``update``,
+  ``output`` itself is added to, and is a whole index at every moment. Unreadable files are left out
+  and listed in ``output`` + ``.unreadable.txt``; they are tried again at the next update.
 
   Args:
     encoder: From `load_encoder`.
     folder: Nested as it may be.
     output: File to write.
-    source: Where the encoder came from; noted in the index, for `udh_jax.search`.
+    source: Where the encoder came from; noted in the index, for ``udh-jax search``.
     batch_size: Pictures encoded at once.
+    update: Encode only new and changed files, and forget vanished ones, where ``output`` is there.
+      A file whose size and time of change are as noted is not read. A file with the content of
+      one that has vanished or changed keeps its code.
+    verify: With ``update``, read all files and compare their contents.
 
   Returns:
-    The index; names are paths relative to ``folder``, with forward slashes.
+    The index; names are paths relative to ``folder``, with forward slashes. New and changed items
+    come after the others.
 
   Raises:
     InputError: If the folder is missing or holds no readable picture, ``output`` cannot be
-      written, or the encoder takes no pictures.
+      written, the encoder takes no pictures or is not the one of the index to update.
   """
   require_pictures(encoder)
   folder, output = pathlib.Path(folder), pathlib.Path(output)
+  require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
-  require(
-    output.parent.is_dir(),
-    f"The folder {output.parent} does not exist; create it, or name another.",
-  )
-  files = list_pictures(folder)
-  require(files, f"There are no pictures in {folder}; known endings are those of common formats.")
-  listing = hashlib.sha256("\0".join(files).encode("utf-8", "surrogateescape")).hexdigest()
+  file = output.with_name(f"{output.name}.partial")
+  _require_free(output)
+  for path in (output, file, output.with_name(f"{output.name}.unreadable.txt")):
+    require_writable(path)
+  update = update and output.is_file() and output.stat().st_size > 0
   about = {
-    "encoder": {"source": source, "digest": encoder.digest},
+    "encoder": {"source": absolute(source), "digest": encoder.digest},
     "folder": str(folder.resolve()),
-    "listing": listing,
   }
   bits = encoder.about["bits"]
-  partial = output.with_name(f"{output.name}.partial")
-  index, bad = _taken_up(partial, about, bits)
-  done = len(index) + len(bad)
-  if done:
-    print(f"{done:,} of {len(files):,} pictures were done before", flush=True)
-  started = saved = shown = time.monotonic()
-  first = done
-  parts, names = [index.codes], list(index.names)
-
-  def whole(extra):
-    return HammingIndex(np.concatenate(parts), names, num_bits=bits, about=about | extra)
-
-  size = encoder.about["picture_size"]
-  for read, pictures, wrong in decoded(folder, files[done:], size, batch_size):
-    fill = -len(pictures) % batch_size  # one shape, compiled once
-    padded = np.pad(pictures, ((0, fill), (0, 0), (0, 0), (0, 0)))
-    parts.append(encoder(padded)[: len(pictures)])
-    names += read
-    bad |= wrong
-    done += len(read) + len(wrong)
-    now = time.monotonic()
-    if now - shown >= SHOW_EVERY:
-      rate = (done - first) / (now - started)
-      left = (len(files) - done) / rate
-      print(f"{done:,}/{len(files):,} pictures  {rate:.0f}/s  {left:.0f} s left", flush=True)
-      shown = now
-    if now - saved >= SAVE_EVERY:
-      whole({"unreadable": bad}).save(partial)
-      saved = now
-  listed = output.with_name(f"{output.name}.unreadable.txt")
-  if bad:
-    write_text(listed, "".join(f"{name}: {reason}\n" for name, reason in bad.items()))
-    print(f"{len(bad):,} of {len(files):,} files cannot be read; they are listed in {listed}")
+  if update:
+    file = output
+    _require_followed(output, encoder)
   else:
-    listed.unlink(missing_ok=True)
-  require(names, f"None of the {len(files)} pictures in {folder} can be read; see {listed}.")
-  index = whole({})
-  index.save(output)
-  partial.unlink(missing_ok=True)
-  rate = (done - first) / max(time.monotonic() - started, 1e-9)
-  print(f"{output}: {len(index):,} pictures, {bits} bits, {rate:.0f} pictures/s", flush=True)
+    _take_up(file, about, bits)
+  with IndexWriter(file) as writer:
+    summary = _follow(
+      writer,
+      encoder,
+      folder,
+      output,
+      about=about,
+      batch_size=batch_size,
+      update=update,
+      verify=update and verify,
+    )
+    if not update or writer.stored.wasted():
+      writer.compact()
+  if not update:
+    os.replace(file, output)
+  index = HammingIndex.load(output)
+  _tell(f"{output}: {len(index):,} pictures, {bits} bits{summary}")
   return index
 
 
-def _taken_up(partial, about, bits) -> tuple[HammingIndex, dict[str, str]]:
-  """What an interrupted call with the same encoder and files has left."""
-  empty = HammingIndex(np.zeros((0, -(-bits // 8)), np.uint8), [], num_bits=bits)
-  if not partial.exists():
-    return empty, {}
+def _tell(text: str) -> None:
+  print(printable(text), flush=True)
+
+
+def _require_free(output: pathlib.Path) -> None:
+  """Refuses to write an index in the place of a file that is something else, such as a picture."""
+  if output.is_file():
+    with output.open("rb") as file:
+      beginning = file.read(len(MAGIC))
+    require(
+      beginning in (b"", MAGIC),
+      f"{output} is there and is no index; remove it, or name another file.",
+    )
+
+
+def _require_followed(output, encoder) -> None:
+  """Refuses to update what another encoder made, or an index that knows nothing of its files."""
+  index = HammingIndex.load(output)
+  anew = "run the same command without --update, which encodes all pictures anew"
+  made = index.encoder_digest
+  require(
+    made is None or made == encoder.digest,
+    lambda: (
+      f"{output} was made by another encoder ({made[:12]}, not {encoder.digest[:12]}), and codes "
+      f"of two encoders do not agree; {anew}, keeps the old index until it is done, and, stopped, "
+      "goes on with those that are still old."
+    ),
+  )
+  require(
+    made is not None and all(name in index.columns for name in COLUMNS),
+    f"{output} does not say which files it was made of, so that it cannot be updated; {anew}.",
+  )
+
+
+def _take_up(partial, about, bits) -> None:
+  """Leaves at ``partial`` what an interrupted call with the same encoder has done, or nothing."""
+  if partial.exists():
+    try:
+      index = HammingIndex.load(partial)
+      same = all(index.about.get(key) == about[key] for key in ("encoder", "folder"))
+      if same and all(name in index.columns for name in COLUMNS):
+        return
+      _tell(f"{partial} is of another encoder or folder; starting anew.")
+    except InputError as error:
+      _tell(f"{error} Starting anew.")
+  columns = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in COLUMNS.items()}
+  codes = np.zeros((0, -(-bits // 8)), np.uint8)
+  HammingIndex(codes, [], num_bits=bits, about=about, columns=columns).save(partial)
+
+
+def _follow(writer, encoder, folder, output, *, about, batch_size, update, verify) -> str:
+  """Brings the file of ``writer`` in step with the folder; returns what was done, in words."""
+  stored = writer.stored
+  changes = changes_of(stored, folder)
+  num_files = len(changes.listed)
+  todo = np.arange(num_files) if verify else np.flatnonzero(~changes.same)
+  total = len(todo)
+  require(
+    num_files, f"There are no pictures in {folder}; known endings are those of common formats."
+  )
+  if update or total < num_files:
+    words = "are unchanged" if update else "were done before"
+    _tell(f"{num_files - total:,} of {num_files:,} pictures {words}")
+  pending, removed = _Items(encoder.about["bits"]), []
+
+  def save(gone=()):
+    if len(pending) or removed or len(gone) or writer.stored.about != about:
+      writer.append(pending.take(), removed=np.sort([*removed, *gone]), about=about)
+      removed.clear()
+
+  size = encoder.about["picture_size"]
+  fill = min(batch_size, max(_LEAST_BATCH, num_files))  # one shape, compiled once
+  old_rows = _OldRows(stored, changes, todo)
+  counts, bad, done = collections.Counter(), {}, 0
+  started = saved = shown = time.monotonic()
+  for batch in read_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
+    done += len(batch)
+    batch = [found for found in batch if not (found.known >= 0 and not found.values)]
+    pictures = [found.picture for found in batch if found.picture is not None]
+    if pictures:
+      padding = np.zeros((fill - len(pictures), size, size, 3), np.uint8)
+      codes = iter(encoder(np.concatenate([np.stack(pictures), padding])))
+    for found in batch:
+      if found.problem:
+        bad[found.name] = found.problem
+      elif found.known >= 0:
+        code, values = old_rows[found.known]
+        pending.add(found.name, code, values | found.values)
+        counts["touched" if found.known == found.old else "moved"] += 1
+      else:
+        pending.add(found.name, next(codes), found.values)
+        counts["new" if found.old < 0 else "changed"] += 1
+      if found.old >= 0:
+        removed.append(found.old)
+    now = time.monotonic()
+    if now - shown >= SHOW_EVERY:
+      rate = done / (now - started)
+      left = (total - done) / rate
+      _tell(f"{done:,}/{total:,} pictures  {rate:.0f}/s  {left:.0f} s left")
+      shown = now
+    if now - saved >= SAVE_EVERY:
+      save()
+      saved = now
+  save(changes.gone)
+  _list_unreadable(output, bad, num_files)
+  require(
+    len(writer.stored),
+    f"None of the {num_files} pictures in {folder} can be read; see {output}.unreadable.txt.",
+  )
+  if not update:
+    return f", {done / max(time.monotonic() - started, 1e-9):.0f} pictures/s"
+  counts["removed"] = len(changes.gone)
+  kinds = ("new", "changed", "moved", "touched", "removed")
+  words = [f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind]]
+  return f" ({', '.join(words) or 'nothing new'})"
+
+
+class _Items:
+  """Items that wait to be written."""
+
+  def __init__(self, bits):
+    self._num_bytes = -(-bits // 8)
+    self._names, self._codes, self._values = [], [], []
+
+  def __len__(self) -> int:
+    return len(self._names)
+
+  def add(self, name, code, values) -> None:
+    self._names.append(name)
+    self._codes.append(code)
+    self._values.append(values)
+
+  def take(self) -> Batch:
+    """All of them; none is left."""
+    columns = {
+      name: np.array([values[name] for values in self._values], dtype).reshape(-1, *shape)
+      for name, (dtype, shape) in COLUMNS.items()
+    }
+    codes = np.array(self._codes, np.uint8).reshape(-1, self._num_bytes)
+    batch = Batch(codes, Names.of(self._names), columns)
+    self._names, self._codes, self._values = [], [], []
+    return batch
+
+
+class _OldRows:
+  """Codes and columns of an index, as they were when its update began.
+
+  Attributes:
+    by_content: Row by content, of the files that are gone or are to be looked into.
+  """
+
+  def __init__(self, stored: StoredIndex, changes: Changes, todo: np.ndarray):
+    self._stored = stored
+    rows = np.concatenate([changes.gone, changes.rows[todo]])
+    rows = np.sort(rows[rows >= 0])
+    self.by_content = {}
+    if len(rows):
+      digests = self._arrays["digest"][np.searchsorted(stored.live_rows(), rows)]
+      self.by_content = {d.tobytes(): row for d, row in zip(digests, rows.tolist(), strict=True)}
+
+  @functools.cached_property
+  def _arrays(self):
+    return {name: self._stored.array(name) for name in ("codes", *COLUMNS)}
+
+  def __getitem__(self, row: int) -> tuple[np.ndarray, dict[str, Any]]:
+    item = int(np.searchsorted(self._stored.live_rows(), row))
+    return self._arrays["codes"][item], {name: self._arrays[name][item] for name in COLUMNS}
+
+
+def _list_unreadable(output, bad, num_files) -> None:
+  listed = output.with_name(f"{output.name}.unreadable.txt")
+  if bad:
+    lines = [f"{printable(name)}: {printable(bad[name])}\n" for name in sorted(bad)]
+    write_text(listed, "".join(lines))
+    _tell(f"{len(bad):,} of {num_files:,} files cannot be read; they are listed in {listed}")
+  else:
+    listed.unlink(missing_ok=True)
+
+
+def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
+  """Compares a folder with an index by names, sizes and times of change; reads no file.
+
+  Args:
+    stored: State of the index.
+    folder: Of the pictures.
+
+  Raises:
+    InputError: If a folder in it cannot be listed; or if it has no picture, or none of those in the
+      index, which is then most likely of another folder.
+  """
+  files = list_pictures(folder)
+  require(
+    files or not len(stored),
+    f"There are no pictures in {folder}, and {len(stored):,} in its index; is a disk not mounted? "
+    "If they are gone for good, delete the index.",
+  )
+  states = _states(folder, files)
+  there = states[:, 0] >= 0
+  if not there.all():  # gone since they were listed
+    files = [file for file, is_there in zip(files, there, strict=True) if is_there]
+    states = states[there]
+  listed, live = Names.of(files), stored.live_rows()
+  if not len(live):
+    none = np.full(len(listed), -1)
+    return Changes(listed, none, np.zeros(len(listed), bool), live)
+  items = stored.names().find(listed)
+  require(
+    (items >= 0).any() or stored.about.get("folder") == str(folder.resolve()),
+    f"No picture in {folder} is in the index, which is of {stored.about.get('folder')}; give that "
+    "folder, or another --output.",
+  )
+  at = np.maximum(items, 0)
+  as_noted = (stored.array("size")[at] == states[:, 0]) & (
+    stored.array("mtime")[at] == states[:, 1]
+  )
+  gone = np.ones(len(live), bool)
+  gone[items[items >= 0]] = False
+  rows = np.where(items >= 0, live[at], -1)
+  return Changes(listed, rows, (items >= 0) & as_noted, live[gone])
+
+
+def _states(folder, files) -> np.ndarray:
+  """Size and time of change of each file, int64 ``[n, 2]``; -1 for those that are not there."""
+  prefix = os.path.join(os.fspath(folder), "")
+
+  def some(start):
+    states = []
+    for name in files[start : start + _STATES_AT_ONCE]:
+      try:
+        status = os.stat(prefix + name)
+        states.append((status.st_size, status.st_mtime_ns))
+      except FileNotFoundError:
+        states.append((-1, -1))
+      except OSError:  # the reason is found when it is opened
+        states.append((0, 0))
+    return states
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:  # a disk in the network makes them wait
+    parts = list(pool.map(some, range(0, len(files), _STATES_AT_ONCE)))
+  return np.array([state for part in parts for state in part], np.int64).reshape(-1, 2)
+
+
+def read_ahead(
+  folder: pathlib.Path,
+  changes: Changes,
+  todo: np.ndarray,
+  by_content: Mapping[bytes, int],
+  size: int,
+  batch_size: int,
+) -> Iterator[list[LookedInto]]:
+  """Looks into files in threads, some batches ahead.
+
+  Args:
+    folder: Where the files are.
+    changes: From `changes_of`.
+    todo: Positions of files in ``changes.listed``. int64 array.
+    by_content: Rows of the index by content; see `look_into`.
+    size: Side of the square that each picture becomes.
+    batch_size: Files of a batch.
+
+  Yields:
+    What was found in the files of a batch, in their order.
+  """
+
+  def submit(start):
+    return [
+      pool.submit(
+        look_into,
+        folder,
+        changes.listed[position],
+        int(changes.rows[position]),
+        bool(changes.same[position]),
+        by_content,
+        size,
+      )
+      for position in todo[start : start + batch_size].tolist()
+    ]
+
+  starts = range(0, len(todo), batch_size)
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    ahead = collections.deque(submit(start) for start in starts[:2])
+    for start in starts:
+      ahead.append(submit(start + 2 * batch_size))
+      yield [future.result() for future in ahead.popleft()]
+
+
+def look_into(
+  folder: pathlib.Path,
+  name: str,
+  old: int,
+  as_noted: bool,
+  by_content: Mapping[bytes, int],
+  size: int,
+) -> LookedInto:
+  """Reads one file, and decodes it unless its content is known.
+
+  Args:
+    folder: Where it is.
+    name: Relative to it.
+    old: Its row of the index, -1 if it is new.
+    as_noted: Whether its size and time of change are those of that row.
+    by_content: Rows of the index by the first 16 bytes of the SHA-256 of their files.
+    size: Side of the square that a picture becomes.
+  """
+  values = {}
+
+  def whole(picture, width, height):
+    values.update(width=width, height=height, look=look_of(picture))
+
   try:
-    index = HammingIndex.load(partial)
-  except InputError as error:
-    print(f"{error} Starting anew.", flush=True)
-    return empty, {}
-  bad = index.about.pop("unreadable", None)
-  if bad is None or index.about != about:
-    print(f"{partial} is of another encoder or other pictures; starting anew.", flush=True)
-    return empty, {}
-  return index, bad
+    with open_regular(folder / name) as file:
+      status = os.fstat(file.fileno())
+      digest = hashlib.file_digest(file, "sha256").digest()[:16]
+      values.update(
+        size=status.st_size, mtime=status.st_mtime_ns, digest=np.frombuffer(digest, np.uint8)
+      )
+      known = by_content.get(digest, -1)
+      if known >= 0:
+        unchanged = known == old and as_noted
+        return LookedInto(name, old, {} if unchanged else values, known=known)
+      file.seek(0)
+      return LookedInto(name, old, values, decode_picture(file, size, whole=whole))
+  except OSError as error:
+    return LookedInto(name, old, {}, problem=error.strerror or str(error))
+  except ValueError as error:
+    return LookedInto(name, old, {}, problem=str(error))

@@ -8,21 +8,23 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
+from udh_jax.encoders import published
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_atomically
+from udh_jax.files import require_writable, write_atomically
+from udh_jax.models.heads import float32_layer
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import load_weights, save_weights
 
 FORMAT, VERSION = "udh_jax encoder", 1
 BACKBONE, HASH_LAYER = "model.safetensors", "hash_layer.safetensors"
+FIELDS = {**published.FIELDS, **published.BACKBONE_FIELDS}
 
 
 def codes_of(
@@ -43,9 +45,9 @@ def codes_of(
     about["backbone"], dtype=jnp.dtype(about["dtype"]), padding=about["padding"]
   )
   view = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
-  features = backbone.apply(variables["backbone"], view)
-  hash_layer = nn.Dense(about["bits"], dtype=jnp.float32)
-  return pack_codes(sign(jnp.tanh(hash_layer.apply({"params": variables["hash"]}, features))))
+  features: Any = backbone.apply(variables["backbone"], view)
+  outputs: Any = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
+  return pack_codes(sign(jnp.tanh(outputs)))
 
 
 READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
@@ -78,14 +80,14 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    images = jnp.asarray(images)
+    given = jnp.asarray(images)
     require(
-      images.ndim == 4 and images.shape[3] == 3 and images.dtype == jnp.uint8,
-      f"Encoder: images are {images.dtype} of shape {images.shape}, expected uint8 [b, h, w, 3].",
+      given.ndim == 4 and given.shape[3] == 3 and given.dtype == jnp.uint8,
+      f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3].",
     )
-    if not len(images):
+    if not len(given):
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self.variables, images))
+    return np.asarray(self._encode(self.variables, given))
 
   @functools.cached_property
   def digest(self) -> str:
@@ -132,6 +134,7 @@ class Encoder:
     """
     from jax import export
 
+    require_writable(path)
     variables = jax.tree.map(jnp.asarray, dict(self.variables))
     side = self.about["picture_size"]
     images = jax.ShapeDtypeStruct(export.symbolic_shape(f"b, {side}, {side}, 3"), jnp.uint8)
@@ -151,12 +154,20 @@ class Encoder:
 def read_image_encoder(backbone: pathlib.Path, hash_layer: pathlib.Path, about: dict) -> Encoder:
   """The encoder of a file of a backbone, one of a hash layer and what ``config.json`` says.
 
+  Args:
+    backbone: Safetensors file.
+    hash_layer: Likewise.
+    about: With `FIELDS`.
+
   Raises:
     InputError: If a file is damaged or another's.
   """
   digest = about.pop("digest")
   variables = load_weights(about["backbone"], backbone).variables
-  encoder = Encoder({"backbone": variables, "hash": _hash_layer(hash_layer)}, about)
+  width = create_backbone(about["backbone"]).feature_dim
+  encoder = Encoder(
+    {"backbone": variables, "hash": _hash_layer(hash_layer, width, about["bits"])}, about
+  )
   require(
     encoder.digest == digest,
     f"{backbone.parent} is damaged: its tensors do not match the checksum in {CONFIG}; fetch it "
@@ -165,12 +176,6 @@ def read_image_encoder(backbone: pathlib.Path, hash_layer: pathlib.Path, about: 
   return encoder
 
 
-def _hash_layer(file: pathlib.Path) -> dict[str, np.ndarray]:
-  from safetensors import SafetensorError
-  from safetensors.numpy import load
-
-  try:
-    tensors = load(file.read_bytes())
-    return {"kernel": tensors["hash.weight"].T, "bias": tensors["hash.bias"]}
-  except (SafetensorError, KeyError) as error:
-    raise InputError(f"{file} is damaged or no hash layer ({error}); fetch it again.") from error
+def _hash_layer(file: pathlib.Path, width: int, bits: int) -> dict[str, np.ndarray]:
+  tensors = published.read_tensors(file, {"hash.weight": (bits, width), "hash.bias": (bits,)})
+  return {"kernel": tensors["hash.weight"].T, "bias": tensors["hash.bias"]}

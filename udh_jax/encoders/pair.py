@@ -16,16 +16,26 @@ from flax import traverse_util
 
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
+from udh_jax.encoders import published
 from udh_jax.encoders.published import CONFIG, write_folder
-from udh_jax.errors import InputError, require
+from udh_jax.errors import require
 from udh_jax.files import write_atomically
 from udh_jax.models.heads import PairNetwork
 from udh_jax.models.registry import create_backbone
+from udh_jax.records import TEXTS, number, require_fields, whole
 
 FORMAT, VERSION = "udh_jax pair encoder", 1
 NETWORKS = "networks.safetensors"
 # Of `PairNetwork`, besides the backbone and the length of the codes.
 LAYER_FIELDS = ("hidden", "dropout")
+FIELDS = {
+  **published.FIELDS,
+  "hidden": whole(1, 1 << 20),
+  "dropout": number(0, 1),
+  "image_width": whole(0, 1 << 30),
+  "text_width": whole(1, 1 << 30),
+  "words": TEXTS,
+}
 _READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
 
 
@@ -59,7 +69,8 @@ def image_codes_of(
   if about["backbone"]:
     images = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   module = pair_module(about, about["dtype"])
-  return pack_codes(sign(module.apply(variables, images, method="image")))
+  outputs: Any = module.apply(variables, images, method="image")
+  return pack_codes(sign(outputs))
 
 
 def text_codes_of(
@@ -76,7 +87,8 @@ def text_codes_of(
     Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
   """
   module = pair_module(about, about["dtype"])
-  return pack_codes(sign(module.apply(variables, texts, method="text")))
+  outputs: Any = module.apply(variables, texts, method="text")
+  return pack_codes(sign(outputs))
 
 
 class PairEncoder:
@@ -137,8 +149,8 @@ class PairEncoder:
 
     Args:
       texts: Tags, counts or features ``[b, text_width]``, as in training; or, where the encoder
-        has a vocabulary, b texts as strings of words apart by blanks or as lists of words (which
-        may hold blanks). Words that the vocabulary lacks are left out, with one warning.
+        has a vocabulary, b texts as strings of words separated by blanks, or as lists of words
+        (which may hold blanks). Words that the vocabulary lacks are left out, with one warning.
 
     Returns:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
@@ -220,20 +232,38 @@ def _flat(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def read_pair_encoder(networks: pathlib.Path, about: dict[str, Any]) -> PairEncoder:
   """The encoder of a file of networks and of what ``config.json`` says of them.
 
+  Args:
+    networks: Safetensors file.
+    about: With `FIELDS`.
+
   Raises:
     InputError: If the file is damaged or another's.
   """
-  from safetensors import SafetensorError
-  from safetensors.numpy import load
-
+  config = networks.with_name(CONFIG)
   digest = about.pop("digest")
-  try:
-    tensors = load(networks.read_bytes())
-  except SafetensorError as error:
-    raise InputError(f"{networks} is damaged ({error}); fetch it again.") from error
+  pictures = bool(about["backbone"])
+  if pictures:
+    require_fields(config, about, published.BACKBONE_FIELDS)
+  require(
+    pictures == bool(about["picture_size"]) != bool(about["image_width"]),
+    f"{config} is damaged: backbone {about['backbone']!r}, picture_size {about['picture_size']} "
+    f"and image_width {about['image_width']} do not go together; fetch it again.",
+  )
+  tensors = published.read_tensors(networks, _shapes(about))
   encoder = PairEncoder(traverse_util.unflatten_dict(tensors, sep="/"), about)
   require(
     encoder.digest == digest,
     f"{networks} is damaged: its tensors do not match the checksum in {CONFIG}; fetch it again.",
   )
   return encoder
+
+
+def _shapes(about: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+  """The shape of each variable of a pair network, by name."""
+  image_shape = (224, 224, 3) if about["backbone"] else (about["image_width"],)
+  examples = (
+    jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    for shape in (image_shape, (about["text_width"],))
+  )
+  tree = jax.eval_shape(pair_module(about, about["dtype"]).init, jax.random.key(0), *examples)
+  return {name: leaf.shape for name, leaf in traverse_util.flatten_dict(tree, sep="/").items()}

@@ -1,8 +1,15 @@
 """The neighbours of a picture or of words, in an index."""
 
+import collections
+import concurrent.futures
+import os
 import pathlib
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-from udh_jax.data.pictures import decode_picture
+import numpy as np
+
+from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
@@ -32,14 +39,84 @@ def search_picture(
   """
   require_pictures(encoder)
   try:
-    image = decode_picture(pathlib.Path(picture).read_bytes(), encoder.about["picture_size"])
-  except (OSError, ValueError) as error:
+    image = read_picture(picture, encoder.about["picture_size"])
+  except ValueError as error:
     raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
   return _nearest(index, encoder(image[None]), k, radius)
 
 
+class Answer(NamedTuple):
+  """What one picture of several found.
+
+  Attributes:
+    picture: The file.
+    hits: Its neighbours; None if it cannot be read.
+    problem: Why it cannot be read, or "".
+  """
+
+  picture: str
+  hits: Hits | None
+  problem: str = ""
+
+
+def search_pictures(
+  index: HammingIndex,
+  encoder: Encoder | PairEncoder,
+  pictures: Sequence[str | os.PathLike],
+  *,
+  k: int | None = 10,
+  radius: int | None = None,
+  batch_size: int = 64,
+) -> Iterator[Answer]:
+  """The items nearest to each of several picture files, ties by index.
+
+  Files are read ahead in threads, and encoded and searched some at a time.
+
+  Args:
+    index: To search in.
+    encoder: That made it.
+    pictures: Files in common formats.
+    k: How many for each, at most; None for all within the radius.
+    radius: Only items within this distance.
+    batch_size: Pictures encoded at once.
+
+  Yields:
+    An `Answer` for each picture, in their order.
+
+  Raises:
+    InputError: If the encoder takes no pictures, or an option is out of range.
+  """
+  require_pictures(encoder)
+  size = encoder.about["picture_size"]
+
+  def read(picture):
+    try:
+      return read_picture(picture, size)
+    except ValueError as error:
+      return str(error)
+
+  fill = min(batch_size, len(pictures))  # one shape, compiled once
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    ahead = collections.deque()
+    for start in range(-2 * batch_size, len(pictures), batch_size):
+      more = pictures[max(start + 2 * batch_size, 0) :][:batch_size]
+      ahead.append([(os.fspath(picture), pool.submit(read, picture)) for picture in more])
+      if start < 0:
+        continue
+      batch = [(picture, future.result()) for picture, future in ahead.popleft()]
+      images = [image for _, image in batch if not isinstance(image, str)]
+      hits = iter(())
+      if images:
+        padding = np.zeros((fill - len(images), size, size, 3), np.uint8)
+        codes = encoder(np.concatenate([np.stack(images), padding]))[: len(images)]
+        hits = iter(_nearest_of_each(index, codes, k, radius))
+      for picture, image in batch:
+        unread = isinstance(image, str)
+        yield Answer(picture, None if unread else next(hits), image if unread else "")
+
+
 def words_of(text: str) -> list[str]:
-  """Words apart by commas, if there is one; else by blanks."""
+  """Comma-separated words, if there is a comma; else separated by blanks."""
   return [word.strip() for word in text.split(",")] if "," in text else text.split()
 
 
@@ -56,7 +133,7 @@ def search_text(
   Args:
     index: To search in.
     encoder: That made it.
-    text: Words of the encoder's vocabulary, apart by blanks; or by commas, if there is one.
+    text: Words of the encoder's vocabulary, separated by blanks; or by commas, if there is one.
     k: How many, at most; None for all within the radius.
     radius: Only items within this distance.
 
@@ -80,9 +157,12 @@ def search_text(
 
 
 def _nearest(index, code, k, radius) -> Hits:
+  return _nearest_of_each(index, code, k, radius)[0]
+
+
+def _nearest_of_each(index, codes, k, radius) -> list[Hits]:
   if radius is None:
-    distances, indices = index.search(code, k)
-    return Hits(distances[0], indices[0])
+    return [Hits(*found) for found in zip(*index.search(codes, k), strict=True)]
   require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
-  (hits,) = index.radius_search(code, radius)
-  return Hits(hits.distances[:k], hits.indices[:k])
+  found = index.radius_search(codes, radius)
+  return [Hits(hits.distances[:k], hits.indices[:k]) for hits in found]

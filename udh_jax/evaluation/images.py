@@ -19,6 +19,7 @@ from udh_jax.evaluation.scoring import (
   score_codes,
   write_table,
 )
+from udh_jax.files import read_json
 from udh_jax.report import plots, sections
 from udh_jax.report.page import Section, Table, write_page
 from udh_jax.retrieval.metrics import TIES, RetrievalScores
@@ -26,6 +27,8 @@ from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages.encode import hash_description, hash_variables
 from udh_jax.stages.network import facts
+
+AUTOMATIC = "automatic.json"  # what `udh_jax.methods.automatic` chose for a run
 
 
 def purity(labels: np.ndarray, clusters: np.ndarray) -> float:
@@ -155,10 +158,20 @@ def write(
     workdir / "report.html",
     title=f"{title} on {config.data.name}, {bits} bits",
     subtitle=dataset.protocol,
-    sections=[*page, *own_sections],
+    sections=[*page, *own_sections, *_chosen(workdir)],
   )
   _publish(config, plan, dataset, run.network, scores, workdir)
   return scores
+
+
+def _chosen(workdir: pathlib.Path) -> list[Section]:
+  """What was "auto" in the configuration, and the values it got; nothing where nothing was."""
+  path = workdir / AUTOMATIC
+  chosen = read_json(path) if path.exists() else {}
+  rows = [[field, str(value)] for field, value in chosen.items()]
+  words = "Fields that were auto in the configuration; no label was read for them."
+  table = Table(["field", "value"], rows)
+  return [Section("Chosen from the pictures", [words], [table])] if rows else []
 
 
 def _curves_of_scores(config, title, dataset, found, picture) -> list[Section]:

@@ -1,5 +1,6 @@
 """What a finished run leaves: scores, pictures, a report and the network, for any method."""
 
+import functools
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -79,12 +80,12 @@ def evaluate(
     workdir: Where to write.
 
   Returns:
-    mAP by method, and by direction where items are pairs; empty where they have no labels.
+    mAP by method, and by direction where items are pairs; empty where they have no labels, and in
+    other processes than 0.
   """
   found = gather(context, plan, outputs)
-  scores: dict[str, float] = {}
-  if mesh_lib.is_main():
-    write = pairs.write if plan.has_texts else images.write
-    scores = write(config, plan, context.dataset, found, workdir)
-  mesh_lib.barrier("scored")
-  return scores
+  write = pairs.write if plan.has_texts else images.write
+  scores = mesh_lib.on_main(
+    "score", functools.partial(write, config, plan, context.dataset, found, workdir)
+  )
+  return scores or {}

@@ -1,6 +1,7 @@
 """The objective of an asymmetric student: networks see some pairs, codes are learned for all."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,16 @@ class Problem(NamedTuple):
   constant: jax.Array
 
 
-def code_problem(images, texts, sampled, factors, row_norms, *, gamma: float, shares) -> Problem:
+def code_problem(
+  images: jax.Array,
+  texts: jax.Array,
+  sampled: jax.Array,
+  factors: Mapping[str, jax.Array],
+  row_norms: jax.Array,
+  *,
+  gamma: float,
+  shares: Mapping[str, Any],
+) -> Problem:
   """The student's objective as a function of the codes V of all pairs.
 
   ||U V^T - c S||_F^2 + ||G V^T - c S||_F^2 + gamma (||V_s - U||^2 + ||V_s - G||^2), where U and G
@@ -54,7 +64,7 @@ def code_problem(images, texts, sampled, factors, row_norms, *, gamma: float, sh
   )
 
 
-def objective(codes, problem: Problem):
+def objective(codes: jax.Array, problem: Problem) -> jax.Array:
   """The value of `code_problem` for codes; rows of 0 are left out.
 
   Args:
@@ -68,7 +78,16 @@ def objective(codes, problem: Problem):
   return jnp.sum(codes * (quadratic - 2 * problem.linear)) + problem.constant
 
 
-def network_loss(relaxed, codes, target, gram, weights, *, gamma: float, scale: float):
+def network_loss(
+  relaxed: jax.Array,
+  codes: jax.Array,
+  target: jax.Array,
+  gram: jax.Array,
+  weights: jax.Array,
+  *,
+  gamma: float,
+  scale: float,
+) -> jax.Array:
   """What networks can change of the objective, for codes held fixed.
 
   u V^T V u^T - 2 c u (S V)^T + gamma ||v - u||^2 of each row, the weighted mean, over ``scale``.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from udh_jax.errors import require
 from udh_jax.losses.reduction import weighted_mean
-from udh_jax.numerics import at_least_float32
+from udh_jax.numerics import at_least_float32, matmul
 
 
 def greedy_penalty(outputs: jax.Array, *, weights: jax.Array | None = None) -> jax.Array:
@@ -64,7 +64,7 @@ def majority_centres(
     f"majority_centres: centres, targets and tie break have shapes {class_centres.shape}, "
     f"{targets.shape} and {tie_break.shape}, expected [K, c], [m, K] and [c].",
   )
-  votes = targets.astype(jnp.float32) @ class_centres.astype(jnp.float32)  # whole numbers: exact
+  votes = matmul(targets.astype(jnp.float32), class_centres.astype(jnp.float32))
   return jnp.where(votes == 0, tie_break, jnp.sign(votes)).astype(jnp.float32)
 
 

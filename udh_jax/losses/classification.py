@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import lax
 
 from udh_jax.errors import require
@@ -34,7 +35,7 @@ def soft_cross_entropy(
     f"soft_cross_entropy: logits have shape {logits.shape} and targets {targets.shape}, expected "
     "both [m, K].",
   )
-  return weighted_mean(-jnp.sum(targets * jax.nn.log_softmax(logits), axis=1), weights)
+  return weighted_mean(optax.softmax_cross_entropy(logits, targets), weights)
 
 
 def smoothed_cross_entropy(
@@ -79,9 +80,8 @@ def smoothed_cross_entropy(
     0 <= smoothing < 1,
     f"smoothed_cross_entropy: smoothing is {smoothing}, expected a number in [0, 1).",
   )
-  num_classes = logits.shape[1]
-  targets = jax.nn.one_hot(labels, num_classes, dtype=logits.dtype)
-  targets = (1 - smoothing) * targets + smoothing / num_classes
+  targets = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+  targets = optax.smooth_labels(targets, smoothing)
   return soft_cross_entropy(logits, targets, weights=weights)
 
 
@@ -112,7 +112,7 @@ def distillation_loss(
 
   References:
     Hinton et al., Distilling the knowledge in a neural network, 2015, section 2. Its use for
-    UDH-ECC is [ours]: the paper's abstract gives the structure only.
+    UDH-ECC is our own: the paper's abstract gives the structure only.
   """
   teacher = lax.stop_gradient(at_least_float32(teacher_probabilities))
   logits = at_least_float32(student_logits)
@@ -123,7 +123,5 @@ def distillation_loss(
   )
   require(temperature > 0, f"distillation_loss: temperature is {temperature}, expected > 0.")
   log_student = jax.nn.log_softmax(logits / temperature)
-  divergence = jnp.sum(
-    jax.scipy.special.xlogy(teacher, teacher) - teacher * log_student, axis=1
-  )  # [m]
+  divergence = optax.kl_divergence(log_student, teacher)  # [m]
   return temperature**2 * weighted_mean(divergence, weights)

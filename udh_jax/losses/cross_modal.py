@@ -1,10 +1,12 @@
 """What image-text hashing without labels is trained to rebuild."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from udh_jax.errors import require
+from udh_jax.numerics import matmul
 from udh_jax.similarity.cosine import cosines
 
 
@@ -50,11 +52,11 @@ def joint_semantics(
   images = 2 * cosines(image_features, image_features) - 1
   texts = 2 * cosines(text_features, text_features) - 1
   first = beta * images + (1 - beta) * texts  # [m, m]
-  second = jnp.matmul(first * weights, first.T, precision=lax.Precision.HIGHEST)
+  second = matmul(first * weights, first.T)
   return mu * ((1 - eta) * first + eta * second / jnp.maximum(weights.sum(), 1))
 
 
-def sharpness(epoch):
+def sharpness(epoch: Any) -> Any:
   """How steep the relaxed codes tanh(alpha h) are in an epoch: alpha = sqrt(epoch + 1).
 
   Args:
@@ -94,4 +96,4 @@ def reconstruction_loss(
   )
   weights = jnp.ones(len(first)) if weights is None else weights
   squares = (cosines(first, second) - target) ** 2
-  return weights @ squares @ weights / jnp.maximum(weights.sum() ** 2, 1e-12)
+  return matmul(matmul(weights, squares), weights) / jnp.maximum(weights.sum() ** 2, 1e-12)

@@ -52,7 +52,7 @@ def _psi(cosine, margin):
 
 def _added_angle(cosine, margin):
   """cos(theta + m); where theta is above pi - m and that would rise, cos(theta) - m sin(m)."""
-  # The floor keeps the slope of the root finite.
+  # The lower bound keeps the slope of the root finite.
   sine = jnp.sqrt(jnp.maximum((1 - cosine) * (1 + cosine), 1e-12))
   turned = cosine * math.cos(margin) - sine * math.sin(margin)
   return jnp.where(cosine >= -math.cos(margin), turned, cosine - margin * math.sin(margin))

@@ -27,6 +27,7 @@ def default_config(data: str, *, method: str = "itq", **data_fields: Any) -> Con
   """
   config = defaults.on_images(method, data, data_fields)
   del config["student"]
+  del config["encode"]  # codes come with the features
   return config
 
 

@@ -88,8 +88,7 @@ def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
       # Side of the images that features are read from in each round; the last one serves all that
       # follows: later rounds, soft labels, codes. Networks are trained at a side of their own.
       "features": {"image_sizes": (224, 96), "batch_size": 64},
-      # `start`: "teacher" begins at the (fine-tuned) teacher's weights, "random" from nothing.
-      "student": {"backbone": "mobilenetv2_100", "start": "teacher", "image_size": 96},
+      "student": {"image_size": 96},  # side at which the hash network is trained
     }
   )
   return config
@@ -161,7 +160,8 @@ def on_digits(config: ConfigDict, *trainings: ConfigDict) -> None:
     config.student.image_size = 8
   for training in trainings:
     training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
-  config.encode.batch_size = 256
+  if "encode" in config:
+    config.encode.batch_size = 256
   config.score.at = 0
 
 
@@ -251,9 +251,8 @@ def require_common(config: ConfigDict) -> None:
   Raises:
     InputError: If a count is below 1 or the type of the arithmetic is unknown.
   """
-  require_at_least_one(
-    config, "bits", "checkpoint_every", "encode.batch_size", "features.batch_size"
-  )
+  batches = [f"{section}.batch_size" for section in ("features", "encode") if section in config]
+  require_at_least_one(config, "bits", "checkpoint_every", *batches)
   sizes = config.features.image_sizes
   require(
     len(sizes) >= 1 and all(isinstance(size, int) and size >= 1 for size in sizes),

@@ -9,7 +9,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.losses.margin import KINDS
+from udh_jax.losses import family
+from udh_jax.losses.registry import POINT_WISE
 from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
@@ -22,15 +23,11 @@ from udh_jax.runtime.plan import Plan
 from udh_jax.stages import supervised
 from udh_jax.stages.teacher import teacher_stage
 
-COMPETING = {
-  "softmax": "Softmax",
-  "greedyhash": "GreedyHash",
-  "orthohash": "OrthoHash",
-  "csq": "CSQ",
+MEMBERS = tuple(family.MEMBERS)
+# Titles by method: DHIH, whose loss is any of the family; its members; competing methods.
+TITLES = {"dhih": "DHIH"} | {
+  f"dhih_{name}" if name in MEMBERS else name: loss.title for name, loss in POINT_WISE.items()
 }
-MEMBERS = tuple(kind for kind in KINDS if kind not in COMPETING)
-# Titles by method: DHIH, whose loss is any of the family; its members; rivals.
-TITLES = {"dhih": "DHIH", **{f"dhih_{kind}": f"DHIH, {kind}" for kind in MEMBERS}, **COMPETING}
 
 
 def loss_names(method: str) -> tuple[str, ...]:
@@ -38,19 +35,6 @@ def loss_names(method: str) -> tuple[str, ...]:
   return MEMBERS if method == "dhih" else (method.removeprefix("dhih_"),)
 
 
-# What the losses of `udh_jax.stages.supervised` take where it is not the usual: DHIH's is ours
-# (docs/results.md), those of competing methods as in their authors' code.
-_LOSSES = {
-  "scale": {"scale": 2.0},
-  "l_softmax": {"margin": 2, "annealing_rate": 5.0, "annealing_least": 1.0},
-  "a_softmax": {"margin": 4},
-  "cosface": {"scale": 16.0, "margin": 0.2},
-  "arcface": {"scale": 16.0, "margin": 0.2},
-  "softmax": {},
-  "greedyhash": {},
-  "orthohash": {"margin": 0.3, "quantisation_weight": 0.0},
-  "csq": {"quantisation_weight": 1e-4},
-}
 DHIH_LOSS = "l_softmax"  # of the method "dhih": the best of its family on validation images
 
 
@@ -73,7 +57,8 @@ def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> Co
     "annealing_rate": 0.12,
     "annealing_least": 5.0,
     "quantisation_weight": 0.1,
-  } | _LOSSES[name]
+    **POINT_WISE[name].fields,
+  }
   config.supervised = defaults.training(steps=500)
   config.score.at = 0
   return config

@@ -12,7 +12,7 @@ from udh_jax.stages import djsrh
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DJSRH with the authors' values (methods.md section 2).
+  """All fields of DJSRH with the authors' values (docs/method.md#djsrh).
 
   Args:
     data: Name of the data set, one of pairs.
@@ -34,7 +34,7 @@ _ON_FEATURES = {
   "image_learning_rate": 0.03,
   "text_learning_rate": 0.03,
 }
-_DJSRH = {
+_DJSRH: dict[str, dict[str, Any]] = {
   "wikipedia": _ON_FEATURES,
   "features": _ON_FEATURES,
   "mirflickr25k": {"beta": 0.9, "within_weight": 0.1, "epochs": 80},
@@ -43,7 +43,6 @@ _DJSRH = {
 
 
 def djsrh_section(data: str) -> dict[str, Any]:
-  """The fields of DJSRH's training on a data set, also where it is a teacher."""
   """The fields of DJSRH's training on a data set, also where it is a teacher."""
   # bits 0: as long as the codes. within_weight: of both reconstructions within one modality.
   return defaults.pair_training(**{"bits": 0, "eta": 0.4, "mu": 1.5} | _DJSRH[data])

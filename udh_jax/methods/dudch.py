@@ -16,7 +16,7 @@ from udh_jax.stages import similarity, student
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DUDCH with their usual values (methods.md section 8: ours).
+  """All fields of DUDCH with their usual values (docs/method.md#usual-values).
 
   Args:
     data: Name of the data set.

@@ -36,7 +36,7 @@ PICTURED = 6  # Images whose attention is drawn.
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of PSCH with their usual values (methods.md section 8: ours).
+  """All fields of PSCH with their usual values (docs/method.md#usual-values).
 
   Args:
     data: Name of the data set.

@@ -3,7 +3,6 @@
 import pathlib
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -11,6 +10,7 @@ from ml_collections import ConfigDict
 from udh_jax.data.protocol import write_manifest
 from udh_jax.data.registry import load_dataset
 from udh_jax.errors import require
+from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
 from udh_jax.methods import automatic
@@ -36,26 +36,6 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
   return context
 
 
-def _resolved(
-  config: ConfigDict, context: Context, workdir: pathlib.Path
-) -> tuple[ConfigDict, dict[str, Any]]:
-  """The configuration without "auto", and what was chosen; says so.
-
-  The number of clusters takes features: the stages up to them are run, or restored.
-  """
-  config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
-  if automatic.is_open(config):
-    stages = make_plan(automatic.provisional(config)).stages
-    names = [stage.name for stage in stages]
-    before = stages[: names.index("features_1") + 1]
-    features = Runner(context, config, workdir).run(before)["features_1"]["features"]
-    config, found = automatic.resolve_clusters(config, features, context.dataset.splits.train)
-    chosen |= found
-  if chosen:
-    say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
-  return config, chosen
-
-
 def train(
   config: ConfigDict,
   workdir: str | pathlib.Path,
@@ -70,7 +50,7 @@ def train(
     devices: That the images are split over; None takes all of all processes.
 
   Returns:
-    mAP by method; empty where the images have no labels.
+    mAP by method; empty where the images have no labels, and in other processes than 0.
 
   Raises:
     InputError: If the configuration or the data are invalid, the work directory belongs to
@@ -82,14 +62,19 @@ def train(
   make_plan(automatic.provisional(config))  # refuses what is invalid, before anything is read
   prepare_workdir(workdir)
   context = _context(config, devices)
-  config, chosen = _resolved(config, context, workdir)
+  config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
+  if chosen:
+    say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
   plan = make_plan(config)
   plan.check(context.dataset)
   outputs = Runner(context, config, workdir).run(plan.stages)
-  if mesh_lib.is_main():
+
+  def describe():
     write_json(workdir / "config.json", config.to_dict())
-    write_json(workdir / "automatic.json", chosen)
+    write_json(workdir / AUTOMATIC, chosen)
     write_manifest(context.dataset, workdir / "splits.json")
+
+  mesh_lib.on_main("describe the run", describe)
   scores = evaluate(context, config, plan, outputs, workdir)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores

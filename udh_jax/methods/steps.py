@@ -1,6 +1,7 @@
 """Stages and rows of tables that several methods have in common."""
 
 import functools
+from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
@@ -78,7 +79,7 @@ def baselines_of(
   )
 
 
-def enough_for(num_clusters: int):
+def enough_for(num_clusters: int) -> Callable[[Dataset], None]:
   """A check that there are as many training images as clusters."""
   return functools.partial(_require_images, num_clusters=num_clusters)
 

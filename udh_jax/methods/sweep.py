@@ -30,7 +30,7 @@ def sweep(
     seeds: Seeds of everything that is drawn but the split.
 
   Returns:
-    mAP by method, length and position of the seed.
+    mAP by method, length and position of the seed; empty in other processes than 0.
 
   Raises:
     InputError: If a length or seed is missing or given twice, and as `udh_jax.methods.run.train`.
@@ -38,7 +38,7 @@ def sweep(
   for name, values in (("bits", bits), ("seeds", seeds)):
     require(
       len(values) > 0 and len(set(values)) == len(values),
-      f"--{name} is {','.join(map(str, values))!r}; give different numbers, apart by commas.",
+      f"--{name} is {','.join(map(str, values))!r}; give different numbers, comma-separated.",
     )
   workdir = pathlib.Path(workdir)
   found: dict[str, dict[int, list[float]]] = {}
@@ -48,13 +48,18 @@ def sweep(
       run.bits, run.seed = length, seed
       for name, value in train(run, workdir / f"seed_{seed}").items():
         found.setdefault(name, {}).setdefault(length, []).append(value)
-  if mesh_lib.is_main() and found:
+
+  def write():
+    if not found:  # nothing was scored
+      return
     meaning = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")[0]["definition"]
     several = f"{len(seeds)} seeds: mean ± standard deviation"
     text = f"{table(found, bits)}\n\n{meaning}; {several if len(seeds) > 1 else 'one seed'}"
     write_text(workdir / "table.md", f"{text}\n")
     write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": found})
     say(f"\n{text}\n")
+
+  mesh_lib.on_main("write the table", write)
   return found
 
 

@@ -23,7 +23,7 @@ from udh_jax.stages.teacher import teacher_stage
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UDH-ECC with their usual values (methods.md section 8 where it is ours).
+  """All fields of UDH-ECC with their usual values (docs/method.md#usual-values).
 
   Args:
     data: Name of the data set.
@@ -45,6 +45,8 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
       },
       "finetune": defaults.training(label_smoothing=0.1),
       "soft_labels": {"temperature": 2.0, "batch_size": 64},
+      # `start`: "teacher" begins at the fine-tuned teacher's weights, "random" from nothing.
+      "student": {"backbone": "mobilenetv2_100", "start": "teacher"},
       "distill": defaults.training(
         quantisation_weight=0.1,
         balance_weight=0.1,

@@ -32,8 +32,14 @@ def explicit_padding(size: int, window: int, stride: int, padding: str) -> tuple
 
 
 def convolve(
-  images, kernel, bias, *, stride: int = 1, padding: str = "symmetric", activation: str = "linear"
-):
+  images: jax.Array,
+  kernel: jax.Array,
+  bias: jax.Array,
+  *,
+  stride: int = 1,
+  padding: str = "symmetric",
+  activation: str = "linear",
+) -> jax.Array:
   """Convolves images with a dense or a depthwise kernel, adds a bias, applies an activation.
 
   On accelerators this is XLA's convolution. XLA's CPU convolutions are slow where small networks

@@ -1,9 +1,24 @@
 """Networks made of a backbone and a head."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+
+
+def float32_layer(width: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
+  """A linear layer in full float32, for outputs that are decided on: whose signs are bits.
+
+  Accelerators round the factors of products to fewer bits by default. Training, encoding and other
+  devices would then differ in the sign of an output near 0.
+
+  Args:
+    width: Of the outputs.
+    use_bias: Whether it has one.
+    name: Of the layer.
+  """
+  return nn.Dense(width, use_bias, dtype=jnp.float32, precision="highest", name=name)
 
 
 class Classifier(nn.Module):
@@ -32,7 +47,7 @@ class Classifier(nn.Module):
       Logits ``[b, num_classes]`` and features ``[b, d]``.
     """
     features = self.backbone(images)
-    return nn.Dense(self.num_classes, dtype=jnp.float32, name="head")(features), features
+    return float32_layer(self.num_classes, name="head")(features), features
 
 
 class HashNetwork(nn.Module):
@@ -65,13 +80,13 @@ class HashNetwork(nn.Module):
       or None where there is no classifier.
 
     References:
-      methods.md section 1, distil; the loss that uses them is our own definition.
+      docs/method.md#udh-ecc, distil; the loss that uses them is our own definition.
     """
     features = self.backbone(images)
-    relaxed = jnp.tanh(nn.Dense(self.bits, dtype=jnp.float32, name="hash")(features))
+    relaxed = jnp.tanh(float32_layer(self.bits, name="hash")(features))
     if self.num_classes == 0:
       return relaxed, None
-    logits = nn.Dense(self.num_classes, use_bias=False, dtype=jnp.float32, name="head")(relaxed)
+    logits = float32_layer(self.num_classes, use_bias=False, name="head")(relaxed)
     return relaxed, logits
 
 
@@ -105,21 +120,22 @@ class PairNetwork(nn.Module):
     require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it has to be in [0, 1).")
     super().__post_init__()
 
-  def setup(self):
+  def setup(self) -> None:
     """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, 0.0)
+    self.image_layers: nn.Module
     if self.backbone is None:
       self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
     else:
-      self.image_layers = nn.Dense(self.bits, dtype=jnp.float32)
+      self.image_layers = float32_layer(self.bits)
 
-  def image(self, images, *, train: bool = False):
+  def image(self, images: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps normalised pictures ``[b, h, w, 3]`` or features ``[b, d]`` to outputs ``[b, bits]``."""
     if self.backbone is not None:
       return self.image_layers(self.backbone(images))
     return self.image_layers(images, train)
 
-  def text(self, texts, *, train: bool = False):
+  def text(self, texts: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps tags, counts or features ``[b, t]`` to outputs ``[b, bits]``."""
     return self.text_layers(texts, train)
 
@@ -151,6 +167,6 @@ class Perceptron(nn.Module):
     scale = self.variable("scaling", "scale", jnp.ones, (width,)).value
     rows = (inputs.astype(jnp.float32) - mean) * scale
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
-    rows = nn.relu(nn.Dense(self.hidden, name="hidden")(rows))
+    rows = nn.relu(float32_layer(self.hidden, name="hidden")(rows))
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
-    return nn.Dense(self.outputs, name="output")(rows)
+    return float32_layer(self.outputs, name="output")(rows)

@@ -82,8 +82,14 @@ class FrozenNorm(nn.Module):
 
 
 def convolve_normalised(
-  images, kernel, norm, *, stride=1, padding="symmetric", activation="linear"
-):
+  images: jax.Array,
+  kernel: jax.Array,
+  norm: tuple[jax.Array, jax.Array],
+  *,
+  stride: int = 1,
+  padding: str = "symmetric",
+  activation: str = "linear",
+) -> jax.Array:
   """Convolution, frozen normalisation and activation, folded: fewer passes over the images.
 
   Args:
@@ -169,7 +175,7 @@ class Scale(nn.Module):
     return values * gamma.astype(values.dtype)
 
 
-def features_of(images, pooled):
+def features_of(images: jax.Array, pooled: bool) -> jax.Array:
   """What a convolutional backbone hands over of its last layer, float32.
 
   Args:

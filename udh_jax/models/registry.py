@@ -1,6 +1,8 @@
 """Backbones by name."""
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -24,7 +26,7 @@ _SIGLIP = functools.partial(_VIT_BASE, class_token=False)
 _DINOV2 = {"patch": 14, "image_size": 518, "layer_scale": True}
 
 # The names are timm's, but for our own small_convnet.
-BACKBONES = {
+BACKBONES: dict[str, Callable[..., nn.Module]] = {
   "convnext_tiny": ConvNeXt,
   "efficientnet_b0": _EFFICIENTNET,
   "efficientnet_lite0": _EFFICIENTNET_LITE,
@@ -50,7 +52,9 @@ BACKBONES = {
 }
 
 
-def create_backbone(name: str, *, dtype=jnp.float32, padding: str | None = None) -> nn.Module:
+def create_backbone(
+  name: str, *, dtype: Any = jnp.float32, padding: str | None = None
+) -> nn.Module:
   """Makes a backbone: a module from normalised images to pooled features.
 
   Called with float32 images ``[b, h, w, 3]`` it returns float32 features ``[b, feature_dim]``, and

@@ -1,5 +1,6 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
+import functools
 import hashlib
 import os
 import pathlib
@@ -18,6 +19,7 @@ from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.heads import Classifier
 from udh_jax.models.inputs import Inputs, labels_of_tag, read_inputs
 from udh_jax.models.registry import create_backbone
+from udh_jax.records import require_fields
 
 HUB = "hf-hub:"
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -71,7 +73,9 @@ class Pretrained(NamedTuple):
   labels_used: str
 
 
-def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0):
+def load_weights(
+  backbone_name: str, path: str | os.PathLike, *, num_classes: int = 0
+) -> Pretrained:
   """Reads published weights of a backbone, in timm's naming.
 
   The header of the file is read first: its fields ``architecture``, ``padding``, ``input_mean`` and
@@ -99,12 +103,13 @@ def load_weights(backbone_name: str, path: str | os.PathLike, *, num_classes: in
   source = str(path)
   file, config_file = _find(source)
   tensors, header = _read(file)
-  config = None if config_file is None else _config(config_file)
+  config = None
+  if config_file is not None:
+    config = require_fields(config_file, read_json(config_file), {})
   for facts in (header, config or {}):
     _require_architecture(facts.get("architecture", backbone_name), backbone_name, source)
   if config is not None:
-    config = config.get("pretrained_cfg", config)
-    _require_fields(config, config_file)
+    config = require_fields(config_file, config.get("pretrained_cfg", config), {})
   repository = source.rsplit("/", 1)[-1]
   padding = header.get("padding", "same" if repository.startswith("tf_") else backbone.padding)
   require(
@@ -145,19 +150,6 @@ def _find(source):
   return file, beside if is_timms else None
 
 
-def _config(file):
-  config = read_json(file)
-  _require_fields(config, file)
-  return config
-
-
-def _require_fields(value, file):
-  require(
-    isinstance(value, dict),
-    lambda: f"{file} holds a {type(value).__name__} where timm has fields; fetch it again.",
-  )
-
-
 def _require_architecture(architecture, backbone_name, source):
   """Weights of one architecture for both: CLIP's with the exact GELU and with the quick one."""
 
@@ -172,7 +164,10 @@ def _require_architecture(architecture, backbone_name, source):
 
 
 def save_weights(
-  backbone_name: str, variables, path: str | os.PathLike, metadata: Mapping[str, str] | None = None
+  backbone_name: str,
+  variables: Mapping[str, Any],
+  path: str | os.PathLike,
+  metadata: Mapping[str, str] | None = None,
 ) -> None:
   """Writes weights in timm's naming; `load_weights` reads them back.
 
@@ -198,13 +193,11 @@ def save_weights(
   given = traverse_util.flatten_dict(dict(variables))
   tensors = {}
   for place, shape in expected.items():
-    require(
-      place in given and given[place].shape == shape,
-      lambda place=place, shape=shape: (
+    if place not in given or given[place].shape != shape:
+      raise InputError(
         f"variables are not those of {backbone_name}: {'/'.join(place)} should have shape {shape}, "
         f"but {'has ' + str(given[place].shape) if place in given else 'is missing'}."
-      ),
-    )
+      )
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
@@ -212,6 +205,7 @@ def save_weights(
   write_atomically(path, lambda file: file.write(data))
 
 
+@functools.lru_cache(maxsize=16)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)
@@ -332,7 +326,7 @@ def _read(file):
         name: np.asarray(opened.get_tensor(name), np.float32)
         for name in opened.keys()  # noqa: SIM118
       }, metadata
-  except SafetensorError as error:
+  except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:  # odd types as well
     raise InputError(
       f"{file} is damaged or not a safetensors file ({error}); fetch it again."
     ) from error

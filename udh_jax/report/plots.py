@@ -7,6 +7,7 @@ import numpy as np
 
 from udh_jax.data.types import Dataset
 from udh_jax.files import write_atomically
+from udh_jax.printable import printable
 
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 
@@ -22,13 +23,22 @@ def _figure(width: float, height: float):
 
 
 def _save(figure, path: str | os.PathLike) -> None:
+  """Draws every text as it is: a dollar sign in a name begins no formula."""
+  from matplotlib.text import Text
+
+  for text in figure.findobj(Text):
+    text.set_parse_math(False)
+    text.set_usetex(False)
+    text.set_text(printable(text.get_text(), keep="\n"))
   write_atomically(path, lambda file: figure.savefig(file, format="png"))
 
 
 def _relevant(dataset: Dataset, query: int, item: int) -> bool:
   labels = dataset.labels
+  if labels is None:
+    return False
   if labels.ndim == 1:
-    return labels[query] == labels[item]
+    return bool(labels[query] == labels[item])
   return bool((labels[query] & labels[item]).any())
 
 
@@ -92,8 +102,8 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
   classes = []
   if dataset.labels is not None:
     label = dataset.labels[row]
-    columns = np.flatnonzero(label) if np.ndim(label) else [label]
-    classes = [dataset.class_names[column] for column in columns]
+    columns = np.flatnonzero(label) if np.ndim(label) else np.array([label])
+    classes = [dataset.class_names[column] for column in columns.tolist()]
   return [dataset.names[row].rsplit("/", 1)[-1], *classes[:5]]
 
 
@@ -136,8 +146,10 @@ def picture_row(
   figure.suptitle(title, fontsize=10)
   axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for axis, (shown, text) in zip(axes, pictures, strict=False):
-    draw = _picture if isinstance(shown, np.ndarray) else _words
-    draw(axis, shown, text, NEUTRAL)
+    if isinstance(shown, np.ndarray):
+      _picture(axis, shown, text, NEUTRAL)
+    else:
+      _words(axis, shown, text, NEUTRAL)
   for axis in axes[len(pictures) :]:
     axis.set_axis_off()
   _save(figure, path)
@@ -189,6 +201,8 @@ def precision_at(
   for position, (name, (cuts, precision)) in enumerate(curves.items()):
     axis.plot(cuts, precision, label=name, **_line(position, name))
   axis.set(xscale="log", ylim=(0, 1.01), xlabel="items retrieved, N", ylabel="precision@N")
+  axis.xaxis.set_major_formatter("{x:,g}")  # and no formula, see `_save`
+  axis.xaxis.set_minor_formatter("")
   axis.legend(fontsize=8)
   _save(figure, path)
 

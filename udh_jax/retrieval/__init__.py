@@ -1,6 +1,13 @@
 """Packed codes in, neighbours and scores out."""
 
-from udh_jax.retrieval.hamming import NO_NEIGHBOUR, Neighbours, hamming_distance, search
+from udh_jax.retrieval.hamming import (
+  NO_NEIGHBOUR,
+  Neighbours,
+  RadiusHits,
+  hamming_distance,
+  radius_search,
+  search,
+)
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.retrieval.metrics import (
   RadiusCurve,
@@ -17,12 +24,14 @@ __all__ = [
   "HammingIndex",
   "Neighbours",
   "RadiusCurve",
+  "RadiusHits",
   "RetrievalScores",
   "average_precision_description",
   "conventions",
   "hamming_distance",
   "mean_average_precision",
   "precision_recall_by_radius",
+  "radius_search",
   "retrieval_scores",
   "search",
 ]

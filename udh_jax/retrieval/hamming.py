@@ -5,10 +5,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
-from udh_jax.errors import is_traced, require
+from udh_jax.cpu import choice
+from udh_jax.errors import is_traced, require, whole_number
 
 NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
 
@@ -24,11 +27,27 @@ class Neighbours(NamedTuple):
     indices: Positions in the database. int32 array of shape ``[q, k]``.
   """
 
-  distances: jax.Array
-  indices: jax.Array
+  distances: Array
+  indices: Array
 
 
-def hamming_distance(queries: jax.Array, database: jax.Array) -> jax.Array:
+class RadiusHits(NamedTuple):
+  """What lies within a radius of each query, nearest first, ties by database index.
+
+  Query i has the places ``starts[i]`` to ``starts[i + 1]`` of the other two.
+
+  Attributes:
+    starts: int64 array of shape ``[q + 1]``.
+    distances: Hamming distances. int32 array of shape ``[m]``.
+    indices: Positions in the database. int32 array of shape ``[m]``.
+  """
+
+  starts: np.ndarray
+  distances: np.ndarray
+  indices: np.ndarray
+
+
+def hamming_distance(queries: Array, database: Array) -> jax.Array:
   """All distances between two sets of packed codes.
 
   Padding bits are equal on both sides, so they never count.
@@ -48,15 +67,15 @@ def hamming_distance(queries: jax.Array, database: jax.Array) -> jax.Array:
     The definition: the number of bits that differ.
   """
   queries, database = checked_codes("hamming_distance", queries, database)
-  return _distance(queries, database, jnp.int32)
+  return _distance(queries, database)
 
 
 def search(
-  queries: jax.Array,
-  database: jax.Array,
+  queries: Array,
+  database: Array,
   k: int,
   *,
-  valid: jax.Array | None = None,
+  valid: Array | None = None,
   axis_name: str | None = None,
 ) -> Neighbours:
   """The k nearest database items of each query: exact, ties by database index.
@@ -64,11 +83,13 @@ def search(
   Distances are small integers, so nothing of the database's size is sorted: the k-th distance is
   found by counting, the k items are picked by it in the order of their index, and only those are
   sorted. Queries are taken in chunks, so that at most 2^24 distances (or those of one query) of one
-  or two bytes are held at once.
+  or two bytes are held at once. On a CPU outside a trace `udh_jax.cpu.neighbours` gives the same,
+  several times as fast.
 
   Args:
     queries: uint8 array of shape ``[q, bytes]``, from `pack_codes`. The same on every shard.
-    database: This device's rows. uint8 array of shape ``[n, bytes]``.
+    database: This device's rows. uint8 array of shape ``[n, bytes]``. A JAX array is searched where
+      it lies.
     k: Number of neighbours, 1 to the size of the whole database.
     valid: False masks a row of the database (padding). bool array of shape ``[n]``; None means all
       are valid. Under a trace it is the caller's duty that at least k are valid; a place that no
@@ -86,13 +107,14 @@ def search(
     Our own definition of the order among ties.
   """
   queries, database = checked_codes("search", queries, database)
+  k = whole_number("search: k", k)
   require(len(database) >= 1, f"search: the database is empty (shape {database.shape}).")
   shards = 1 if axis_name is None else lax.axis_size(axis_name)
   num_items = shards * database.shape[0]
   if valid is not None:
-    valid = jnp.asarray(valid)
+    valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
     require(
-      valid.shape == database.shape[:1] and valid.dtype == jnp.bool_,
+      valid.shape == database.shape[:1] and valid.dtype == np.bool_,
       f"search: valid is {valid.dtype} of shape {valid.shape}, expected bool "
       f"[{database.shape[0]}], one for each database item.",
     )
@@ -102,12 +124,69 @@ def search(
     1 <= k <= num_items,
     f"search: k is {k}, expected 1 to {num_items}, the number of database items.",
   )
+  if axis_name is None and choice.use_numba(queries, database, valid):
+    return _search_on_cpu(np.asarray(queries), np.asarray(database), valid, k)
   return _search(queries, database, valid, k=k, axis_name=axis_name)
 
 
-def checked_codes(
-  name: str, queries: jax.Array, database: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def _search_on_cpu(queries, database, valid, k):
+  from udh_jax.cpu import neighbours
+
+  kept = None if valid is None else np.flatnonzero(valid).astype(np.int32)
+  database = database if kept is None else database[kept]
+  distances, indices = neighbours.nearest(queries, database, k)
+  return Neighbours(jnp.asarray(distances), jnp.asarray(indices if kept is None else kept[indices]))
+
+
+def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
+  """All database items within a Hamming radius of each query: exact, ties by database index.
+
+  On an accelerator items within the radius are counted first; then as many nearest ones are
+  searched, with queries of like counts together, in the chunks of `search`.
+
+  Args:
+    queries: uint8 array of shape ``[q, bytes]``, from `pack_codes`. None is allowed.
+    database: uint8 array of shape ``[n, bytes]``; n may be 0. A JAX array is searched where it
+      lies.
+    radius: Largest distance, 0 or more.
+
+  Returns:
+    The hits of all queries, a `RadiusHits` of NumPy arrays.
+
+  Raises:
+    InputError: If a dtype or shape is wrong, the widths differ or the radius is negative.
+
+  References:
+    Our own definition of the order among ties.
+  """
+  queries, database = checked_codes("radius_search", queries, database)
+  radius = whole_number("radius_search: radius", radius)
+  require(radius >= 0, f"radius_search: radius is {radius}, expected 0 or more.")
+  if choice.use_numba(queries, database):
+    from udh_jax.cpu import neighbours
+
+    return RadiusHits(*neighbours.within(np.asarray(queries), np.asarray(database), radius))
+  counts = np.zeros(len(queries), np.int64)
+  if counts.size and len(database):
+    counts[:] = _count_within(queries, database, min(radius, 8 * queries.shape[1]))
+  starts = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+  found = np.empty((2, starts[-1]), np.int32)
+  # One k for all counts up to a power of two, so that few programs are compiled.
+  sizes = np.minimum(1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64), len(database))
+  for k in np.unique(sizes[counts > 0]).tolist():
+    rows = np.flatnonzero((sizes == k) & (counts > 0))
+    at_once = max(1, _CHUNK // max(k, _BLOCK))
+    for some in (rows[start : start + at_once] for start in range(0, len(rows), at_once)):
+      padded = np.resize(some, 1 << (len(some) - 1).bit_length())
+      nearest = _search(queries[padded], database, None, k=k, axis_name=None)
+      inside = np.arange(k) < counts[some, None]
+      places = (starts[some, None] + np.arange(k))[inside]
+      for out, values in zip(found, nearest, strict=True):
+        out[places] = np.asarray(values)[: len(some)][inside]
+  return RadiusHits(starts, *found)
+
+
+def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Array]:
   """Two sets of packed codes of one width, as arrays.
 
   Args:
@@ -116,12 +195,14 @@ def checked_codes(
     database: uint8 array of shape ``[n, bytes]``.
 
   Returns:
-    Both as JAX arrays.
+    Both, JAX arrays as they are and anything else as NumPy arrays.
 
   Raises:
     InputError: If an argument is not uint8 or the widths differ.
   """
-  queries, database = jnp.asarray(queries), jnp.asarray(database)
+  queries, database = (
+    array if isinstance(array, jax.Array) else np.asarray(array) for array in (queries, database)
+  )
   require_packed(f"{name}: queries", queries)
   require_packed(f"{name}: database", database)
   require(
@@ -152,9 +233,23 @@ def word_distance(queries: jax.Array, database: jax.Array, dtype: jnp.dtype) -> 
   return total.astype(dtype)
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _distance(queries, database, dtype):
-  return word_distance(as_words(queries), as_words(database), dtype)
+@jax.jit
+def _distance(queries, database):
+  return word_distance(as_words(queries), as_words(database), jnp.int32)
+
+
+@jax.jit
+def _count_within(queries, database, radius):
+  """Items within a radius of each query, int32 ``[q]``, at most 2^24 distances at once."""
+  num_queries, n = len(queries), len(database)
+  words, dtype = as_words(database), distance_dtype(queries.shape[1])
+
+  def count(chunk):
+    return jnp.sum(word_distance(chunk, words, dtype) <= radius.astype(dtype), 1, dtype=jnp.int32)
+
+  size = max(1, min(num_queries, _CHUNK // n))
+  chunks = jnp.pad(as_words(queries), ((0, -num_queries % size), (0, 0)))
+  return lax.map(count, chunks.reshape(-1, size, chunks.shape[1])).reshape(-1)[:num_queries]
 
 
 @functools.partial(jax.jit, static_argnames=("k", "axis_name"))
@@ -191,7 +286,8 @@ def _search(queries, database, valid, *, k, axis_name):
     indices = lax.all_gather(indices, axis_name, axis=1, tiled=True)
     distances, indices = lax.sort((distances, indices), num_keys=1, is_stable=True)
     distances, indices = distances[:, :k], indices[:, :k]
-  return Neighbours(distances, jnp.where(distances < far, indices, NO_NEIGHBOUR))
+  indices = jnp.where(distances < far, indices, NO_NEIGHBOUR)
+  return Neighbours(distances.astype(jnp.int32), indices.astype(jnp.int32))
 
 
 def _smallest(distances, k, far):

@@ -6,8 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from udh_jax.errors import require
-from udh_jax.retrieval.pairs import Pairs, Profile, checked_pairs, discounts, profile
+from udh_jax.arrays import Array
+from udh_jax.cpu import choice
+from udh_jax.errors import require, whole_number
+from udh_jax.retrieval.profile import Pairs, Profile, checked_pairs, discounts, profile
 from udh_jax.retrieval.sharded import profile_on_devices
 
 _QUERIES = 1024  # queries whose expectations are computed at once
@@ -83,12 +85,12 @@ class RetrievalScores(NamedTuple):
 
 
 def retrieval_scores(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
-  at: Sequence[int | None] = (None,),
+  at: Sequence[int | None] | int | None = (None,),
   radius: int = 2,
   denominator: str = "retrieved",
   ties: str = "index",
@@ -105,9 +107,10 @@ def retrieval_scores(
     queries: Packed codes, from `pack_codes`. uint8 array of shape ``[q, bytes]``.
     database: uint8 array of shape ``[n, bytes]``.
     query_labels: Class of each query, integers >= 0 of shape ``[q]``, or multi-hot {0, 1} of shape
-      ``[q, L]``.
+      ``[q, L]``. An item of class -1 has no label, as one whose row is all 0: it is relevant to
+      nothing, be it query or database item.
     database_labels: The same for the database, of the same kind.
-    at: Cut-offs, each at least 1; None (and any above n) means the whole database.
+    at: Cut-offs, each at least 1, or one of them; None (and any above n) means the whole database.
     radius: Hamming radius of ``radius_precision``, at least 0.
     denominator: Of average precision, see `mean_average_precision`.
     ties: "index" (items at equal distance in the order of the database) or "expected".
@@ -128,9 +131,9 @@ def retrieval_scores(
     Kekäläinen, Cumulated gain-based evaluation of IR techniques, TOIS 2002, with the discount of
     Burges et al., ICML 2005, and without the power of 2 in the gain.
   """
-  require(len(at) >= 1, "at has no cut-off; give one or more.")
-  for cut in at:
-    _check_options(cut, denominator, ties, empty)
+  at = _cutoffs(at)
+  _check_options(denominator, ties, empty)
+  radius = whole_number("radius", radius)
   require(radius >= 0, f"radius is {radius}, expected 0 or more.")
   pairs = checked_pairs("retrieval_scores", queries, database, query_labels, database_labels)
   cuts = _cuts(at, len(database))
@@ -173,10 +176,10 @@ def retrieval_scores(
 
 
 def mean_average_precision(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
   at: int | None = None,
   denominator: str = "retrieved",
@@ -199,7 +202,8 @@ def mean_average_precision(
     queries: Packed codes, from `pack_codes`. uint8 array of shape ``[q, bytes]``.
     database: uint8 array of shape ``[n, bytes]``.
     query_labels: Class of each query, integers >= 0 of shape ``[q]``, or multi-hot {0, 1} of shape
-      ``[q, L]``.
+      ``[q, L]``. An item of class -1 has no label, as one whose row is all 0: it is relevant to
+      nothing, be it query or database item.
     database_labels: The same for the database, of the same kind.
     at: The cut-off k, at least 1; None (and any k above n) means the whole database.
     denominator: D: "retrieved" (relevant items among the first k), "min_k" (the smaller of k and
@@ -222,7 +226,8 @@ def mean_average_precision(
     measures efficiently in the presence of tied scores, ECIR 2008; that of the "retrieved"
     denominator is our own derivation.
   """
-  _check_options(at, denominator, ties, empty)
+  at = _cutoff(at)
+  _check_options(denominator, ties, empty)
   pairs = checked_pairs("mean_average_precision", queries, database, query_labels, database_labels)
   cuts = _cuts([at], len(database))
   values, kept = _average_precision(_profile(pairs, cuts, ties, mesh), cuts, denominator, ties)
@@ -230,12 +235,12 @@ def mean_average_precision(
 
 
 def conventions(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
   *,
-  at: Sequence[int | None] = (1000, None),
+  at: Sequence[int | None] | int | None = (1000, None),
   mesh: jax.sharding.Mesh | None = None,
 ) -> dict[str, float]:
   """The mAP of one set of codes under each convention of the literature, side by side.
@@ -255,8 +260,7 @@ def conventions(
   Raises:
     InputError: As `mean_average_precision`.
   """
-  for cut in at:
-    _check_options(cut, "retrieved", "index", "zero")
+  at = _cutoffs(at)
   pairs = checked_pairs("conventions", queries, database, query_labels, database_labels)
   cuts = _cuts(at, len(database))
   found = _profile(pairs, cuts, "index", mesh)
@@ -300,16 +304,17 @@ def average_precision_description(
   Raises:
     InputError: If an option is unknown.
   """
-  _check_options(at, denominator, ties, empty)
+  at = _cutoff(at)
+  _check_options(denominator, ties, empty)
   cut = "ALL" if at is None else at
   return f"mAP@{cut} ({_DENOMINATORS[denominator]}, {TIES[ties]}, {_EMPTY[empty]})"
 
 
 def precision_recall_by_radius(
-  queries: jax.Array,
-  database: jax.Array,
-  query_labels: jax.Array,
-  database_labels: jax.Array,
+  queries: Array,
+  database: Array,
+  query_labels: Array,
+  database_labels: Array,
 ) -> RadiusCurve:
   """Precision and recall of retrieving everything within a Hamming radius.
 
@@ -339,8 +344,23 @@ def precision_recall_by_radius(
   return _radius_curve(profile(pairs, (1,), by_index=False))
 
 
-def _check_options(at, denominator, ties, empty):
-  require(at is None or at >= 1, f"at is {at}, expected None or a cut-off of at least 1.")
+def _cutoffs(at) -> list[int | None]:
+  """Checked cut-offs, of one or of several."""
+  several = list(at) if np.ndim(at) else [at]
+  require(len(several) >= 1, "at has no cut-off; give one or more.")
+  return [_cutoff(cut) for cut in several]
+
+
+def _cutoff(at) -> int | None:
+  """A checked cut-off; None stands for the whole database."""
+  if at is None:
+    return None
+  cut = whole_number("at", at)
+  require(cut >= 1, f"at is {cut}, expected None or a cut-off of at least 1.")
+  return cut
+
+
+def _check_options(denominator, ties, empty):
   for option, value, known in (
     ("denominator", denominator, _DENOMINATORS),
     ("ties", ties, TIES),
@@ -382,6 +402,14 @@ def _average_precision(found: Profile, cuts, denominator, ties):
     return found.precisions / np.maximum(sizes, 1), kept
   values, kept = np.zeros((2, len(found.items), len(cuts)))
   harmonic = np.concatenate([[0], np.cumsum(1 / np.arange(1, cuts[-1] + 1))])
+  if choice.use_numba(found.items):
+    from udh_jax.cpu.expectation import expected_average_precision
+
+    for column, cut in enumerate(cuts):
+      values[:, column], kept[:, column] = expected_average_precision(
+        found.items, found.relevant, cut, denominator, harmonic
+      )
+    return values, kept
   for start in range(0, len(values), _QUERIES):
     rows = slice(start, start + _QUERIES)
     for column, cut in enumerate(cuts):

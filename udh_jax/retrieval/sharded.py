@@ -9,7 +9,7 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from udh_jax import sharding
-from udh_jax.retrieval.pairs import Pairs, Profile, keys_of
+from udh_jax.retrieval.profile import Pairs, Profile, keys_of
 
 _CHUNK = 2**22  # pairs put in order at once on a device
 _ITEMS = 2**14  # database items of one query among them, at most
@@ -18,7 +18,7 @@ _ITEMS = 2**14  # database items of one query among them, at most
 def profile_on_devices(
   pairs: Pairs, cuts: tuple[int, ...], mesh: Mesh, *, by_index: bool
 ) -> Profile:
-  """As `udh_jax.retrieval.pairs.profile`, with the database split over the devices of ``mesh``.
+  """As `udh_jax.retrieval.profile.profile`, with the database split over the devices of ``mesh``.
 
   Counts are the same; sums of precisions and gains are made in float32.
 
@@ -31,11 +31,13 @@ def profile_on_devices(
   Returns:
     The profile, in every process.
   """
-  items = pairs.database, pairs.database_marks, np.ones(len(pairs.database), bool)
+  queries, database, query_marks, database_marks = map(np.asarray, pairs.as_words())
+  rows = database, database_marks, np.ones(len(database), bool)
   mapped = _mapped(mesh, cuts, pairs.num_distances, pairs.max_gain, by_index, _CHUNK, _ITEMS)
   found = mapped(
-    *(np.asarray(array) for array in (pairs.queries, pairs.query_marks)),
-    *(sharding.split_rows(mesh, array) for array in items),
+    queries,
+    query_marks,
+    *(sharding.split_rows(mesh, array) for array in rows),
   )
   items, relevant, gains, levels, *sums = (np.asarray(array) for array in found)
   if not by_index:
@@ -104,7 +106,7 @@ def count_and_rank(
   gain_bits = max_gain.bit_length()
   block = min(_ITEMS, num_items)
   chunk = max(1, min(num_queries, _CHUNK // block))
-  database = tuple(_grouped(array, block) for array in (database, database_marks, valid))
+  blocks = tuple(_grouped(array, block) for array in (database, database_marks, valid))
 
   def ordered(query, items):
     """Distances and gains of a block in order, where each distance begins, and relevant before."""
@@ -140,7 +142,7 @@ def count_and_rank(
 
     shapes = (num_distances,) * 3 + (max_gain + 1,)
     zeros = tuple(jnp.zeros((chunk, width), jnp.int32) for width in shapes)
-    return lax.scan(add, sharding.varying(zeros, axis_name), database)[0]
+    return lax.scan(add, sharding.varying(zeros, axis_name), blocks)[0]
 
   def rank(query, totals, offsets):
     ends = tuple(jnp.cumsum(total, axis=1) - total for total in totals)
@@ -171,7 +173,7 @@ def count_and_rank(
       return ((place, found), sums + jnp.stack(new, axis=2)), None
 
     zeros = jnp.zeros((3, chunk, len(cuts)), jnp.float32)
-    return lax.scan(add, sharding.varying((start, zeros), axis_name), database)[0][1]
+    return lax.scan(add, sharding.varying((start, zeros), axis_name), blocks)[0][1]
 
   def run(query):
     mine = count(query)

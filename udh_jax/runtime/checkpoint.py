@@ -5,6 +5,7 @@ written last, so a folder without one was interrupted and does not count; a fold
 with its record is damaged, is named, and the one before it is used.
 """
 
+import functools
 import logging
 import pathlib
 import shutil
@@ -42,10 +43,12 @@ def _record_path(folder: pathlib.Path) -> pathlib.Path:
 
 def remove(folder: pathlib.Path) -> None:
   """Removes a checkpoint, its record first, so that no half of it ever counts."""
-  if mesh_lib.is_main():
+
+  def work():
     _record_path(folder).unlink(missing_ok=True)
     shutil.rmtree(folder, ignore_errors=True)
-  mesh_lib.barrier(f"removed {folder}")
+
+  mesh_lib.on_main(f"remove {folder}", work)
 
 
 def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Mesh) -> None:
@@ -64,32 +67,36 @@ def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Me
     checkpointer.save(
       folder.absolute(), args=ocp.args.PyTreeSave(serialization.to_state_dict(tree))
     )
-  if mesh_lib.is_main():
+
+  def write_record():
     record = {
       "row_keys": list(row_keys),
       "num_devices": mesh.size,
       "checksums": _checksums(folder),
     }
     write_json(_record_path(folder), record)
-  mesh_lib.barrier(f"saved {folder}")
+
+  mesh_lib.on_main(f"record {folder}", write_record)
 
 
 def fault(folder: pathlib.Path) -> str | None:
   """What is wrong with a checkpoint, or None: judged by process 0 for all."""
-  answer = 0
   reasons = [None, "was not finished", "is damaged"]
-  if mesh_lib.is_main():
+
+  def judge():
     try:
       record = read_json(_record_path(folder))
     except (OSError, ValueError):
-      answer = 1
-    else:
-      answer = 0 if _checksums(folder) == record["checksums"] else 2
-  return reasons[mesh_lib.agreed(answer)]
+      return 1
+    return 0 if _checksums(folder) == record["checksums"] else 2
+
+  return reasons[mesh_lib.agreed(mesh_lib.on_main(f"judge {folder}", judge) or 0)]
 
 
 def load(folder: pathlib.Path, *, num_rows: int, mesh: Mesh, like: Any = None) -> Any:
   """Reads a checkpoint onto the devices there are now, which may be more or fewer than then.
+
+  All processes call it together.
 
   Args:
     folder: A checkpoint without `fault`.
@@ -102,6 +109,7 @@ def load(folder: pathlib.Path, *, num_rows: int, mesh: Mesh, like: Any = None) -
   """
   import orbax.checkpoint as ocp
 
+  mesh_lib.require_together(f"restoring {folder}")
   row_keys = read_json(_record_path(folder))["row_keys"]
   padded = mesh_lib.RowLayout(num_rows, mesh.size).padded_rows
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
@@ -138,9 +146,8 @@ class Progress:
 
   def save(self, step: int, state: Any, *, row_keys: tuple[str, ...]) -> None:
     """Writes ``state`` as it is after ``step`` steps."""
-    if mesh_lib.is_main():
-      self._folder.mkdir(parents=True, exist_ok=True)
-    mesh_lib.barrier(f"made {self._folder}")
+    make = functools.partial(self._folder.mkdir, parents=True, exist_ok=True)
+    mesh_lib.on_main(f"make {self._folder}", make)
     save(self._folder / str(step), state, row_keys=row_keys, mesh=self._mesh)
     for old in self._steps()[KEPT:]:
       remove(self._folder / str(old))

@@ -1,7 +1,8 @@
 """One named axis over all devices of all processes, and rows of a data set laid out along it."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import contextvars
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -11,6 +12,10 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from udh_jax.errors import require
 
 DATA_AXIS = "data"
+
+Result = TypeVar("Result")
+
+_alone = contextvars.ContextVar("alone", default="")  # what process 0 is doing without the others
 
 
 def initialize(
@@ -54,14 +59,57 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
+def on_main(name: str, work: Callable[[], Result]) -> Result | None:
+  """Lets process 0 alone do something, such as writing files; the others wait until it is done.
+
+  Args:
+    name: What is done; the same in all processes.
+    work: Calls nothing that all processes have to call together. Where it does, it is refused, in a
+      run of one process too: in a run of several it would wait for ever.
+
+  Returns:
+    What ``work`` returns; None in all other processes.
+
+  Raises:
+    RuntimeError: If ``work`` calls such a thing; it names both.
+  """
+  result = None
+  if is_main():
+    token = _alone.set(name)
+    try:
+      result = work()
+    finally:
+      _alone.reset(token)
+  barrier(name)
+  return result
+
+
+def require_together(what: str) -> None:
+  """Refuses what all processes have to do together where process 0 is at work `on_main`.
+
+  Args:
+    what: Is about to be done.
+
+  Raises:
+    RuntimeError: If so.
+  """
+  if name := _alone.get():
+    raise RuntimeError(
+      f"{what} within {name!r}: all processes have to do it together, but only process 0 is there; "
+      "do it before."
+    )
+
+
 def barrier(name: str) -> None:
   """Waits until all processes have come here."""
+  require_together(f"waiting for {name!r}")
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 def agreed(value: int) -> int:
   """The value that process 0 holds, in every process."""
+  require_together("agreeing on a number")
   if jax.process_count() == 1:
     return value
   return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
@@ -159,7 +207,11 @@ def shard_local(mesh: Mesh, local: np.ndarray) -> jax.Array:
 
 
 def to_host(array: jax.Array, rows: int | Sequence[int] | None = None) -> np.ndarray:
-  """The whole array in every process's memory; of a padded one, the first ``rows`` rows."""
+  """The whole array in every process's memory; of a padded one, the first ``rows`` rows.
+
+  All processes call it together.
+  """
+  require_together("gathering an array")
   if not array.is_fully_addressable and not array.is_fully_replicated:
     array = multihost_utils.process_allgather(array, tiled=True)
   value = np.asarray(array)

@@ -1,5 +1,6 @@
 """Runs a method's stages in order, each from its last save, and never on another's results."""
 
+import functools
 import hashlib
 import json
 import logging
@@ -160,9 +161,7 @@ class Runner:
           f"Stage {stage.name} in {self._workdir} is not finished; run train.py with this "
           "--workdir first."
         )
-      if mesh_lib.is_main():
-        self._begin(folder, record)
-      mesh_lib.barrier(f"begin {stage.name}")
+      mesh_lib.on_main(f"begin {stage.name}", functools.partial(self._begin, folder, record))
       inputs = {role: outputs[name] for role, name in stage.inputs.items()}
       context = self._context
       if not stage.reads_labels:
@@ -170,14 +169,15 @@ class Runner:
       work = stage.build(context, select(self._config, stage.fields), inputs)
       result = self._execute(stage, work, log)
       checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
-      if mesh_lib.is_main() and work.row_state:  # as large as the output, and the same again
-        shutil.rmtree(folder / "progress", ignore_errors=True)
+      if work.row_state:  # as large as the output, and the same again
+        clear = functools.partial(shutil.rmtree, folder / "progress", ignore_errors=True)
+        mesh_lib.on_main(f"clear {stage.name}", clear)
       log.finished()
       outputs.keep(stage, result, stages[position + 1 :])
     return outputs
 
   def _begin(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
-    """Notes what a stage is made from, in process 0."""
+    """Notes what a stage is made from; process 0 calls it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stage.json"
     if path.exists():
@@ -214,6 +214,7 @@ class Runner:
       log.progress(step)
 
     if first < work.num_steps:
+      assert work.step is not None and work.batches is not None
       batches = work.batches(first)
       try:
         for step in range(first, work.num_steps):

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
 
 Tree = Any
+Inputs = Mapping[str, Any]  # outputs of earlier stages, by role
 
 
 class Context(NamedTuple):
@@ -69,7 +69,7 @@ class Stage(NamedTuple):
   """
 
   name: str
-  build: Callable[[Context, ConfigDict, Mapping[str, Any]], Work]
+  build: Callable[..., Work]
   fields: tuple[str, ...]
   free: tuple[str, ...] = ()
   version: int = 1

@@ -62,8 +62,9 @@ def similarity_product(
   )
   for name, value in (("image_share", image_share), ("cross_share", cross_share)):
     require(0 <= value <= 1, f"similarity: {name} is {value}, expected 0 to 1.")
-  parts = psum((_dot(images.T, matrix), _dot(texts.T, matrix)), axis_name)  # [d, c] each
-  left, right = _mixed(*parts, image_share, cross_share)
+  parts = _dot(images.T, matrix), _dot(texts.T, matrix)  # [d, c] each
+  image_part, text_part = psum(parts, axis_name)
+  left, right = _mixed(image_part, text_part, image_share, cross_share)
   return _dot(images, left) + _dot(texts, right)
 
 

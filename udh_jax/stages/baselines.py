@@ -4,12 +4,13 @@ import functools
 
 import jax
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from udh_jax.coding import baselines as baselines_lib
 from udh_jax.coding.binary import pack_codes
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.map_rows import train_weights
 
 BASELINES = {
@@ -19,7 +20,7 @@ BASELINES = {
 }
 
 
-def centred_features(outputs) -> jax.Array:
+def centred_features(outputs: Inputs) -> jax.Array:
   """Features ``[rows, d]`` as the network made them, but for the mean: what baselines are given.
 
   Args:
@@ -28,7 +29,9 @@ def centred_features(outputs) -> jax.Array:
   return outputs["features"] * outputs["length"][:, None]
 
 
-def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
+def fit(
+  context: Context, name: str, features: jax.Array, bits: int, seed: int
+) -> baselines_lib.LinearHash:
   """Fits a baseline on the training rows of all devices; returns a `LinearHash` on all of them."""
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(BASELINES[name], num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
@@ -41,7 +44,7 @@ def fit(context: Context, name: str, features: jax.Array, bits: int, seed: int):
   return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
 
 
-def fitted(outputs, name: str) -> baselines_lib.LinearHash:
+def fitted(outputs: Inputs, name: str) -> baselines_lib.LinearHash:
   """The hash function of a baseline in the outputs of `baselines`.
 
   Args:
@@ -63,7 +66,7 @@ def fitted(outputs, name: str) -> baselines_lib.LinearHash:
   return baselines_lib.LinearHash(**functions[name])
 
 
-def baselines(context: Context, config, inputs) -> Work:
+def baselines(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Codes of every image by each baseline, fitted on the training rows.
 
   Outputs: for each name in `BASELINES`, uint8 ``[rows, ceil(bits / 8)]``, and under ``functions``

@@ -5,14 +5,16 @@ import functools
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
+from udh_jax.clustering.members import clustering_specs
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.map_rows import train_weights
 
 
-def cluster(context: Context, config, inputs) -> Work:
+def cluster(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Clusters the training images, several times from other starts.
 
   Outputs: ``labels`` int32 ``[rows, H]``, -1 for images that are not for training, and the other
@@ -38,7 +40,7 @@ def cluster(context: Context, config, inputs) -> Work:
       lambda features, weights, key: function(features, weights=weights, key=key),
       mesh=context.mesh,
       in_specs=(rows, rows, whole),
-      out_specs=Clustering(rows, whole, whole, whole, whole, whole),
+      out_specs=clustering_specs(rows, whole),
     )
   )
   stack = jax.jit(

@@ -2,16 +2,17 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 FIELDS = ("cluster.num_clusters", "cluster.num_clusterings")
 
 
-def num_logits(config) -> int:
+def num_logits(config: ConfigDict) -> int:
   """Width of a layer that predicts all clusterings."""
   return config.cluster.num_clusterings * config.cluster.num_clusters
 
 
-def heads(logits: jax.Array, config) -> jax.Array:
+def heads(logits: jax.Array, config: ConfigDict) -> jax.Array:
   """Logits by clustering: ``[b, H * K]`` to ``[b, H, K]``."""
   return logits.reshape(-1, config.cluster.num_clusterings, config.cluster.num_clusters)
 
@@ -21,6 +22,6 @@ def as_rows(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(array.reshape(-1, *array.shape[2:]) for array in arrays)
 
 
-def row_weights(weights: jax.Array, config) -> jax.Array:
+def row_weights(weights: jax.Array, config: ConfigDict) -> jax.Array:
   """The weight of each image for each of its `as_rows`: ``[b]`` to ``[b * H]``."""
   return jnp.repeat(weights, config.cluster.num_clusterings)

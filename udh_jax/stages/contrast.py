@@ -1,14 +1,15 @@
 """A teacher in, a hash network out that tells images apart by two views of each: CIBHash."""
 
 import jax
+from ml_collections import ConfigDict
 
 from udh_jax.losses.contrastive import bernoulli_divergence, nt_xent, straight_through_sign
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.hash_network import new_hash_network
 from udh_jax.stages.training import forward_on_views, train
 
 
-def contrast(context: Context, config, inputs) -> Work:
+def contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains codes of two views of an image to agree, and of different images to differ.
 
   L = NT-Xent of the codes b = sign(u), straight-through, + lambda (KL(p || q) + KL(q || p)) / 2 of

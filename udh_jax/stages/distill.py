@@ -1,20 +1,21 @@
 """Soft labels in, a hash network out."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses import bit_balance_loss, distillation_loss, quantisation_loss
 from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.hash_network import started_at_itq
 from udh_jax.stages.network import NewNetwork, backbone_of, facts, new_network
 from udh_jax.stages.training import forward_on_views, train
 
 
-def student_start(context: Context, config, inputs) -> NewNetwork:
+def student_start(context: Context, config: ConfigDict, inputs: Inputs) -> NewNetwork:
   """The student before training: a `HashNetwork`.
 
   One that starts at the teacher has its backbone, ITQ's layer for a hash layer and a classifier
@@ -55,7 +56,7 @@ def student_start(context: Context, config, inputs) -> NewNetwork:
   return started_at_itq(context, network, inputs["soft_labels"], inputs["baselines"])
 
 
-def distill(context: Context, config, inputs) -> Work:
+def distill(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains the hash network on augmented images and the teacher's soft labels.
 
   L = tau^2 KL(p || softmax(z / tau)), the mean over clusterings, each image weighed by its

@@ -1,13 +1,14 @@
 """Pairs in, an image and a text network out that rebuild the pairs' joint semantics: DJSRH."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, sharpness
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
 
 
-def djsrh(context: Context, config, inputs, *, bits: int) -> Work:
+def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) -> Work:
   """Trains both networks so that cosines of relaxed codes are the joint semantics of the batch.
 
   L = MSE(cos(B_I, B_T), S) + l [MSE(cos(B_I, B_I), S) + MSE(cos(B_T, B_T), S)],

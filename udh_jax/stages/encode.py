@@ -1,14 +1,16 @@
 """Images, or pairs of images and texts, in; packed codes out."""
 
+from ml_collections import ConfigDict
+
 from udh_jax.encoders.image import codes_of
 from udh_jax.encoders.pair import image_codes_of, text_codes_of
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
-from udh_jax.stages.network import backbone_variables, facts
+from udh_jax.stages.network import Network, backbone_variables, facts
 
 
-def hash_description(network, config) -> dict:
+def hash_description(network: Network, config: ConfigDict) -> dict:
   """What `udh_jax.encoders.image.codes_of` has to know of a hash network."""
   about = facts(network)
   return {
@@ -19,7 +21,7 @@ def hash_description(network, config) -> dict:
   }
 
 
-def hash_variables(network) -> dict:
+def hash_variables(network: Network) -> dict:
   """The variables of a hash network that make its codes."""
   return {
     "backbone": backbone_variables(network),
@@ -27,7 +29,7 @@ def hash_variables(network) -> dict:
   }
 
 
-def encode_images(context: Context, config, inputs) -> Work:
+def encode_images(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Codes of every image. Output ``codes``: packed, uint8 ``[rows, ceil(bits / 8)]``."""
   network = inputs["network"]
   about = hash_description(network, config)
@@ -49,12 +51,12 @@ IMAGES = Stage(
 )
 
 
-def pair_description(network, config) -> dict:
+def pair_description(network: Network, config: ConfigDict) -> dict:
   """What `udh_jax.encoders.pair` has to know of a pair network."""
   return {**facts(network), "dtype": config.dtype, "image_size": reading_size(config)}
 
 
-def encode_pairs(context: Context, config, inputs) -> Work:
+def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Codes of every pair by the image and by the text network.
 
   Outputs: ``image_codes`` and ``text_codes``: sign(h), packed, uint8 ``[rows, ceil(bits / 8)]``.

@@ -7,16 +7,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import psum
 from udh_jax.stages.map_rows import map_rows, train_weights
 from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
 
 
-def reading_size(config) -> int:
+def reading_size(config: ConfigDict) -> int:
   """Side at which trained networks read images; they may have been trained at another.
 
   Random crops make objects look larger than they are in whole images, so that a network is often
@@ -28,7 +29,9 @@ def reading_size(config) -> int:
   return config.features.image_sizes[-1]
 
 
-def centre_and_normalise(features, weights, *, axis_name=None):
+def centre_and_normalise(
+  features: jax.Array, weights: jax.Array, *, axis_name: str | None = None
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Subtracts the mean of the weighted rows and scales each row to unit length.
 
   Args:
@@ -51,7 +54,7 @@ def centre_and_normalise(features, weights, *, axis_name=None):
   return centred / jnp.maximum(lengths, 1e-12)[:, None], lengths, centre
 
 
-def centred_rows(context: Context, features: jax.Array):
+def centred_rows(context: Context, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
   """`centre_and_normalise` over the training rows of all devices."""
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(centre_and_normalise, axis_name=mesh_lib.DATA_AXIS)
@@ -63,8 +66,8 @@ def centred_rows(context: Context, features: jax.Array):
 
 def features(
   context: Context,
-  config,
-  inputs,
+  config: ConfigDict,
+  inputs: Inputs,
   *,
   image_size: int,
   besides: Mapping[str, Callable[[Any, jax.Array], jax.Array]] | None = None,
@@ -87,7 +90,7 @@ def features(
   """
   network = inputs["teacher"]
   module, view = backbone_of(network, config.dtype), plain_view(network, image_size)
-  functions = {
+  functions: dict[str, Callable[[Any, jax.Array], Any]] = {
     "features": lambda variables, images: module.apply(variables, view(images)),
     **(besides or {}),
   }

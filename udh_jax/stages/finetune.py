@@ -1,16 +1,17 @@
 """Pseudo labels in, a better teacher out."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.losses.classification import smoothed_cross_entropy
 from udh_jax.models.heads import Classifier
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.network import backbone_of, facts, new_network
 from udh_jax.stages.training import forward_on_views, train
 
 
-def finetune(context: Context, config, inputs, *, seed_offset: int) -> Work:
+def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int) -> Work:
   """Trains the teacher with a new K-way head for each clustering on the hard pseudo labels.
 
   Outputs: a network whose ``variables`` are those of `Classifier`.

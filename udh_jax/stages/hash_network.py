@@ -1,14 +1,18 @@
 """Hash networks before training: a teacher's backbone, and a hash layer that is random or ITQ's."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
+from udh_jax.coding.baselines import LinearHash
 from udh_jax.errors import require
 from udh_jax.models.heads import HashNetwork
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context, Inputs
 from udh_jax.stages.baselines import centred_features, fitted
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import Network, NewNetwork, backbone_of, facts, new_network
@@ -17,7 +21,7 @@ STARTS = ("itq", "random")
 
 
 def new_hash_network(
-  context, config, teacher: Network, *, num_classes: int, **about: Any
+  context: Context, config: ConfigDict, teacher: Network, *, num_classes: int, **about: Any
 ) -> NewNetwork:
   """A hash network whose backbone starts at the teacher's; the rest is random.
 
@@ -36,7 +40,9 @@ def new_hash_network(
   return network.started_at(teacher)
 
 
-def linear_layer(context, features, hash_function):
+def linear_layer(
+  context: Context, features: Mapping[str, Any], hash_function: LinearHash
+) -> dict[str, jax.Array]:
   """The hash layer that makes a linear hash function's codes of the network's features.
 
   Outputs before tanh have a root mean square of 1 over the training rows.
@@ -64,7 +70,12 @@ def linear_layer(context, features, hash_function):
   return layer(hash_function, rows, train_weights(context), features["centre"])
 
 
-def started_at_itq(context, network: NewNetwork, features, baselines) -> NewNetwork:
+def started_at_itq(
+  context: Context,
+  network: NewNetwork,
+  features: Mapping[str, Any],
+  baselines: Mapping[str, Any],
+) -> NewNetwork:
   """A hash network with ITQ's `linear_layer`, and a classifier, if any, that knows nothing yet.
 
   Args:
@@ -84,7 +95,9 @@ def started_at_itq(context, network: NewNetwork, features, baselines) -> NewNetw
   return started.with_parts(head=zeros)._replace(fresh=started.fresh)
 
 
-def pairwise_network(context, config, inputs, *, num_classes: int, start: str) -> NewNetwork:
+def pairwise_network(
+  context: Context, config: ConfigDict, inputs: Inputs, *, num_classes: int, start: str
+) -> NewNetwork:
   """The hash network that a pair-wise method trains.
 
   Args:

@@ -1,13 +1,15 @@
 """A teacher and a baseline's hash function in, a hash network out: nothing is trained."""
 
+from ml_collections import ConfigDict
+
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
 from udh_jax.stages.hash_network import linear_layer
 from udh_jax.stages.network import backbone_variables
 
 
-def linear(context: Context, config, inputs, *, name: str) -> Work:
+def linear(context: Context, config: ConfigDict, inputs: Inputs, *, name: str) -> Work:
   """The teacher with a baseline for its hash layer.
 
   Inputs: ``teacher``, ``features`` of it and ``baselines`` of those.

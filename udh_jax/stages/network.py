@@ -15,6 +15,7 @@ from udh_jax.errors import require
 from udh_jax.models.depth import is_last
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context
 
 Network = Mapping[str, Any]  # "variables": arrays; "about": see `describe`
 
@@ -42,7 +43,7 @@ def backbone_of(network: Network, dtype: str) -> nn.Module:
   return create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
 
 
-def backbone_variables(network):
+def backbone_variables(network: Network) -> dict[str, Any]:
   """The variables of the backbone alone, of a network with or without a head."""
   variables = network["variables"]
   if "backbone" not in variables["params"]:
@@ -150,7 +151,7 @@ class NewNetwork(NamedTuple):
 
 
 def new_network(
-  context, module: nn.Module, about: Mapping[str, Any], *shapes: tuple[int, ...], seed: int
+  context: Context, module: nn.Module, about: Mapping[str, Any], *shapes: tuple[int, ...], seed: int
 ) -> NewNetwork:
   """Random variables for ``module``, on all devices.
 

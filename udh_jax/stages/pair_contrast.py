@@ -1,14 +1,15 @@
-"""Pairs in, an image and a text network out that tell pairs apart: the contrastive rival."""
+"""Pairs in, an image and a text network out that tell pairs apart: a competing method."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.contrastive import nt_xent
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
 
 
-def pair_contrast(context: Context, config, inputs) -> Work:
+def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains the code of an image to agree with its own text's, and to differ from others.
 
   L = NT-Xent of the relaxed codes tanh(h) of images and texts + lambda_q mean (u - sign(u))^2 of

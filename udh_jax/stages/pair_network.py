@@ -38,9 +38,9 @@ def new_pair_network(
   Raises:
     InputError: If there are no texts, or pictures and no backbone.
   """
-  dataset = context.dataset
+  dataset, texts = context.dataset, context.dataset.texts
   require(
-    dataset.texts is not None,
+    texts is not None,
     f"The data set {dataset.name} has no texts, which this method learns from; choose one that "
     "has, such as wikipedia, mirflickr25k or nus_wide.",
   )
@@ -49,21 +49,22 @@ def new_pair_network(
     f"teacher.weights is empty, but the images of {dataset.name} are pictures; name published "
     "weights, such as hf-hub:timm/mobilenetv2_100.ra_in1k.",
   )
+  assert texts is not None
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
   about = known | {"bits": bits, **{name: settings[name] for name in LAYER_FIELDS}}
   module = pair_module(about, config.dtype)
   side = settings.image_size
   image_shape = (side, side, 3) if dataset.has_pictures else dataset.image_shape
   network = new_network(
-    context, module, about, (1, *image_shape), (1, dataset.texts.shape[1]), seed=config.seed
+    context, module, about, (1, *image_shape), (1, texts.shape[1]), seed=config.seed
   )
   if backbone:
     network = network.started_at(backbone)
   train, scalings = dataset.splits.train, dict(network.variables["scaling"])
-  if dataset.texts.dtype == np.float32:  # tags and counts stay as they are
-    scalings["text_layers"] = column_scaling(dataset.texts, train)
+  if texts.dtype == np.float32:  # tags and counts stay as they are
+    scalings["text_layers"] = column_scaling(texts, train)
   if not backbone:
-    scalings["image_layers"] = column_scaling(dataset.images, train)
+    scalings["image_layers"] = column_scaling(np.asarray(dataset.images), train)
   scalings = mesh_lib.replicate(context.mesh, scalings)
   return network._replace(variables={**network.variables, "scaling": scalings})
 
@@ -90,7 +91,7 @@ def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]
 
 def image_view(
   network: Network, size: int, training: ConfigDict | None = None
-) -> Callable[[dict[str, jax.Array], jax.Array | None], jax.Array]:
+) -> Callable[..., jax.Array]:
   """The function from a batch (and a random key) to what the image network takes.
 
   Args:
@@ -98,12 +99,15 @@ def image_view(
     size: Side that pictures are brought to.
     training: Its ``augment`` has the options of random views; None shows whole pictures.
   """
-  if not facts(network)["backbone"]:
-    return lambda batch, key=None: batch["image"]
-  if training is None:
-    plain = plain_view(network, size)
-    return lambda batch, key=None: plain(batch["image"])
-  return augmented_views(network, training, size)
+  if facts(network)["backbone"] and training is not None:
+    return augmented_views(network, training, size)
+  plain = plain_view(network, size) if facts(network)["backbone"] else lambda images: images
+
+  def view(batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
+    del key
+    return plain(batch["image"])
+
+  return view
 
 
 def training_outputs(network: NewNetwork, settings: ConfigDict) -> Callable:

@@ -3,13 +3,15 @@
 from collections.abc import Callable
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from udh_jax.models.parts import attention_maps, part_vectors
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import features
-from udh_jax.stages.network import backbone_of, plain_view
+from udh_jax.stages.network import Network, backbone_of, plain_view
 
 
-def part_maps(network, config) -> Callable[[Any, Any], tuple[Any, Any]]:
+def part_maps(network: Network, config: ConfigDict) -> Callable[[Any, Any], tuple[Any, Any]]:
   """The function from variables and stored images to feature maps and attention.
 
   The network reads whole images, at the side that its features are read at.
@@ -34,7 +36,7 @@ def part_maps(network, config) -> Callable[[Any, Any], tuple[Any, Any]]:
   return function
 
 
-def parts(context: Context, config, inputs) -> Work:
+def parts(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Features and part vectors of every image, so that training need not read the frozen network.
 
   Outputs: those of `udh_jax.stages.features.features` and ``parts`` ``[rows, G, C / G]``, see

@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
 from udh_jax.losses.pairs import pair_loss
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
 from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.hash_network import pairwise_network, require_start
@@ -17,7 +18,7 @@ from udh_jax.stages.training import forward_on_views, train
 CHOICES = {"similarity": ("parts", "one"), "unsure": ("ignore", "structure")}
 
 
-def require_choices(settings) -> None:
+def require_choices(settings: ConfigDict) -> None:
   """Refuses words that mean nothing and a target that no pair can have.
 
   Raises:
@@ -32,7 +33,7 @@ def require_choices(settings) -> None:
     )
 
 
-def psch(context: Context, config, inputs) -> Work:
+def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains codes to be as alike as parts of images are within a pseudo class, and apart between.
 
   L = mean w_ij (u_i . u_j / c - T_ij)^2 + alpha CE(pseudo label) + lambda_q mean (u - sign(u))^2,

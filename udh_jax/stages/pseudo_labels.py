@@ -6,12 +6,13 @@ import math
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from udh_jax.clustering.kmeans import kmeans, own_distances
-from udh_jax.clustering.members import Clustering
+from udh_jax.clustering.members import clustering_specs
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.map_rows import train_weights
 
 
@@ -58,7 +59,7 @@ def confident_count(num_images: int, quantile: float, num_clusters: int) -> int:
   return count
 
 
-def pseudo_labels(context: Context, config, inputs) -> Work:
+def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Clusters the training images, and finds the distance within which images are confident.
 
   Outputs: ``labels`` int32 ``[rows, 1]``, -1 for images that are not for training; ``distances``
@@ -91,7 +92,7 @@ def pseudo_labels(context: Context, config, inputs) -> Work:
       function,
       mesh=context.mesh,
       in_specs=(rows, rows, whole),
-      out_specs=(Clustering(rows, whole, whole, whole, whole, whole), rows),
+      out_specs=(clustering_specs(rows, whole), rows),
     )
   )
 

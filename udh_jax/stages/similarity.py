@@ -1,10 +1,11 @@
 """A teacher's pair networks in, the factors of the symmetric similarity of all pairs out."""
 
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.encoders.pair import pair_module
 from udh_jax.losses.cross_modal import sharpness
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.cosine import unit_rows
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
@@ -12,7 +13,7 @@ from udh_jax.stages.network import facts
 from udh_jax.stages.pair_network import image_view
 
 
-def similarity(context: Context, config, inputs) -> Work:
+def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """The teacher's relaxed codes tanh(alpha h) of every pair, alpha of its last epoch.
 
   Outputs: ``images`` and ``texts``, rows of unit length, ``[rows, bits]``: what

@@ -2,9 +2,10 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.models.heads import Classifier
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.features import centred_rows, reading_size
 from udh_jax.stages.map_rows import map_rows
@@ -12,7 +13,7 @@ from udh_jax.stages.network import backbone_of, plain_view
 from udh_jax.stages.training import augmented_views
 
 
-def agreement(first, second):
+def agreement(first: jax.Array, second: jax.Array) -> jax.Array:
   """How far two predictions of one image agree: their cosine.
 
   Args:
@@ -29,7 +30,7 @@ def agreement(first, second):
   return jnp.mean((first * second).sum(axis=2) / norms, axis=1)
 
 
-def soft_labels(context: Context, config, inputs) -> Work:
+def soft_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Predictions of the teacher for every image, from a plain and an augmented view.
 
   Outputs: ``probabilities`` ``[rows, H, K]``, the mean of both views' softmax(z / tau) for each

@@ -1,14 +1,16 @@
 """Features and their structure in, a hash network out: SSDH, the base method of PSCH."""
 
+from ml_collections import ConfigDict
+
 from udh_jax.losses.pairs import pair_loss
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.structure import fitted
 from udh_jax.stages.training import forward_on_views, train
 
 
-def ssdh(context: Context, config, inputs) -> Work:
+def ssdh(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains codes to be as alike as the features of the frozen network say, where they say it.
 
   L = mean |S_ij| (u_i . u_j / c - S_ij)^2 over the pairs of a batch, S as in `structure_signs`.

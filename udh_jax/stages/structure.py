@@ -4,16 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
+from ml_collections import ConfigDict
 
 from udh_jax.data.protocol import PAIRS, permutation
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians
 
 
-def structure(context: Context, config, inputs) -> Work:
+def structure(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Fits `HalfGaussians` to the distances between randomly drawn training images.
 
   Outputs: its fields, scalars.
@@ -49,7 +50,7 @@ def structure(context: Context, config, inputs) -> Work:
   return Work(finish=finish)
 
 
-def fitted(outputs) -> HalfGaussians:
+def fitted(outputs: Inputs) -> HalfGaussians:
   """The distributions in the outputs of `structure`."""
   return HalfGaussians(**{name: outputs[name] for name in HalfGaussians._fields})
 

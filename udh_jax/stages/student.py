@@ -25,7 +25,7 @@ from udh_jax.errors import require
 from udh_jax.losses.asymmetric import code_problem, network_loss, objective
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.symmetric import similarity_product, similarity_row_norms
 from udh_jax.stages.baselines import fit
 from udh_jax.stages.features import reading_size
@@ -59,7 +59,7 @@ class Task(NamedTuple):
 
   network: NewNetwork
   settings: ConfigDict
-  shares: Mapping[str, float]
+  shares: Mapping[str, Any]
   gamma: float
   scale: float
   num_sampled: int
@@ -67,7 +67,9 @@ class Task(NamedTuple):
   whole: Any
 
 
-def with_products(task: Task, codes, factors) -> dict[str, jax.Array]:
+def with_products(
+  task: Task, codes: jax.Array, factors: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
   """V with S V and V^T V: all that the networks need of the codes."""
   made = {
     "codes": codes,
@@ -155,7 +157,9 @@ def codes_turn(task: Task) -> Callable:
   return turn
 
 
-def first_codes(context: Context, config, factors) -> jax.Array:
+def first_codes(
+  context: Context, config: ConfigDict, factors: Mapping[str, jax.Array]
+) -> jax.Array:
   """Codes to begin with: ITQ of both factors side by side, or LSH where they are too narrow."""
   features = jnp.concatenate([factors["images"], factors["texts"]], axis=1)
   name = "itq" if config.bits <= features.shape[1] else "lsh"
@@ -180,7 +184,7 @@ def read_turns(context: Context, rounds: Rounds, first: int) -> Iterator[tuple[s
     read.close()
 
 
-def student(context: Context, config, inputs) -> Work:
+def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains the student: networks by gradient descent, codes by DCC, in turns.
 
   Every row of the objective is exact: of S and V no more than ``[rows, bits]`` is ever held.

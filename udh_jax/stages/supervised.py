@@ -1,90 +1,22 @@
 """A teacher and labels of the training images in, a hash network out: point-wise losses."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from udh_jax.coding.centres import class_centres
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
-from udh_jax.losses import quantisation_loss
-from udh_jax.losses.centres import central_similarity_loss, greedy_penalty, majority_centres
-from udh_jax.losses.contrastive import straight_through_sign
-from udh_jax.losses.labels import label_targets
-from udh_jax.losses.margin import KINDS, annealing_weight, highly_interrelated_loss
+from udh_jax.losses.registry import POINT_WISE
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.stages.hash_network import new_hash_network
 from udh_jax.stages.network import facts
 from udh_jax.stages.training import forward_on_views, train
-
-
-def _highly_interrelated(relaxed, classes, labels, step, weights, settings):
-  annealing = annealing_weight(
-    step,
-    start=settings.annealing_start,
-    rate=settings.annealing_rate,
-    least=settings.annealing_least,
-  )
-  classification = highly_interrelated_loss(
-    relaxed,
-    classes["codes"],
-    labels,
-    kind=settings.name,
-    scale=settings.scale,
-    margin=settings.margin,
-    annealing=annealing,
-    weights=weights,
-  )
-  return classification, quantisation_loss(relaxed, weights=weights)
-
-
-def _greedyhash(relaxed, classes, labels, step, weights, settings):
-  del step, settings
-  codes = straight_through_sign(relaxed)
-  classification = highly_interrelated_loss(
-    codes, classes["codes"], labels, kind="softmax", weights=weights
-  )
-  return classification, greedy_penalty(relaxed, weights=weights)
-
-
-def _orthohash(relaxed, classes, labels, step, weights, settings):
-  del step
-  classification = highly_interrelated_loss(
-    relaxed,
-    classes["codes"],
-    labels,
-    kind="cosface",
-    scale=math.sqrt(relaxed.shape[1]),
-    margin=settings.margin,
-    weights=weights,
-  )
-  return classification, quantisation_loss(relaxed, weights=weights)
-
-
-def _csq(relaxed, classes, labels, step, weights, settings):
-  del step, settings
-  targets = label_targets(labels, len(classes["codes"]))
-  centres = majority_centres(classes["codes"], targets, classes["tie_break"])
-  labelled = targets.any(axis=1) * weights
-  classification = central_similarity_loss(relaxed, centres, weights=labelled)
-  return classification, quantisation_loss(relaxed, weights=weights)
-
-
-# (relaxed codes, codes of the classes, labels, step, weights, settings) -> (classification term,
-# quantisation term).
-LOSSES: dict[str, Callable[..., tuple[jax.Array, jax.Array]]] = {
-  **dict.fromkeys(KINDS, _highly_interrelated),
-  "greedyhash": _greedyhash,
-  "orthohash": _orthohash,
-  "csq": _csq,
-}
-FIXED = ("orthohash", "csq")  # The codes of the classes are given; else they are learned.
 
 
 def require_training_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
@@ -137,19 +69,21 @@ def training_labels(dataset: Dataset) -> np.ndarray:
   Raises:
     InputError: If there are no labels, or `require_training_labels` refuses them.
   """
+  labels = dataset.labels
   require(
-    dataset.labels is not None,
+    labels is not None,
     f"{dataset.name} has no labels, and a supervised method learns from them; put the images into "
     "one folder a class, or choose an unsupervised method.",
   )
+  assert labels is not None
   train = dataset.splits.train
-  require_training_labels(dataset.labels[train], dataset.class_names)
-  known = np.full_like(dataset.labels, _none(dataset.labels))
-  known[train] = dataset.labels[train]
+  require_training_labels(labels[train], dataset.class_names)
+  known = np.full_like(labels, _none(labels))
+  known[train] = labels[train]
   return known
 
 
-def supervised(context: Context, config, inputs) -> Work:
+def supervised(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains a hash network on augmented training images and their labels.
 
   L = classification + lambda_q quantisation, by ``config.loss.name``:
@@ -167,18 +101,19 @@ def supervised(context: Context, config, inputs) -> Work:
   References:
     DHIH: a hash layer on any network and a point-wise loss are the paper's; our own are the
     formula of the loss, quantisation and the start at the teacher. GreedyHash: Su et al., NeurIPS
-    2018; OrthoHash: Hoe et al., NeurIPS 2021; CSQ: Yuan et al., CVPR 2020. Rivals are their losses
-    on our hash layer with tanh: GreedyHash's has none, OrthoHash's batch normalisation instead.
+    2018; OrthoHash: Hoe et al., NeurIPS 2021; CSQ: Yuan et al., CVPR 2020. Competing methods are
+    their losses on our hash layer with tanh, see `udh_jax.losses.competing`.
   """
   settings, chosen = config.supervised, config.loss
   require(
-    chosen.name in LOSSES,
-    f"loss.name is {chosen.name!r}; choose one of {', '.join(sorted(LOSSES))}.",
+    chosen.name in POINT_WISE,
+    f"loss.name is {chosen.name!r}; choose one of {', '.join(sorted(POINT_WISE))}.",
   )
+  loss_of_rows = POINT_WISE[chosen.name]
   labels = training_labels(context.dataset)
   num_classes = len(context.dataset.class_names)
   teacher = inputs["teacher"]
-  learned = chosen.name not in FIXED
+  learned = not loss_of_rows.fixed_codes
   before = facts(teacher)["labels_used"]
   network = new_hash_network(
     context,
@@ -198,7 +133,7 @@ def supervised(context: Context, config, inputs) -> Work:
   def loss(parameters, constants, batch, key):
     relaxed, _ = forward(parameters, constants, batch, key)
     classes = {"codes": parameters["head"]["kernel"].T} if learned else constants["classes"]
-    classification, quantisation = LOSSES[chosen.name](
+    classification, quantisation = loss_of_rows.terms(
       relaxed,
       classes,
       constants["labels"][batch["index"]],

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses.contrastive import nt_xent
@@ -9,7 +10,7 @@ from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Stage, Work
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.network import backbone_variables, describe, new_network
 from udh_jax.stages.training import forward_on_views, train
 
@@ -23,7 +24,7 @@ def _require_pictures(context: Context) -> None:
   )
 
 
-def published_teacher(context: Context, config, inputs) -> Work:
+def published_teacher(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Reads published weights. Outputs: a network (``variables`` of the backbone, ``about``)."""
   del inputs
   _require_pictures(context)
@@ -47,7 +48,7 @@ def published_teacher(context: Context, config, inputs) -> Work:
   return Work(finish=finish)
 
 
-def contrastive_teacher(context: Context, config, inputs) -> Work:
+def contrastive_teacher(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains a teacher from nothing: two augmented views of an image against the batch (NT-Xent).
 
   Our own stand-in for the paper's pre-trained network where no weights are given.
@@ -86,6 +87,6 @@ PUBLISHED = Stage("teacher", published_teacher, ("teacher",))
 CONTRASTIVE = Stage("teacher", contrastive_teacher, ("teacher", "pretrain", "seed", "dtype"))
 
 
-def teacher_stage(config) -> Stage:
+def teacher_stage(config: ConfigDict) -> Stage:
   """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for."""
   return PUBLISHED if config.teacher.weights else CONTRASTIVE

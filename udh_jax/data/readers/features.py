@@ -1,15 +1,15 @@
 """Features of pictures and texts that were made elsewhere, in one NumPy or MATLAB file."""
 
-import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from udh_jax.data.readers.arrays import listing, open_arrays
 from udh_jax.data.types import Reader, Source
-from udh_jax.errors import InputError, require, require_finite
+from udh_jax.errors import require, require_finite
 
 
 def read_features(
@@ -22,6 +22,10 @@ def read_features(
   text_test: str,
   label_test: str,
   labels_used: str,
+  items_in_columns: str = "",
+  train_items: str = "",
+  test_items: str = "",
+  count_from: str = "file",
   default_file: str = "",
 ) -> Source:
   """Reads image features, and the texts and labels beside them.
@@ -39,10 +43,16 @@ def read_features(
     text_test: Name of its texts.
     label_test: Name of its labels.
     labels_used: What labels were used to make the image features, in words.
+    items_in_columns: Comma-separated names of arrays, or "all", that have one column an item.
+    train_items: Name of a list in the file of the items of the training part, or "".
+    test_items: Name of a list of those of the official test part, or "". Items in neither list are
+      left out; where one list is missing, its part is all that the other has not.
+    count_from: From which number the lists count: "0", "1", or "file": 1 in a .mat file, else 0.
     default_file: Name of the file where ``path`` may be its folder.
 
   Returns:
-    The source. Its items are called item_0, ..., or train_0, ... and test_0, ....
+    The source. Its items are called item_0, ..., or train_0, ... and test_0, ... where the parts
+    are arrays of their own.
 
   Raises:
     InputError: If the file or an array is not there, or the arrays do not fit together.
@@ -59,7 +69,14 @@ def read_features(
     )
   parts = [names, test_names] if image_test else [names]
   wanted = [name for part in parts for name in part.values() if name]
-  arrays = _read_arrays(file, wanted, optional=["class_names"])
+  lists = (train_items, test_items)
+  require(
+    not (image_test and any(lists)),
+    f"The test part is named twice, by image_test {image_test!r} and by lists of items "
+    f"{', '.join(filter(None, lists))}; give one of them.",
+  )
+  arrays = _read_arrays(file, [*wanted, *filter(None, lists)], optional=["class_names"])
+  arrays = _turned(file, arrays, wanted, items_in_columns)
   images, texts, labels = (
     _join(file, field, parts, [_part(file, arrays, part, field) for part in parts])
     for field in names
@@ -69,10 +86,19 @@ def read_features(
   if labels is not None:
     labels, class_names = _number_classes(file, label, labels, arrays.get("class_names"))
   first_test_row = len(arrays[image]) if image_test else None
+  names_of_items = _item_names(len(images), first_test_row)
+  first = int(count_from) if count_from != "file" else int(file.suffix.lower() == ".mat")
+  split = _split_rows(file, arrays, lists, first, len(images))
+  if split is not None:
+    rows, first_test_row = np.concatenate(split), len(split[0])
+    images, texts, labels = (
+      None if values is None else values[rows] for values in (images, texts, labels)
+    )
+    names_of_items = [names_of_items[row] for row in rows]
   return Source(
     images=images,
     image_shape=images.shape[1:],
-    names=_item_names(len(images), first_test_row),
+    names=names_of_items,
     labels=labels,
     class_names=class_names,
     first_test_row=first_test_row,
@@ -192,89 +218,92 @@ def _item_names(size, first_test_row):
   return train + [f"test_{row}" for row in range(size - first_test_row)]
 
 
-_Reader = tuple[Sequence[str], Callable[[str], np.ndarray]]
-
-
 def _read_arrays(
   file: pathlib.Path, wanted: Sequence[str], *, optional: Sequence[str]
 ) -> dict[str, np.ndarray]:
   """Reads arrays by their names, or says which ones the file holds."""
-  try:
-    with (_open_npz if file.suffix.lower() == ".npz" else _open_mat)(file) as (names, read):
-      missing = [name for name in wanted if name not in names]
-      require(
-        not missing,
-        lambda: (
-          f"{file} holds no array {', '.join(missing)}; it holds "
-          f"{', '.join(f'{name} {_shape(read, name)}' for name in names)}: name one of these."
-        ),
-      )
-      return {name: read(name) for name in [*wanted, *(n for n in optional if n in names)]}
-  except (InputError, MemoryError):
-    raise
-  except Exception as error:  # the libraries raise many types on damaged files
-    raise InputError(
-      f"{file} cannot be read as {file.suffix} ({type(error).__name__}: {error}); make it again."
-    ) from error
-
-
-def _shape(read, name):
-  try:
-    return read(name).shape
-  except InputError:
-    return "(no array)"
-
-
-@contextlib.contextmanager
-def _open_npz(file: pathlib.Path) -> Iterator[_Reader]:
-  with np.load(file, allow_pickle=False) as archive:
-    yield archive.files, archive.__getitem__
-
-
-@contextlib.contextmanager
-def _open_mat(file: pathlib.Path) -> Iterator[_Reader]:
-  import h5py
-  import scipy.io
-  import scipy.sparse
-
-  if h5py.is_hdf5(file):
-    with h5py.File(file) as archive:
-      names = [name for name in archive if not name.startswith("#")]  # MATLAB's own groups
-      yield names, lambda name: _read_hdf5(file, archive, name)
-    return
-
-  def read(name: str) -> np.ndarray:
-    values = scipy.io.loadmat(file, variable_names=[name])[name]
-    return values.toarray() if scipy.sparse.issparse(values) else values
-
-  yield [name for name, _, _ in scipy.io.whosmat(file)], read
-
-
-def _read_hdf5(file, archive, name):
-  """One variable of a MATLAB 7.3 file; the order of its dimensions is the reverse of ours."""
-  import h5py
-  import scipy.sparse
-
-  item = archive[name]
-  if isinstance(item, h5py.Group):
+  with open_arrays(file) as arrays:
+    missing = [name for name in wanted if name not in arrays]
     require(
-      "MATLAB_sparse" in item.attrs,
-      f"{file}: {name} is a structure, not an array; save its field as an array of its own.",
+      not missing,
+      lambda: (
+        f"{file} holds no array {', '.join(missing)}; it holds {listing(arrays)}: name one of "
+        "these."
+      ),
     )
-    start = item["jc"][()]
-    if "ir" not in item:  # all zero
-      return np.zeros((int(item.attrs["MATLAB_sparse"]), len(start) - 1))
-    shape = (int(item.attrs["MATLAB_sparse"]), len(start) - 1)
-    return scipy.sparse.csc_array((item["data"][()], item["ir"][()], start), shape).toarray()
-  if h5py.check_ref_dtype(item.dtype):  # a cell array of strings
-    characters = [archive[reference][()] for reference in item[()].T.reshape(-1)]
-    return np.array(["".join(map(chr, text.reshape(-1))) for text in characters])
-  return item[()].T
+    return {name: arrays[name].read() for name in [*wanted, *(n for n in optional if n in arrays)]}
+
+
+def _turned(
+  file: pathlib.Path, arrays: dict[str, np.ndarray], names: Sequence[str], columns: str
+) -> dict[str, np.ndarray]:
+  """The arrays with one row an item, where some have one column an item."""
+  named = [name.strip() for name in columns.split(",") if name.strip()]
+  chosen = list(names) if named == ["all"] else named
+  for name in chosen:
+    require(
+      name in names,
+      f"The data field items_in_columns names {name!r}, which is none of the arrays that are read "
+      f"({', '.join(names)}); name some of these, or all.",
+    )
+  return {
+    name: array.T if name in chosen and array.ndim == 2 else array for name, array in arrays.items()
+  }
+
+
+def _split_rows(
+  file: pathlib.Path, arrays: dict[str, np.ndarray], names: Sequence[str], first: int, count: int
+) -> list[np.ndarray] | None:
+  """Rows of the training and of the test part, by the file's own lists; None if it has none.
+
+  A list is numbers of items, counted from ``first``, or one truth value an item. Where one part has
+  no list, it is all items that the other has not.
+  """
+  parts = [_rows_of(file, name, arrays[name], first, count) if name else None for name in names]
+  if parts == [None, None]:
+    return None
+  for position in (0, 1):
+    if parts[position] is None:
+      parts[position] = np.setdiff1d(np.arange(count), parts[1 - position])
+  both = np.intersect1d(*parts)
+  require(
+    not len(both),
+    lambda: (
+      f"{file}: {len(both)} items are in {names[0]} and in {names[1]} (the first is "
+      f"{both[0] + first}); an item has to be in one part."
+    ),
+  )
+  return parts
+
+
+def _rows_of(file, name, values, first, count):
+  values = np.asarray(values).reshape(-1)
+  if values.dtype == bool or (len(values) == count and set(np.unique(values)) <= {0, 1}):
+    require(
+      len(values) == count,
+      f"{file}: {name} has {len(values)} truth values, but there are {count} items.",
+    )
+    return np.flatnonzero(values)
+  require(
+    values.dtype.kind in "iuf" and bool((values == np.round(values)).all()),
+    f"{file}: {name} has the type {values.dtype}; whole numbers of items are needed.",
+  )
+  rows = values.astype(np.int64) - first
+  outside = (rows < 0) | (rows >= count)
+  require(
+    not outside.any(),
+    lambda: (
+      f"{file}: {name} names item {values[outside][0]:.0f}, but there are {count} items, counted "
+      f"from {first}; set the data field count_from if they are counted otherwise."
+    ),
+  )
+  require(len(np.unique(rows)) == len(rows), f"{file}: {name} names an item twice; name each once.")
+  return rows
 
 
 def _read(config: Any, progress: Any, *, default_file: str = "") -> Source:
   del progress  # one file, read at once
-  fields = {field: getattr(config, field) for field in _ARRAYS}
+  fields = {field: getattr(config, field) for field in _ARRAYS if hasattr(config, field)}
   return read_features(config.path, **fields, default_file=default_file)
 
 
@@ -286,13 +315,18 @@ _ARRAYS = {
   "text_test": "",
   "label_test": "",
   "labels_used": "unknown (features given)",
+  "items_in_columns": "",
+  "train_items": "",
+  "test_items": "",
+  "count_from": "file",
 }
+_CHOICES = {"count_from": ("file", "0", "1")}
 _WIKIPEDIA_ARRAYS = {
   **{field: f"{field}_train" for field in ("image", "text", "label")},
   **{f"{field}_test": f"{field}_test" for field in ("image", "text", "label")},
   "labels_used": "none (SIFT histograms)",
 }
-FEATURES = Reader(_read, {"path": "", **_ARRAYS})
+FEATURES = Reader(_read, {"path": "", **_ARRAYS}, _CHOICES)
 WIKIPEDIA = Reader(
   functools.partial(_read, default_file="wikipedia.npz"),
   {"num_queries": 693, "num_validation": 217, "path": "", **_WIKIPEDIA_ARRAYS},

@@ -71,13 +71,13 @@ def select_pairs(
     InputError: If something is missing and ``on_unpaired`` is "refuse", or if nothing stays.
   """
   counts = [f"{lack.sum()} {words}" for words, lack in problems.items() if lack.any()]
-  counts = ", ".join(counts + [strays] * bool(strays))
-  if on_unpaired == "keep" or not counts:
+  counted = ", ".join(counts + [strays] * bool(strays))
+  if on_unpaired == "keep" or not counted:
     return listing
   total = len(listing.files)
   if on_unpaired == "refuse":
     raise InputError(
-      f"Of {total} pictures, {counts}; complete the files, or set on_unpaired to "
+      f"Of {total} pictures, {counted}; complete the files, or set on_unpaired to "
       '"skip" to leave such pictures out, or to "keep".'
     )
   rows = np.flatnonzero(~np.any(list(problems.values()), axis=0))

@@ -97,7 +97,7 @@ def list_nus_wide(path: str, *, selection: str, on_unpaired: str) -> Listing:
   files = [files[row] for row in np.flatnonzero(kept)]
   settings = {"selection": selection, "on_unpaired": on_unpaired}
   listing = Listing(folder, files, labels, concepts, texts, words, settings)
-  return select_pairs(listing, {"have no tag": ~listing.texts.any(axis=1)}, on_unpaired)
+  return select_pairs(listing, {"have no tag": np.logical_not(texts.any(axis=1))}, on_unpaired)
 
 
 def _read_labels(root, image_list, num_rows):
@@ -140,7 +140,7 @@ def _most_frequent(labels, count, root):
 def read_indicators(
   path: str | os.PathLike[str], kept: np.ndarray, image_list: str | os.PathLike[str]
 ) -> np.ndarray:
-  """Reads lines of zeros and ones apart by tabs or spaces, such as AllTags1k.txt.
+  """Reads lines of zeros and ones separated by tabs or spaces, such as AllTags1k.txt.
 
   The result is filled block by block as the file is read, so that little else needs memory.
 
@@ -171,13 +171,11 @@ def read_indicators(
     strange[1:] |= digit[1:] & digit[:-1]  # such as 10: one value is one digit
     wrong = filled & (counts != result.shape[1])
     wrong[np.searchsorted(ends, np.flatnonzero(strange))] = True
-    require(
-      not wrong.any(),
-      lambda line=line, wrong=wrong, result=result: (
+    if wrong.any():
+      raise InputError(
         f"{path} line {line + int(wrong.argmax()) + 1} is not {result.shape[1]} values 0 or 1 "
-        "apart by tabs or spaces; unpack the file again."
-      ),
-    )
+        "separated by tabs or spaces; unpack the file again."
+      )
     number = int(filled.sum())
     if done < len(kept):
       rows = (characters[at] == ord("1")).reshape(number, result.shape[1])

@@ -1,0 +1,205 @@
+"""Duplicates from a folder of pictures to groups, reports and a page."""
+
+import csv
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from udh_jax.commands import duplicates
+from udh_jax.duplicates import find
+from udh_jax.duplicates.find import find_duplicates
+from udh_jax.encoders.folder import encode_folder
+from udh_jax.encoders.image import Encoder
+from udh_jax.errors import InputError
+from udh_jax.models.registry import create_backbone
+from udh_jax.retrieval import HammingIndex
+
+ABOUT = {
+  "backbone": "small_convnet",
+  "padding": "symmetric",
+  "dtype": "float32",
+  "image_size": 16,
+  "mean": [0.5, 0.5, 0.5],
+  "std": [0.25, 0.25, 0.25],
+  "bits": 12,
+  "picture_size": 24,
+  "labels_used": "none",
+  "method": "test",
+  "scores": {},
+}
+
+
+def scene(seed, size=(320, 240)):
+  rng = np.random.default_rng(seed)
+  layers = [
+    np.asarray(
+      Image.fromarray(rng.integers(0, 256, (n, n, 3), dtype=np.uint8)).resize(size, Image.BICUBIC)
+    ).astype(float)
+    for n in (4, 10, 24)
+  ]
+  return Image.fromarray(np.mean(layers, axis=0).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def collection(tmp_path_factory):
+  """A folder of twelve scenes with copies of two of them, and its index."""
+  root = tmp_path_factory.mktemp("collection")
+  folder = root / "pictures"
+  (folder / "in").mkdir(parents=True)
+  for seed in range(12):
+    scene(seed).save(folder / f"{seed}.jpg", quality=92)
+  scene(3).resize((640, 480)).save(folder / "in" / "larger & <best>.png")
+  ImageOps.mirror(scene(3)).save(folder / "in" / "mirrored.jpg", quality=70)
+  scene(3).crop((10, 5, 318, 230)).save(folder / "in" / "cut.jpg", quality=90)
+  Image.eval(scene(5), lambda x: min(255, int(1.3 * x))).save(folder / "bright.jpg", quality=30)
+  shutil.copy(folder / "5.jpg", folder / "same.jpg")
+  for name, colour in (("plain 1.png", 90), ("plain 2.png", 90)):
+    Image.new("RGB", (40, 30), (colour, 0, 0)).save(folder / name)
+  module = create_backbone("small_convnet", padding="symmetric")
+  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
+  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
+  encoder = Encoder(
+    {"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT
+  )
+  encode_folder(encoder, folder, root / "a.index")
+  return root
+
+
+EXPECTED = [
+  ["in/larger & <best>.png", "3.jpg", "in/mirrored.jpg", "in/cut.jpg"],
+  ["5.jpg", "same.jpg", "bright.jpg"],
+  ["plain 1.png", "plain 2.png"],
+]
+
+
+def test_groups_are_the_copies_best_first(collection):
+  before = sorted(path.name for path in (collection / "pictures").rglob("*"))
+  index = HammingIndex.load(collection / "a.index")
+  found = find_duplicates(index, collection / "pictures")
+  assert [[copy.name for copy in group] for group in found.groups] == EXPECTED
+  assert (found.num_items, found.unreadable) == (19, {})
+  best = found.groups[0][0]
+  assert (best.width, best.height) == (640, 480)
+  assert best.size == (collection / "pictures" / best.name).stat().st_size
+  assert sorted(path.name for path in (collection / "pictures").rglob("*")) == before
+
+
+def test_codes_alone_make_no_pair(collection, monkeypatch):
+  """All looks and codes equal: the pictures decide."""
+  index = HammingIndex.load(collection / "a.index")
+  columns = dict(index.columns)
+  columns["look"] = np.zeros_like(columns["look"])
+  same = HammingIndex(np.zeros_like(index.codes), index.names, num_bits=12, columns=columns)
+  found = find_duplicates(same, collection / "pictures")
+  names = [sorted(copy.name for copy in group) for group in found.groups]
+  assert names == [sorted(group) for group in EXPECTED]
+  assert found.num_candidates > 100
+  monkeypatch.setattr(find, "_same", lambda a, b: np.ones(len(a), bool))
+  assert len(find_duplicates(same, collection / "pictures").groups[0]) == 19
+
+
+def test_copies_beyond_the_reach_are_found_by_the_encoders_code(collection):
+  index = HammingIndex.load(collection / "a.index")
+  columns = dict(index.columns)
+  columns["look"] = columns["look"].copy()
+  row = index.find("same.jpg")[0]
+  columns["look"][row] ^= np.uint8([255, 3] + [0] * 11)  # 10 bits away
+  changed = HammingIndex(index.codes, index.names, num_bits=12, columns=columns)
+  found = find_duplicates(changed, collection / "pictures", reach=0)
+  assert ["5.jpg", "same.jpg"] in [[copy.name for copy in group][:2] for group in found.groups]
+  codes = index.codes.copy()
+  codes[row] ^= np.uint8([255, 240])  # nor is it near by code
+  changed = HammingIndex(codes, index.names, num_bits=12, columns=columns)
+  found = find_duplicates(changed, collection / "pictures", reach=0)
+  assert "same.jpg" not in [copy.name for group in found.groups for copy in group]
+
+
+def test_pictures_that_are_gone_are_left_out(collection, tmp_path):
+  folder = tmp_path / "copy"
+  shutil.copytree(collection / "pictures", folder)
+  (folder / "same.jpg").unlink()
+  (folder / "3.jpg").write_bytes(b"no picture")
+  found = find_duplicates(HammingIndex.load(collection / "a.index"), folder)
+  assert set(found.unreadable) == {"same.jpg", "3.jpg"}
+  assert [[copy.name for copy in group] for group in found.groups] == [
+    ["in/larger & <best>.png", "in/mirrored.jpg", "in/cut.jpg"],
+    ["5.jpg", "bright.jpg"],
+    ["plain 1.png", "plain 2.png"],
+  ]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_pair_is_compared_or_joined_through_others(seed):
+  """The order in which pairs are compared leaves none out."""
+  rng = np.random.default_rng(seed)
+  classes = rng.integers(0, 30, 300)
+  pairs = rng.integers(0, 300, (4000, 2))
+  pairs = np.column_stack([np.sort(pairs[pairs[:, 0] != pairs[:, 1]], axis=1)])
+  pairs = np.column_stack([pairs, np.zeros(len(pairs), np.int64)])
+  groups, compared = find._Groups(300), 0
+  for batch in find._unjoined(pairs, groups):
+    assert len(batch) <= find._PAIRS
+    compared += len(batch)
+    for a, b, _ in batch.tolist():
+      if classes[a] == classes[b]:
+        groups.join(a, b)
+  parent = np.arange(300)  # the same by hand
+  for _ in range(300):
+    for a, b, _ in pairs:
+      if classes[a] == classes[b]:
+        parent[a] = parent[b] = min(parent[a], parent[b])
+    if all(parent[a] == parent[b] for a, b, _ in pairs if classes[a] == classes[b]):
+      break
+  assert [groups.of(i) for i in range(300)] == parent.tolist()
+  sets = {frozenset(items) for items in groups.sets()}
+  assert sets == {
+    frozenset(np.flatnonzero(parent == p).tolist()) for p in set(parent) if (parent == p).sum() > 1
+  }
+  assert compared <= len(pairs)
+
+
+def test_reports_and_page(collection, tmp_path, capsys, failing):
+  files = {kind: tmp_path / f"groups.{kind}" for kind in ("json", "csv", "html")}
+  arguments = [f"--index={collection / 'a.index'}"]
+  outputs = [f"--json={files['json']}", f"--csv={files['csv']}", f"--page={files['html']}"]
+  duplicates.main([*arguments, *outputs])
+  out = capsys.readouterr().out
+  assert "3 groups; 6 of 19 pictures are copies of better ones" in out
+  record = json.loads(files["json"].read_text())
+  assert [[file["name"] for file in group["files"]] for group in record["groups"]] == EXPECTED
+  assert [group["best"] for group in record["groups"]] == [group[0] for group in EXPECTED]
+  rows = list(csv.DictReader(files["csv"].open()))
+  assert [row["name"] for row in rows] == [name for group in EXPECTED for name in group]
+  assert [row["name"] for row in rows if row["best"] == "1"] == [group[0] for group in EXPECTED]
+  page = files["html"].read_text()
+  assert page.count("<img ") == 9
+  assert "larger &amp; &lt;best&gt;.png" in page
+  assert "<best>" not in page
+  assert "http" not in page.replace("http-equiv", "")
+  duplicates.main([*arguments, "--json=-"])
+  printed = capsys.readouterr()
+  assert json.loads(printed.out) == record
+  assert "3 groups" in printed.err
+  assert "is no folder" in failing(duplicates.main, [*arguments, "--images=/nowhere"])
+  assert "reach is 99" in failing(duplicates.main, [*arguments, "--reach=99"])
+  assert "cannot both print" in failing(duplicates.main, [*arguments, "--json=-", "--csv=-"])
+
+
+def test_an_index_without_looks_is_refused(tmp_path):
+  index = HammingIndex(np.zeros((2, 1), np.uint8), ["a", "b"])
+  with pytest.raises(InputError, match="does not say what its pictures look like"):
+    find_duplicates(index, tmp_path)
+
+
+def test_an_empty_index_and_one_of_one_picture(collection):
+  index = HammingIndex.load(collection / "a.index")
+  for count in (0, 1):
+    part = index.remove(list(index.names)[count:])
+    found = find_duplicates(part, collection / "pictures")
+    assert (found.groups, found.num_items) == ([], count)

@@ -1,0 +1,259 @@
+"""Listings cut into parts, and what is made of the parts' codes; without Ray."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from udh_jax.encoders.distributed.listing import make_plan, pictures_of, read_plan
+from udh_jax.encoders.distributed.parts import (
+  code_batches,
+  count_unreadable,
+  encode_part,
+  parts_done,
+  parts_to_do,
+  parts_to_index,
+  parts_to_store,
+)
+from udh_jax.errors import InputError
+from udh_jax.retrieval import HammingIndex
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+
+def encode_all(encoder, plan, output, **options):
+  return [encode_part(encoder, plan, output, n, **options) for n in parts_to_do(output, plan)]
+
+
+def found_in(output):
+  batches = list(code_batches(output))
+  names = [name for rows in batches for name in rows.names]
+  codes = np.concatenate([rows.codes for rows in batches])
+  assert len(names) == len(set(names))
+  return dict(zip(names, codes.tolist(), strict=True))
+
+
+def parquet(path, table, **options):
+  pq.write_table(pa.table(table), path, **options)
+  return str(path)
+
+
+def test_a_folder_of_pictures(encoder, pictures, expected, tmp_path):
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(pictures), output, source="runs/x", part_size=10)
+  assert [part.stop - part.start for part in plan.parts] == [10, 10, 10, 8]
+  assert plan.num_pictures == 38 and read_plan(output) == plan
+  with pytest.raises(InputError, match=r"4 of 4 parts of .* not encoded yet"):
+    list(code_batches(output))
+  done = encode_all(encoder, plan, output, batch_size=4, threads=2)
+  assert [part.number for part in done] == [0, 1, 2, 3]
+  assert sum(part.encoded for part in done) == 37
+  assert sum(part.unreadable for part in done) == count_unreadable(output) == 1
+  assert found_in(output) == expected
+  assert list(found_in(output)) == sorted(expected)
+  (bad,) = (tmp_path / "codes" / "unreadable").iterdir()
+  assert pq.read_table(bad)["name"].to_pylist() == ["group 0/broken.jpg"]
+  assert parts_to_do(output, plan) == []
+
+
+def test_lost_parts_are_done_again_and_others_are_not(encoder, pictures, expected, tmp_path):
+  output = str(tmp_path)
+  plan = make_plan(encoder, str(pictures), output, part_size=10)
+  encode_all(encoder, plan, output)
+  times = {n: (tmp_path / "codes" / f"part-{n:08d}.parquet").stat().st_mtime_ns for n in range(4)}
+  (tmp_path / "codes" / "part-00000002.parquet").unlink()
+  (tmp_path / "codes" / ".part-00000001.parquet.abc.tmp").write_bytes(b"half")
+  plan = make_plan(encoder, str(pictures), output, part_size=99)  # the first plan counts
+  assert len(plan.parts) == 4
+  assert [part.number for part in encode_all(encoder, plan, output)] == [2]
+  assert found_in(output) == expected
+  for n in (0, 1, 3):
+    file = tmp_path / "codes" / f"part-{n:08d}.parquet"
+    assert file.stat().st_mtime_ns == times[n]
+
+
+@pytest.mark.parametrize("rows_per_group", [3, 100])
+def test_a_listing_of_paths(encoder, pictures, expected, tmp_path, rows_per_group):
+  names = sorted(expected)
+  folder = tmp_path / "listing"
+  folder.mkdir()
+  parquet(folder / "a.parquet", {"path": names[:20]}, row_group_size=rows_per_group)
+  parquet(folder / "b.parquet", {"more": range(17), "path": names[20:]})
+  (folder / "_SUCCESS").touch()
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(folder), output, root=str(pictures), part_size=8)
+  assert [part.stop - part.start for part in plan.parts] == [8, 8, 4, 8, 8, 1]
+  encode_all(encoder, plan, output)
+  assert found_in(output) == expected
+
+
+def test_a_text_file_of_paths(encoder, pictures, expected, tmp_path):
+  listing = tmp_path / "listing.txt"
+  whole = [str(pictures / name) for name in sorted(expected)]
+  lines = [os.fsencode(name) for name in whole[:3]] + [
+    b"",
+    os.fsencode("relative.png"),
+    b"\xff.png",
+  ]
+  listing.write_bytes(b"\r\n".join(lines))
+  (tmp_path / "relative.png").write_bytes((pictures / "group 0" / "000 ü.png").read_bytes())
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(listing), output, part_size=2)
+  encode_all(encoder, plan, output)
+  found = found_in(output)
+  assert list(found) == [*whole[:3], "relative.png"]
+  assert found["relative.png"] == expected["group 0/000 ü.png"]
+  assert count_unreadable(output) == 1  # the name that is no UTF-8
+  listing.write_bytes(b"other.png\n")
+  with pytest.raises(InputError, match="codes of another listing"):
+    make_plan(encoder, str(listing), output)
+
+
+@pytest.mark.parametrize("form", ["name and bytes", "image"])
+def test_pictures_within_parquet(encoder, pictures, expected, tmp_path, form):
+  names = sorted(expected)
+  data = [(pictures / name).read_bytes() for name in names]
+  data[5] = b"damaged"
+  if form == "image":
+    table = {"image": [{"bytes": d, "path": n} for n, d in zip(names, data, strict=True)]}
+  else:
+    table = {"name": names, "bytes": data}
+  listing = parquet(tmp_path / "data.parquet", table | {"label": range(37)}, row_group_size=5)
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, listing, output, part_size=12)
+  assert [part.stop - part.start for part in plan.parts] == [10, 10, 10, 7]  # whole row groups
+  encode_all(encoder, plan, output)
+  bad = names[5]
+  assert found_in(output) == {name: code for name, code in expected.items() if name != bad}
+  table = pq.read_table(tmp_path / "codes" / "unreadable" / "part-00000000.parquet")
+  assert table["name"].to_pylist() == [bad]
+
+
+def test_pictures_that_cannot_be_read(encoder, pictures, expected, tmp_path):
+  first = sorted(expected)[0]
+  paths = [first, "absent.png", first, None, "group 0", "group 0/broken.jpg"]
+  names = ["a", "b", "a", "d", "e", "f"]
+  listing = parquet(tmp_path / "l.parquet", {"name": names, "path": paths})
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, listing, output, root=str(pictures))
+  (done,) = encode_all(encoder, plan, output)
+  assert done[:3] == (0, 1, 4)
+  assert found_in(output) == {"a": expected[first]}
+  table = pq.read_table(tmp_path / "codes" / "unreadable" / "part-00000000.parquet")
+  reasons = dict(zip(table["name"].to_pylist(), table["reason"].to_pylist(), strict=True))
+  assert "No such file" in reasons["b"] and "folder" in reasons["e"]
+  assert reasons["d"] == "the listing has neither its path nor its bytes"
+
+
+def test_pictures_out_of_reach_are_tried_again(encoder, pictures, expected, tmp_path, monkeypatch):
+  fsspec = pytest.importorskip("fsspec")
+  memory = fsspec.filesystem("memory")
+  names = sorted(expected)[:4]
+  for name in names:
+    memory.pipe(f"/bucket/{name}", (pictures / name).read_bytes())
+  memory.pipe("/bucket/.hidden.png", b"")
+  output = str(tmp_path)
+  plan = make_plan(encoder, "memory://bucket", output, part_size=3)
+  opened, failing = type(memory)._open, [names[1]]
+
+  def refuse(self, path, *args, **kwargs):
+    if any(path.endswith(name) for name in failing):
+      raise OSError("the network is down")
+    return opened(self, path, *args, **kwargs)
+
+  monkeypatch.setattr(type(memory), "_open", refuse)
+  monkeypatch.setattr("udh_jax.encoders.distributed.listing.time.sleep", lambda _: None)
+  encode_all(encoder, plan, output)
+  assert count_unreadable(output) == 1
+  assert parts_to_do(output, plan) == [0]
+  failing.clear()
+  encode_all(encoder, plan, output)
+  assert parts_to_do(output, plan) == [] and count_unreadable(output) == 0
+  assert found_in(output) == {name: expected[name] for name in names}
+
+
+def test_an_index_of_the_parts(encoder, pictures, expected, tmp_path):
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(pictures), output, source="runs/x", part_size=7)
+  encode_all(encoder, plan, output)
+  assert parts_to_index(output, tmp_path / "x.index") == 37
+  index = HammingIndex.load(tmp_path / "x.index")
+  assert dict(zip(index.names, index.codes.tolist(), strict=True)) == expected
+  assert list(index.names) == sorted(expected)
+  assert index.num_bits == 12
+  assert index.about["encoder"] == {"source": "runs/x", "digest": encoder.digest}
+  assert index.about["folder"] == str(pictures)
+
+
+def test_a_store_of_the_parts(encoder, pictures, expected, tmp_path):
+  pytest.importorskip("lancedb")
+  from udh_jax.stores import create_store
+
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(pictures), output, part_size=7)
+  encode_all(encoder, plan, output)
+  store = create_store(
+    f"lancedb:{tmp_path / 'lance'}", num_bits=12, about={"encoder": {"digest": encoder.digest}}
+  )
+  first = next(iter(code_batches(output)))
+  store.upsert(first.names[:3], np.zeros((3, 2), np.uint8))  # as if something else had been there
+  for _ in range(2):
+    assert parts_to_store(output, store) == 37
+    names = [name for part in store.names() for name in part]
+    assert names == sorted(expected)
+    assert store.get(names).codes.tolist() == [expected[name] for name in names]
+  other = create_store(f"lancedb:{tmp_path / 'other'}", num_bits=12)
+  with pytest.raises(InputError, match="another encoder"):
+    parts_to_store(output, other)
+
+
+def test_what_cannot_be_encoded(encoder, other_encoder, pictures, tmp_path):
+  output = str(tmp_path / "codes")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(InputError, match="no pictures in"):
+    make_plan(encoder, str(tmp_path / "empty"), output)
+  with pytest.raises(InputError, match="absent is not there"):
+    make_plan(encoder, str(tmp_path / "absent"), output)
+  with pytest.raises(InputError, match=r"ends in \.txt"):
+    (tmp_path / "listing.csv").write_text("a.png\n")
+    make_plan(encoder, str(tmp_path / "listing.csv"), output)
+  with pytest.raises(InputError, match="has the columns label"):
+    make_plan(encoder, parquet(tmp_path / "l.parquet", {"label": [1]}), output)
+  with pytest.raises(InputError, match="of a kind that cannot be read here"):
+    make_plan(encoder, "gopher://x/y", output)
+  with pytest.raises(InputError, match=r"has no plan\.json"):
+    read_plan(output)
+  plan = make_plan(encoder, str(pictures), output)
+  with pytest.raises(InputError, match="codes of another encoder"):
+    make_plan(other_encoder, str(pictures), output)
+  with pytest.raises(InputError, match="codes of another listing"):
+    make_plan(encoder, str(tmp_path / "empty"), output)
+  encode_all(encoder, plan, output)
+  text = (tmp_path / "codes" / "plan.json").read_text()
+  changed = json.loads(text) | {"encoder": {"source": "", "digest": "other"}}
+  (tmp_path / "codes" / "plan.json").write_text(json.dumps(changed))
+  with pytest.raises(InputError, match="is of another encoder than"):
+    list(code_batches(output))
+  (tmp_path / "codes" / "plan.json").write_text(text.replace('"version": 1', '"version": 9'))
+  with pytest.raises(InputError, match="version 9"):
+    read_plan(output)
+  (tmp_path / "codes" / "plan.json").write_text(text)
+  (tmp_path / "codes" / "codes" / "part-00000000.parquet").write_bytes(b"cut")
+  with pytest.raises(InputError, match=r"cannot be read .*remove it"):
+    list(code_batches(output))
+
+
+def test_parts_cover_the_listing_once(encoder, tmp_path):
+  """Any cut of any row groups gives each row once."""
+  names = [f"{i}.png" for i in range(1000)]
+  for groups in (1000, 300, 7):
+    listing = parquet(tmp_path / "l.parquet", {"path": names}, row_group_size=groups)
+    for size in (1000, 333, 256, 1):
+      output = str(tmp_path / f"{groups} {size}")
+      plan = make_plan(encoder, listing, output, part_size=size)
+      parts = plan.parts if size > 1 else plan.parts[::97]
+      found = [name for part in parts for name, _ in pictures_of(plan, part)]
+      assert found == (names if size > 1 else names[::97])
+  assert parts_done(output) == set()

@@ -1,0 +1,398 @@
+"""An index follows its folder: what is encoded, kept and forgotten, and what a kill leaves."""
+
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from udh_jax.commands import encode, search
+from udh_jax.duplicates.looks import look_of
+from udh_jax.encoders import folder as folder_module
+from udh_jax.encoders.folder import encode_folder
+from udh_jax.encoders.image import Encoder
+from udh_jax.errors import InputError
+from udh_jax.models.registry import create_backbone
+from udh_jax.retrieval import HammingIndex
+
+ROOT = pathlib.Path(__file__).parents[2]
+ABOUT = {
+  "backbone": "small_convnet",
+  "padding": "symmetric",
+  "dtype": "float32",
+  "image_size": 16,
+  "mean": [0.5, 0.5, 0.5],
+  "std": [0.25, 0.25, 0.25],
+  "bits": 12,
+  "picture_size": 24,
+  "labels_used": "none",
+  "method": "test",
+  "scores": {},
+}
+
+
+@pytest.fixture(scope="module")
+def made():
+  module = create_backbone("small_convnet", padding="symmetric")
+  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
+  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
+  return Encoder({"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT)
+
+
+class Counting:
+  """An encoder that notes what it is given, and may be stopped."""
+
+  def __init__(self, encoder, stop_at=None):
+    self.encoder, self.about, self.digest = encoder, encoder.about, encoder.digest
+    self.pictures, self.calls, self.stop_at = 0, 0, stop_at
+
+  def __call__(self, images):
+    self.calls += 1
+    if self.calls == self.stop_at:
+      raise KeyboardInterrupt
+    self.shape = images.shape
+    self.pictures += int((images.reshape(len(images), -1) != 0).any(axis=1).sum())
+    return self.encoder(images)
+
+
+@pytest.fixture
+def encoder(made):
+  return Counting(made)
+
+
+def picture(path, seed, size=(60, 48)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  small = np.random.default_rng(seed).integers(1, 256, (5, 4, 3), dtype=np.uint8)
+  Image.fromarray(small).resize(size, Image.BICUBIC).save(path)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+  folder = tmp_path / "pictures"
+  for i in range(12):
+    picture(folder / f"group {i % 3}" / f"{i}.{('png', 'jpg')[i % 2]}", i, (60, 40 + i))
+  (folder / "group 0" / "broken.jpg").write_bytes(b"no picture")
+  return folder
+
+
+def rows_of(index):
+  """Everything that is known of each item but its time of change, by name."""
+  names = ["size", "digest", "width", "height", "look"]
+  columns = [index.columns[name] for name in names]
+  items = zip(index.names, index.codes, *columns, strict=True)
+  return {name: [np.asarray(value).tolist() for value in row] for name, *row in items}
+
+
+def test_columns_say_what_the_files_are(encoder, pictures, tmp_path):
+  index = encode_folder(encoder, pictures, tmp_path / "a")
+  assert list(index.names) == sorted(index.names)
+  for i, name in enumerate(index.names):
+    path = pictures / name
+    assert index.columns["size"][i] == path.stat().st_size
+    assert index.columns["mtime"][i] == path.stat().st_mtime_ns
+    with Image.open(path) as image:
+      assert (index.columns["width"][i], index.columns["height"][i]) == image.size
+      np.testing.assert_array_equal(index.columns["look"][i], look_of(image))
+  assert index.encoder_digest == encoder.digest
+
+
+def test_an_update_gives_what_encoding_anew_gives(encoder, pictures, tmp_path, capsys):
+  output = tmp_path / "a"
+  encode_folder(encoder, pictures, output)
+  before = encoder.pictures
+  picture(pictures / "new.png", 100)
+  picture(pictures / "group 1" / "4.png", 101)  # changed
+  (pictures / "group 2" / "2.png").unlink()
+  shutil.move(pictures / "group 0" / "0.png", pictures / "moved.png")
+  shutil.copy2(pictures / "group 1" / "1.jpg", pictures / "x.jpg")  # swapped with another
+  shutil.copy2(pictures / "group 1" / "7.jpg", pictures / "group 1" / "1.jpg")
+  shutil.move(pictures / "x.jpg", pictures / "group 1" / "7.jpg")
+  os.utime(pictures / "group 2" / "5.jpg", ns=(5, 5))
+  capsys.readouterr()
+  updated = encode_folder(encoder, pictures, output, update=True)
+  out = capsys.readouterr().out
+  assert "6 of 13 pictures are unchanged" in out
+  assert "(1 new, 1 changed, 3 moved, 1 touched, 2 removed)" in out
+  assert encoder.pictures - before == 2
+  anew = encode_folder(encoder, pictures, tmp_path / "b")
+  assert rows_of(updated) == rows_of(anew)
+  times = dict(zip(anew.names, anew.columns["mtime"].tolist(), strict=True))
+  assert dict(zip(updated.names, updated.columns["mtime"].tolist(), strict=True)) == times
+  # Once more, and nothing is read or written.
+  state = output.read_bytes()
+  before = encoder.calls
+  encode_folder(encoder, pictures, output, update=True)
+  assert "nothing new" in capsys.readouterr().out
+  assert output.read_bytes() == state
+  assert encoder.calls == before
+
+
+def test_unchanged_files_are_not_read_unless_told_to(encoder, pictures, tmp_path, monkeypatch):
+  output = tmp_path / "a"
+  encode_folder(encoder, pictures, output)
+  file = pictures / "group 1" / "4.png"
+  status, size = file.stat(), file.stat().st_size
+  for seed in range(200, 300):  # another picture of the same size and time of change
+    picture(file, seed, (60, 44))
+    if file.stat().st_size == size:
+      break
+  else:
+    file.write_bytes(file.read_bytes()[:size].ljust(size, b"\0"))
+  os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+  read = []
+  look = folder_module.look_into
+  monkeypatch.setattr(folder_module, "look_into", lambda *a: read.append(a[1]) or look(*a))
+  before = rows_of(HammingIndex.load(output))
+  assert rows_of(encode_folder(encoder, pictures, output, update=True)) == before
+  assert read == ["group 0/broken.jpg"]
+  calls = encoder.calls
+  after = rows_of(encode_folder(encoder, pictures, output, update=True, verify=True))
+  assert len(read) == 14
+  assert {name for name in before if before[name] != after.get(name)} == {"group 1/4.png"}
+  assert encoder.calls - calls <= 1
+
+
+def test_a_file_that_cannot_be_read_any_more_goes(encoder, pictures, tmp_path):
+  output = tmp_path / "a"
+  encode_folder(encoder, pictures, output)
+  (pictures / "group 1" / "4.png").write_bytes(b"cut short")
+  os.mkfifo(pictures / "pipe.png")
+  index = encode_folder(encoder, pictures, output, update=True)
+  assert len(index) == 11
+  assert "group 1/4.png" not in index.names
+  lines = (tmp_path / "a.unreadable.txt").read_text().splitlines()
+  assert [line.split(":")[0] for line in lines] == [
+    "group 0/broken.jpg",
+    "group 1/4.png",
+    "pipe.png",
+  ]
+  picture(pictures / "group 1" / "4.png", 4)
+  picture(pictures / "group 0" / "broken.jpg", 4)
+  (pictures / "pipe.png").unlink()
+  assert len(encode_folder(encoder, pictures, output, update=True)) == 13
+  assert not (tmp_path / "a.unreadable.txt").exists()
+
+
+def test_a_stopped_encoding_goes_on_where_it_saved(made, pictures, tmp_path, monkeypatch, capsys):
+  whole = encode_folder(made, pictures, tmp_path / "whole", batch_size=4)
+  monkeypatch.setattr(folder_module, "SAVE_EVERY", 0.0)
+  output, stopping = tmp_path / "a", Counting(made, stop_at=3)
+  with pytest.raises(KeyboardInterrupt):
+    encode_folder(stopping, pictures, output, batch_size=4)
+  assert not output.exists()
+  capsys.readouterr()
+  again = Counting(made)
+  encode_folder(again, pictures, output, batch_size=4)
+  assert "7 of 13 pictures were done before" in capsys.readouterr().out
+  assert again.pictures == 5
+  # What is left is what an encoding that nobody stopped leaves, byte for byte.
+  assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+  assert len(whole) == 12
+  assert not (tmp_path / "a.partial").exists()
+
+
+def test_a_stopped_update_keeps_what_was_done(made, pictures, tmp_path, monkeypatch):
+  output = tmp_path / "a"
+  encode_folder(made, pictures, output, batch_size=4)
+  for i in range(9):
+    picture(pictures / f"new {i}.png", 300 + i)
+  (pictures / "group 1" / "4.png").unlink()
+  monkeypatch.setattr(folder_module, "SAVE_EVERY", 0.0)
+  with pytest.raises(KeyboardInterrupt):
+    encode_folder(Counting(made, stop_at=3), pictures, output, batch_size=4, update=True)
+  index = HammingIndex.load(output)
+  assert len(index) == 12 + 7  # the unreadable one is in the first batch
+  assert "group 1/4.png" in index.names
+  again = Counting(made)
+  found = encode_folder(again, pictures, output, batch_size=4, update=True)
+  assert again.pictures == 2
+  assert rows_of(found) == rows_of(encode_folder(made, pictures, tmp_path / "b"))
+
+
+def test_another_encoder_is_refused_and_takes_up_only_its_own_work(
+  made, pictures, tmp_path, capsys
+):
+  output = tmp_path / "a"
+  other = Encoder(made.variables, ABOUT | {"image_size": 20})
+  old = encode_folder(made, pictures, output)
+  with pytest.raises(InputError, match=r"was made by another encoder .* without --update"):
+    encode_folder(other, pictures, output, update=True)
+  assert rows_of(HammingIndex.load(output)) == rows_of(old)
+  encode_folder(made, pictures, tmp_path / "a.partial")
+  capsys.readouterr()
+  new = encode_folder(other, pictures, output)
+  assert "starting anew" in capsys.readouterr().out
+  assert new.encoder_digest == other.digest
+
+
+def test_an_index_that_knows_no_files_is_not_updated(made, pictures, tmp_path):
+  about = {"encoder": {"source": "", "digest": made.digest}}
+  HammingIndex(np.zeros((1, 2), np.uint8), ["x"], num_bits=12, about=about).save(tmp_path / "a")
+  with pytest.raises(InputError, match="does not say which files it was made of"):
+    encode_folder(made, pictures, tmp_path / "a", update=True)
+
+
+def test_a_folder_that_vanished_empties_no_index(made, pictures, tmp_path):
+  output = tmp_path / "a"
+  encode_folder(made, pictures, output)
+  empty, other = tmp_path / "empty", tmp_path / "other"
+  empty.mkdir()
+  picture(other / "q.png", 1)
+  for folder, words in (
+    (empty, "is a disk not mounted"),
+    (other, "No picture in .* is in the index"),
+    (tmp_path / "none", "is no folder"),
+  ):
+    with pytest.raises(InputError, match=words):
+      encode_folder(made, folder, output, update=True)
+  assert len(HammingIndex.load(output)) == 12
+  shutil.move(pictures, tmp_path / "elsewhere")  # the collection itself was moved
+  assert len(encode_folder(Counting(made, 1), tmp_path / "elsewhere", output, update=True)) == 12
+
+
+def test_few_pictures_are_no_large_batch(encoder, tmp_path):
+  picture(tmp_path / "p" / "1.png", 1)
+  encode_folder(encoder, tmp_path / "p", tmp_path / "a", batch_size=20_000)
+  assert encoder.shape[0] <= 64
+
+
+def test_nothing_is_encoded_for_an_output_that_cannot_be(encoder, pictures, tmp_path):
+  for output, words in ((tmp_path, "is a folder"), (tmp_path / "x" / "a", "does not exist")):
+    with pytest.raises(InputError, match=words):
+      encode_folder(encoder, pictures, output)
+  assert encoder.calls == 0
+
+
+def test_in_three_commands(made, pictures, tmp_path, capsys, failing):
+  made.save(tmp_path / "encoder")
+  output = f"--output={tmp_path / 'mine.index'}"
+  encode.main([f"--encoder={tmp_path / 'encoder'}", f"--images={pictures}", output])
+  picture(pictures / "added.png", 500)
+  encode.main(["--update", output])  # encoder and folder are noted
+  assert "(1 new)" in capsys.readouterr().out
+  search.main([f"--index={tmp_path / 'mine.index'}", f"--image={pictures / 'added.png'}", "-k=13"])
+  assert "   0  added.png" in capsys.readouterr().out.splitlines()
+  assert "--verify is given without" in failing(
+    encode.main, [output, "--verify", f"--encoder={tmp_path}", f"--images={pictures}"]
+  )
+  assert "give --encoder or --workdir" in failing(encode.main, [output])
+  assert "give --images" in failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_pictures, tmp_path):
+  folder = save_pictures("1.png")
+  (tmp_path / "there").mkdir()
+  (tmp_path / "notes.txt").write_text("my notes")
+  os.mkfifo(tmp_path / "pipe")
+  for output, words in {
+    "there": "is a folder",
+    "none/a.index": "does not exist",
+    "pipe": "no regular file",
+    "pictures/1.png": "is there and is no index",
+    "notes.txt": "is there and is no index",
+    "a" * 255: "cannot be written",  # there is no room for .partial
+  }.items():
+    with pytest.raises(InputError, match=words):
+      encode_folder(spy, folder, tmp_path / output)
+  assert spy.sizes == []
+  assert (tmp_path / "notes.txt").read_text() == "my notes"
+  encode_folder(spy, folder, tmp_path / "a.index")
+  encode_folder(spy, folder, tmp_path / "a.index")  # an older index is replaced
+  assert len(spy.sizes) == 2
+
+
+def test_paths_are_noted_from_the_root_on(spy, save_pictures, tmp_path, monkeypatch):
+  save_pictures("1.png")
+  monkeypatch.chdir(tmp_path)
+  encode_folder(spy, "pictures", "a.index", source="run/encoder")
+  about = HammingIndex.load("a.index").about
+  assert about["encoder"]["source"] == str(tmp_path / "run" / "encoder")
+  assert about["folder"] == str(tmp_path / "pictures")
+  for source in ("", "hf-hub:someone/codes"):
+    encode_folder(spy, "pictures", "a.index", source=source)
+    assert HammingIndex.load("a.index").about["encoder"]["source"] == source
+
+
+def test_any_name_is_kept_in_the_index_and_shown_on_one_line(spy, save_pictures, tmp_path, capsys):
+  names = ["図.png", "a\nb.png", "\x1b[31m.png", "\udcff.png", "a$_$b.png", " .png", "-k.png"]
+  folder = save_pictures(*names)
+  (folder / "x\n\x1b.jpg").write_bytes(b"no picture")
+  os.mkfifo(folder / "pipe.jpg")
+  index = encode_folder(spy, folder, tmp_path / "a.index")
+  assert index.names == sorted(names)
+  assert HammingIndex.load(tmp_path / "a.index").names == sorted(names)
+  assert "2 of 9 files cannot be read" in capsys.readouterr().out
+  assert (tmp_path / "a.index.unreadable.txt").read_text().splitlines() == [
+    "pipe.jpg: it is a named pipe",
+    r"x\n\x1b.jpg: it is no picture of a known format, or its beginning is damaged",
+  ]
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_the_index_is_whole_and_the_end_the_same(made, tmp_path):
+  folder = tmp_path / "pictures"
+  for i in range(150):
+    picture(folder / f"{i}.jpg", i, (200, 160))
+  made.save(tmp_path / "encoder")
+  whole = encode_folder(made, folder, tmp_path / "whole", source=str(tmp_path / "encoder"))
+  program = (
+    "import sys; from udh_jax.encoders import folder; folder.SAVE_EVERY = 0.0; "
+    "from udh_jax.commands.encode import main; main(sys.argv[1:])"
+  )
+  output = tmp_path / "a"
+
+  def killed(arguments, file, enough):
+    """Starts the program and kills it once ``file`` has grown by some commits."""
+    command = [sys.executable, "-c", program, *arguments, f"--output={output}", "--batch-size=5"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    start = file.stat().st_size if file.exists() else 0
+    try:
+      while process.poll() is None:
+        if file.exists() and file.stat().st_size > start + enough:
+          process.send_signal(signal.SIGKILL)
+          process.wait()
+          return True
+        time.sleep(0.001)
+      assert process.returncode == 0, process.stdout.read()
+      return False
+    finally:
+      process.kill()
+      process.communicate()
+
+  first = [f"--encoder={tmp_path / 'encoder'}", f"--images={folder}"]
+  partial = tmp_path / "a.partial"
+  kills = 0
+  for enough in (1, 5000, 9000, 13000):
+    kills += killed(first, partial, enough)
+    assert not output.exists()
+    done = len(HammingIndex.load(partial).codes) if partial.exists() else 0
+  assert kills >= 3
+  assert done >= 5
+  assert not killed(first, partial, 10**9)
+  assert output.read_bytes() == (tmp_path / "whole").read_bytes()
+  for i in range(60):
+    picture(folder / f"new {i}.jpg", 1000 + i, (200, 160))
+    (folder / f"{i}.jpg").unlink()
+  counts = []
+  for enough in (1, 3000, 7000):
+    kills += killed(["--update"], output, enough)
+    index = HammingIndex.load(output)
+    assert set(whole.names) <= set(index.names)
+    assert set(index.names) <= set(whole.names) | set(os.listdir(folder))
+    assert len(index.codes) == len(index.names) == len(index.columns["look"])
+    counts.append(len(index))
+  assert kills >= 5
+  assert counts == sorted(counts)
+  assert counts[-1] > 150
+  assert not killed(["--update"], output, 10**9)
+  anew = encode_folder(made, folder, tmp_path / "b")
+  assert rows_of(HammingIndex.load(output)) == rows_of(anew)

@@ -1,0 +1,200 @@
+"""A folder in step with a store, from Python and from the command line."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from udh_jax.commands import encode, search
+from udh_jax.data.pictures import list_pictures, read_picture
+from udh_jax.encoders import store as encoders_store
+from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
+from udh_jax.errors import InputError
+from udh_jax.stores import create_store, open_store
+
+pytest.importorskip("lancedb")
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def encoder(image_encoder):
+  return image_encoder
+
+
+@pytest.fixture
+def other_encoder(image_encoder):
+  hashed = image_encoder.variables["hash"]
+  hashed = {"kernel": -hashed["kernel"], "bias": hashed["bias"]}
+  return Encoder(dict(image_encoder.variables) | {"hash": hashed}, image_encoder.about)
+
+
+@pytest.fixture
+def folder(save_pictures):
+  """37 pictures in nested folders, and a file that is none."""
+  folder = save_pictures(*(f"group {i % 3}/{i:03d} ü.png" for i in range(37)))
+  (folder / "group 0" / "broken.jpg").write_bytes(b"no picture")
+  return folder
+
+
+@pytest.fixture
+def expected(encoder, folder):
+  """Code of each readable picture, by name, of a call for all of them."""
+  names = [name for name in list_pictures(folder) if "broken" not in name]
+  codes = encoder(np.stack([read_picture(folder / name, 8) for name in names]))
+  return dict(zip(names, codes.tolist(), strict=True))
+
+
+@pytest.fixture
+def store(encoder, tmp_path):
+  about = {"encoder": {"digest": encoder.digest, "source": ""}}
+  return create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=COLUMNS)
+
+
+def codes_in(store):
+  names = [name for part in store.names() for name in part]
+  return dict(zip(names, store.get(names).codes.tolist(), strict=True))
+
+
+def test_a_store_follows_its_folder(encoder, store, folder, expected):
+  done = encode_folder_to_store(encoder, folder, store, batch_size=8)
+  assert (done.listed, done.encoded, done.removed) == (38, 37, 0)
+  assert list(done.unreadable) == ["group 0/broken.jpg"]
+  assert codes_in(store) == expected
+  assert list(codes_in(store)) == sorted(expected)
+  # Without a change nothing is read.
+  assert encode_folder_to_store(encoder, folder, store)[:3] == (38, 0, 0)
+  first, second, third, fourth = sorted(expected)[:4]
+  shutil.copyfile(folder / second, folder / first)
+  os.utime(folder / first, ns=(0, 1))
+  shutil.copyfile(folder / second, folder / "new.png")
+  (folder / third).unlink()
+  (folder / fourth).write_bytes(b"damaged")
+  done = encode_folder_to_store(encoder, folder, store)
+  assert (done.encoded, done.removed) == (2, 1)
+  now = expected | {first: expected[second], "new.png": expected[second]}
+  del now[fourth]
+  assert codes_in(store) == now
+  assert encode_folder_to_store(encoder, folder, store, remove=True).removed == 1
+  del now[third]
+  assert codes_in(store) == now
+
+
+def test_a_stopped_call_goes_on(encoder, store, folder, expected, monkeypatch):
+  monkeypatch.setattr(encoders_store, "_AT_ONCE", 8)
+  load, loads = type(store).load, []
+
+  def fail(self, batches):
+    loads.append(0)
+    if len(loads) == 3:
+      raise KeyboardInterrupt
+    return load(self, batches)
+
+  monkeypatch.setattr(type(store), "load", fail)
+  with pytest.raises(KeyboardInterrupt):
+    encode_folder_to_store(encoder, folder, store, batch_size=4)
+  there = codes_in(store)
+  assert 16 <= len(there) < 24 and there.items() <= expected.items()  # two transactions
+  done = encode_folder_to_store(encoder, folder, store, batch_size=4)
+  assert done.encoded == 37 - len(there)
+  assert codes_in(store) == expected
+
+
+def test_names_that_a_store_cannot_hold_are_left_out(encoder, store, folder, expected):
+  name = os.fsdecode(b"broken \xff.png")
+  shutil.copyfile(folder / sorted(expected)[0], folder / name)
+  done = encode_folder_to_store(encoder, folder, store, remove=True)
+  assert "no UTF-8" in done.unreadable[name]
+  assert codes_in(store) == expected
+
+
+def test_what_cannot_be_encoded(encoder, other_encoder, store, folder, tmp_path):
+  with pytest.raises(InputError, match="another encoder"):
+    encode_folder_to_store(other_encoder, folder, store)
+  with pytest.raises(InputError, match="is no folder"):
+    encode_folder_to_store(encoder, tmp_path / "absent", store)
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(InputError, match="no pictures in"):
+    encode_folder_to_store(encoder, tmp_path / "empty", store)
+  plain = create_store(f"lancedb:{tmp_path / 'p'}", num_bits=12, about=store.about)
+  with pytest.raises(InputError, match="lacks the columns bytes, changed"):
+    encode_folder_to_store(encoder, folder, plain)
+
+
+def test_from_the_command_line(
+  encoder, other_encoder, folder, expected, tmp_path, capsys, monkeypatch, failing
+):
+  monkeypatch.chdir(tmp_path)
+  encoder.save("e")
+  other_encoder.save("other")
+  images, location = str(folder), f"lancedb:{tmp_path / 'l'}"
+  filled = ["--encoder", "e", "--images", images, "--store", location]
+  encode.main(filled)
+  said = capsys.readouterr().out
+  assert "1 files are left out; they are listed in codes.unreadable.txt" in said
+  assert "37 items; 37 of 38 pictures were encoded, 0 items removed" in said
+  assert "group 0/broken.jpg: " in pathlib.Path("codes.unreadable.txt").read_text()
+  first, second = sorted(expected)[:2]
+  asked = ["--store", location, "--image", str(folder / second)]
+  search.main([*asked, "-k", "3", "--json"])
+  found = json.loads(capsys.readouterr().out)
+  assert found["bits"] == 12 and len(found["neighbours"]) == 3
+  codes = np.array(list(expected.values()), np.uint8)
+  distances = np.bitwise_count(codes ^ np.array(expected[second], np.uint8)).sum(axis=1)
+  order = np.argsort(distances, kind="stable")[:3]
+  assert [n["name"] for n in found["neighbours"]] == [list(expected)[i] for i in order]
+  assert [n["distance"] for n in found["neighbours"]] == distances[order].tolist()
+  size = (folder / first).stat().st_size
+  search.main([*asked, "--where", f"bytes={size}", "--radius", "12"])
+  names = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+  assert sorted(names) == sorted(n for n in expected if (folder / n).stat().st_size == size)
+  (folder / first).unlink()
+  encode.main([*filled, "--update"])
+  assert "36 items; 0 of 37 pictures were encoded, 1 items removed" in capsys.readouterr().out
+  assert "another encoder" in failing(
+    encode.main, ["--encoder", "other", "--images", images, "--store", location]
+  )
+  assert "no approximate index" in failing(search.main, [*asked, "--approximate"])
+  assert "udh-jax copy" in failing(search.main, [*asked, "--radius", "auto"])
+  assert "nothing to search" in failing(search.main, [*asked, "--where", "bytes=1"])
+  assert "give --output, or --store" in failing(encode.main, filled[:4])
+  assert "not both" in failing(encode.main, [*filled, "--output", "x.index"])
+  assert "--table is given without --store" in failing(
+    encode.main, [*filled[:4], "--output", "x.index", "--table", "t"]
+  )
+  assert "--workers is given without --ray" in failing(
+    encode.main, [*filled[:4], "--output", "x.index", "--workers", "2"]
+  )
+
+
+@pytest.mark.slow
+def test_killed_on_the_way(encoder, folder, expected, tmp_path):
+  """A process that is killed leaves whole transactions, and the next one goes on."""
+  encoder.save(tmp_path / "e")
+  location = f"lancedb:{tmp_path / 'l'}"
+  program = """
+import sys
+from udh_jax.commands import encode
+from udh_jax.encoders import store
+store._AT_ONCE = 4
+encode.main(sys.argv[1:])
+"""
+  arguments = ["--encoder", str(tmp_path / "e"), "--images", str(folder), "--store", location]
+  command = [sys.executable, "-c", program, *arguments, "--batch-size", "2"]
+  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  process = subprocess.Popen(command, cwd=tmp_path, env=environment)
+  while not (tmp_path / "l").is_dir() or len(list((tmp_path / "l").rglob("*.manifest"))) < 4:
+    assert process.poll() is None
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  there = codes_in(open_store(location))
+  assert there.items() <= expected.items()
+  subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+  assert codes_in(open_store(location)) == expected

@@ -1,0 +1,79 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from udh_jax import losses
+from udh_jax.errors import InputError
+from udh_jax.losses.contrastive import bernoulli_divergence, straight_through_sign
+
+
+def plain_nt_xent(first, second, temperature):
+  views = [*first, *second]
+  m, total = len(first), 0.0
+  for i, view in enumerate(views):
+    scores = {
+      j: float(view @ other / np.linalg.norm(view) / np.linalg.norm(other)) / temperature
+      for j, other in enumerate(views)
+      if j != i
+    }
+    total += np.log(sum(np.exp(s) for s in scores.values())) - scores[(i + m) % (2 * m)]
+  return total / (2 * m)
+
+
+@pytest.mark.parametrize("m", [1, 2, 7])
+@pytest.mark.parametrize("temperature", [0.1, 0.3, 1.0])
+def test_nt_xent_agrees_with_a_plain_loop(rng, m, temperature):
+  first, second = rng.normal(size=(2, m, 6))
+  np.testing.assert_allclose(
+    losses.nt_xent(first, second, temperature=temperature),
+    plain_nt_xent(first, second, temperature),
+    rtol=1e-4,
+    atol=1e-6,
+  )
+
+
+def test_nt_xent_is_symmetric_and_scale_free(rng):
+  first, second = rng.normal(size=(2, 5, 6))
+  loss = losses.nt_xent(first, second, temperature=0.3)
+  assert losses.nt_xent(second, 9 * first, temperature=0.3) == pytest.approx(float(loss), rel=1e-5)
+
+
+def test_nt_xent_has_finite_gradients_at_zero_rows_and_equal_views(rng):
+  views = rng.normal(size=(4, 6))
+  views[2] = 0
+  gradients = jax.grad(lambda a, b: losses.nt_xent(a, b, temperature=0.3), argnums=(0, 1))(
+    jnp.asarray(views), jnp.asarray(views)
+  )
+  assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_divergence_is_both_ways_added_over_bits(rng):
+  p, q = rng.uniform(0.01, 0.99, (2, 7, 5))
+  one = p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))
+  other = q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))
+  rows = (one + other).sum(axis=1) / 2
+  np.testing.assert_allclose(bernoulli_divergence(p, q), rows.mean(), rtol=1e-4)
+  weights = np.array([1, 0, 1, 1, 0, 0, 1.0])
+  expected = (rows * weights).sum() / weights.sum()
+  np.testing.assert_allclose(bernoulli_divergence(p, q, weights=weights), expected, rtol=1e-4)
+
+
+def test_certain_bits_have_a_finite_divergence_and_gradient():
+  p, q = jnp.array([[0.0, 1.0]]), jnp.array([[1.0, 1.0]])
+  value, gradient = jax.value_and_grad(bernoulli_divergence)(p, q)
+  assert np.isfinite(value)
+  assert np.isfinite(gradient).all()
+  assert bernoulli_divergence(p, p) == 0
+
+
+def test_straight_through_is_a_sign_with_the_gradient_of_its_argument():
+  u = jnp.array([-0.3, -0.0, 0.0, 0.7])
+  np.testing.assert_array_equal(straight_through_sign(u), [-1, 1, 1, 1])
+  gradient = jax.grad(lambda u: (straight_through_sign(u) * jnp.arange(4.0)).sum())(u)
+  np.testing.assert_array_equal(gradient, np.arange(4.0))
+
+
+def test_shapes_that_differ_are_refused():
+  with pytest.raises(InputError, match=r"\(2, 3\) and \(3, 2\)"):
+    bernoulli_divergence(np.ones((2, 3)), np.ones((3, 2)))

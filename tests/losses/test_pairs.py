@@ -1,0 +1,25 @@
+import jax
+import numpy as np
+
+from udh_jax.losses.pairs import pair_loss
+
+
+def test_the_pair_loss_is_the_mean_over_all_pairs(rng):
+  outputs, targets = rng.uniform(-1, 1, (6, 4)), rng.uniform(-1, 1, (6, 6))
+  pair_weights, weights = rng.uniform(0, 1, (6, 6)), np.array([1, 1, 0, 1, 0, 1.0])
+  rows = np.flatnonzero(weights)
+  total = sum(
+    pair_weights[i, j] * (outputs[i] @ outputs[j] / 4 - targets[i, j]) ** 2
+    for i in rows
+    for j in rows
+  )
+  found = pair_loss(outputs, targets, pair_weights, weights=weights)
+  np.testing.assert_allclose(found, total / len(rows) ** 2, rtol=1e-5)
+  spoilt = outputs.copy()
+  spoilt[weights == 0] = 1e9
+  value, gradient = jax.value_and_grad(
+    lambda u: pair_loss(u, targets, pair_weights, weights=weights)
+  )(spoilt)
+  np.testing.assert_allclose(value, found, rtol=1e-6)
+  np.testing.assert_array_equal(gradient[weights == 0], 0)
+  assert pair_loss(outputs, targets, pair_weights, weights=np.zeros(6)) == 0

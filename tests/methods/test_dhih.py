@@ -1,0 +1,82 @@
+"""DHIH, PSCH and SSDH, shortened, on scikit-learn's digits."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import pytest
+from presets import load
+
+from udh_jax.errors import InputError
+from udh_jax.methods.run import train
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import save_weights
+
+BASELINES = ["ITQ", "PCA + rotation", "LSH"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+  """A teacher that was never trained."""
+  backbone = create_backbone("small_convnet")
+  image = jnp.zeros((1, 8, 8, 3))
+  path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+  save_weights("small_convnet", jax.jit(backbone.init)(jax.random.key(0), image), path)
+  return str(path)
+
+
+def shortened(name, weights):
+  """Two steps, and the same splits for all, so that they share teacher and features."""
+  config = load(name, "digits")
+  config.bits = 12
+  config.teacher.weights = weights
+  config.data.update(num_train=500, train_draw="balanced")
+  training = config[{"dhih": "supervised"}.get(name, name)]
+  training.update(steps=2, batch_size=12)
+  if name == "psch":
+    config.cluster.num_restarts = 2
+    config.psch.unsure = "structure"
+  return config
+
+
+@pytest.fixture(scope="module")
+def first(weights, tmp_path_factory):
+  """Scores and the work directory of a run of DHIH."""
+  workdir = tmp_path_factory.mktemp("dhih") / "run"
+  return train(shortened("dhih", weights), workdir), workdir
+
+
+def test_dhih_is_trained_and_scored_beside_the_baselines(first):
+  scores, workdir = first
+  assert list(scores) == ["DHIH", *BASELINES]
+  assert all(0 < value < 1 for value in scores.values())
+  splits = json.loads((workdir / "splits.json").read_text())
+  assert len(splits["train"]) == 500
+  assert (workdir / "encoder_12bits" / "config.json").exists()
+
+
+def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
+  workdir = tmp_path / "run"
+  scores = train(shortened("psch", weights), workdir)
+  assert list(scores) == ["PSCH", *BASELINES]
+  purity = json.loads((workdir / "metrics.json").read_text())[0]["purity"]
+  assert len(purity) == 1 and 0.1 < purity[0] < 1
+  assert (workdir / "attention.png").read_bytes().startswith(b"\x89PNG")
+  assert "Attention" in (workdir / "report.html").read_text()
+
+
+def test_ssdh_is_trained_and_scored_beside_the_baselines(weights, first, tmp_path, capsys):
+  workdir = tmp_path / "run"
+  for stage in ("teacher", "features_1", "baselines_12bits"):
+    shutil.copytree(first[1] / "stages" / stage, workdir / "stages" / stage)
+  assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *BASELINES]
+  assert "features_1: finished before, restored" in capsys.readouterr().out
+
+
+def test_a_number_of_parts_that_does_not_divide_the_channels_is_refused_at_once(tmp_path):
+  config = shortened("psch", "")
+  config.parts.groups = 9
+  with pytest.raises(InputError, match="128 channels cannot be split into 9"):
+    train(config, tmp_path / "run")
+  assert not (tmp_path / "run").exists()

@@ -1,0 +1,12 @@
+import pytest
+from presets import load, shorten_pairs
+
+from udh_jax.errors import InputError
+from udh_jax.methods.run import train
+
+
+def test_weights_for_images_that_are_features_are_refused(made, tmp_path):
+  config = shorten_pairs(load("djsrh", "wikipedia"), made)
+  config.teacher.weights = "mobilenetv2.safetensors"
+  with pytest.raises(InputError, match="The images of features are features"):
+    train(config, tmp_path / "run")

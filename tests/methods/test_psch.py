@@ -1,0 +1,36 @@
+"""Plans of PSCH."""
+
+import pytest
+from by_hand import (
+  config_of,
+)
+from ml_collections import ConfigDict
+
+from udh_jax.errors import InputError
+from udh_jax.methods import psch
+
+
+@pytest.mark.parametrize(
+  ("section", "values", "message"),
+  [
+    ("parts", {"groups": 7}, "128 channels cannot be split into 7 equal groups"),
+    ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; choose one of parts, one"),
+    ("psch", {"apart": -2.0}, "psch.apart is -2.0; choose one from -1 to 1"),
+    ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; choose one of ignore, structure"),
+  ],
+)
+def test_an_invalid_configuration_is_refused_before_anything_runs(section, values, message):
+  config: ConfigDict = config_of("psch", **{section: values})
+  with pytest.raises(InputError, match=message) as error:
+    psch.plan(config)
+  assert "\n" not in str(error.value)
+
+
+def test_what_is_not_read_has_no_stage():
+  usual = psch.plan(config_of("psch")).stages
+  names = [stage.name for stage in usual]
+  assert "structure" not in names and any("parts" in stage.fields for stage in usual)
+  hard = psch.plan(config_of("psch", psch={"similarity": "one"})).stages
+  assert not any("parts" in stage.fields for stage in hard)
+  with_structure = psch.plan(config_of("psch", psch={"unsure": "structure"})).stages
+  assert [stage.name for stage in with_structure if stage.name not in names] == ["structure"]

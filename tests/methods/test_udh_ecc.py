@@ -1,0 +1,94 @@
+"""UDH-ECC, shortened, on real and made pictures."""
+
+import logging
+
+import numpy as np
+import pytest
+from presets import load
+
+from udh_jax.errors import InputError
+from udh_jax.methods.run import train
+
+
+def shorten(config):
+  """One round of two steps with a small network and no published weights."""
+  config.pretrain.update(steps=2, batch_size=16)
+  config.teacher.update(backbone="small_convnet", weights="", image_size=16)
+  config.student.update(backbone="small_convnet", image_size=16)
+  config.features.update(image_sizes=(16,), batch_size=64)
+  config.rounds, config.bits, config.dtype = 1, 12, "float32"
+  config.cluster.update(
+    num_clusters=4,
+    num_clusterings=2,
+    num_restarts=1,
+    max_iterations=12,
+    min_size=0,
+    max_size=0,
+  )
+  for section in (config.finetune, config.distill):
+    section.update(steps=2, batch_size=16)
+  config.soft_labels.batch_size = config.encode.batch_size = 64
+  return config
+
+
+@pytest.fixture
+def pictures(tmp_path, rng, monkeypatch):
+  """Two class folders of 12 pictures each in different sizes, and one file that is none."""
+  from PIL import Image
+
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  folder = tmp_path / "pictures"
+  for color, name in (((200, 30, 30), "red"), ((30, 30, 200), "blue")):
+    (folder / name).mkdir(parents=True)
+    for i in range(12):
+      size = (20 + i, 40 - i)
+      noise = rng.integers(-20, 20, (*size, 3)) + np.array(color)
+      Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(folder / name / f"{i}.png")
+  (folder / "red" / "notes.jpg").write_text("not a picture")
+  return folder
+
+
+def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path, caplog):
+  config = shorten(load("udh_ecc", "folder"))
+  config.data.update(path=str(pictures), image_size=24)
+  with caplog.at_level(logging.WARNING):
+    scores = train(config, tmp_path / "run")
+  assert set(scores) >= {"UDH-ECC", "ITQ", "LSH"}
+  assert (tmp_path / "run" / "neighbours_12bits.png").exists()
+
+
+def test_a_folder_without_labels_is_learned_and_says_what_scoring_needs(pictures, tmp_path, capsys):
+  for name in ("red", "blue"):
+    for path in (pictures / name).iterdir():
+      path.rename(pictures / f"{name}{path.name}")
+    (pictures / name).rmdir()
+  config = shorten(load("udh_ecc", "folder"))
+  config.data.update(path=str(pictures), image_size=24)
+  assert train(config, tmp_path / "run") == {}
+  assert "one folder a class" in capsys.readouterr().out
+  assert (tmp_path / "run" / "neighbours_12bits.png").exists()
+
+
+def test_an_unreadable_picture_can_be_refused(pictures, tmp_path):
+  config = shorten(load("udh_ecc", "folder"))
+  config.data.update(path=str(pictures), image_size=24, on_unreadable="refuse")
+  with pytest.raises(InputError, match=r"notes\.jpg"):
+    train(config, tmp_path / "run")
+
+
+def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, tmp_path):
+  config = shorten(load("udh_ecc", "folder"))
+  config.data.update(path=str(pictures), image_size=24)
+  config.distill.update(steps=1, learning_rate=0.0, head_learning_rate=0.0)
+  scores = train(config, tmp_path / "run")
+  assert abs(scores["UDH-ECC"] - scores["ITQ, fine-tuned teacher"]) < 0.01
+
+
+def test_mirflickr_in_its_official_layout_is_learned_and_scored(shared, tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  config = shorten(load("udh_ecc", "flickr25k"))
+  config.data.update(
+    path=str(shared / "data" / "mirflickr1k"), num_queries=100, num_train=500, image_size=24
+  )
+  scores = train(config, tmp_path / "run")
+  assert 0.3 < scores["LSH"] < 1

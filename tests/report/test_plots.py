@@ -1,0 +1,68 @@
+"""Texts of people in pictures for people."""
+
+import matplotlib
+import numpy as np
+import pytest
+from PIL import Image
+
+from udh_jax.report import plots
+
+# Two dollar signs begin a formula, which this is none.
+NAMES = [
+  "a$_$b.png",
+  "$",
+  "$$",
+  r"\$x\$ \frac{",
+  "x\x00\x1b[31m",
+  "byte \udcff",
+  "{}%s^_#&~",
+  "図\u202e",
+]
+
+
+def seen(path):
+  with Image.open(path) as image:
+    image.load()
+    return image.size
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_every_text_is_drawn_as_it_is(tmp_path):
+  pictures = [(np.zeros((4, 4, 3), np.uint8), name) for name in NAMES]
+  pictures += [([name, name], name) for name in NAMES]
+  for title in NAMES:
+    plots.picture_row(tmp_path / "a.png", pictures[:2], title=title)
+  plots.picture_row(tmp_path / "a.png", pictures, title="all")
+  assert min(seen(tmp_path / "a.png")) > 100
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_no_text_of_a_curve_is_a_formula(tmp_path, monkeypatch):
+  """Names of methods, titles and captions come from configurations."""
+  drawn = []
+  monkeypatch.setattr(plots, "write_atomically", lambda path, write: drawn.append(write))
+  curve = {name: (np.array([1, 10, 1000]), np.array([0.5, 0.4, 0.1])) for name in NAMES}
+  plots.precision_at(tmp_path / "a.png", curve, title="$a$b$", caption="$_$")
+  plots.precision_recall(tmp_path / "a.png", curve, title="$a$b$", caption="$_$")
+  for write in drawn:
+    with (tmp_path / "b.png").open("wb") as file:
+      write(file)
+    assert min(seen(tmp_path / "b.png")) > 100
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_numbers_on_the_axis_of_items_are_plain(tmp_path, monkeypatch):
+  figures = []
+  real = plots._figure
+  monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(real(*size)) or figures[-1])
+  curve = {"x": (np.array([1, 10, 1000]), np.array([0.5, 0.4, 0.1]))}
+  plots.precision_at(tmp_path / "a.png", curve, title="t", caption="c")
+  (axis,) = figures[0].axes
+  labels = [label.get_text() for label in axis.get_xticklabels()]
+  assert {"1", "10", "100", "1,000"} <= set(labels)
+
+
+def test_a_user_s_own_style_does_not_bring_tex_back(tmp_path):
+  with matplotlib.rc_context({"text.usetex": True}):
+    plots.picture_row(tmp_path / "a.png", [(np.zeros((4, 4, 3), np.uint8), "a_b")], title="$")
+  assert min(seen(tmp_path / "a.png")) > 100

@@ -1,0 +1,106 @@
+"""A table of a real database, served."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+pytest.importorskip("lancedb")
+
+from udh_jax.encoders.folder import encode_folder
+from udh_jax.errors import InputError
+from udh_jax.service.following import StoreTable
+from udh_jax.stores import create_store, open_store
+
+POST = "/v1/neighbours"
+
+
+@pytest.fixture
+def table(tmp_path, pictures, encoders):
+  """Where a store is, and the index that it holds, with a year and a label for each item."""
+  encoder, source = encoders[0]
+  index = encode_folder(encoder, pictures, tmp_path / "mine.index", source=str(source))
+  location = f"lancedb:{tmp_path / 'lance'}"
+  store = create_store(
+    location,
+    num_bits=index.num_bits,
+    about=index.about,
+    columns={"year": "integer", "label": "text"},
+  )
+  names = list(index.names)
+  metadata = {
+    "year": [2010 + row for row in range(len(names))],
+    "label": [None if row == 0 else ("cat", "dog")[row % 2] for row in range(len(names))],
+  }
+  store.upsert(names, index.codes, metadata)
+  store.close()
+  return location, index
+
+
+@pytest.fixture
+def client(serve, table):
+  return serve(StoreTable(table[0], batch_sizes=(1, 4)))
+
+
+def test_answers_are_those_of_the_index(client, table, rows_of):
+  _, index = table
+  assert client.get("/v1/collection").json()["columns"] == {"year": "integer", "label": "text"}
+  code = np.array([0x12, 0x30], np.uint8)
+  answer = client.post(f"{POST}?k=9", json={"hex": code.tobytes().hex()}).json()
+  wanted = [(d, index.names[row], 2010 + row) for d, row in rows_of(index.codes, code)]
+  found = [(n["distance"], n["name"], n["metadata"]["year"]) for n in answer["neighbours"]]
+  assert found == wanted and answer["complete"] and answer["items"] == 9
+  names = [item["name"] for item in client.get("/v1/items?offset=3&limit=4").json()["items"]]
+  assert names == list(index.names[3:7])
+  item = client.get("/v1/item", params={"name": index.names[0]}).json()
+  assert item["code"] == index.codes[0].tobytes().hex()
+  assert item["metadata"] == {"year": 2010, "label": None}
+  assert client.get("/v1/item?name=none").status_code == 404
+
+
+def test_conditions_select(client, table):
+  _, index = table
+  names = list(index.names)
+
+  def ask(*where):
+    answer = client.post(POST, params={"k": 9, "where": where}, json={"hex": "0000"})
+    assert answer.status_code == 200, answer.text
+    return {neighbour["name"] for neighbour in answer.json()["neighbours"]}
+
+  assert ask("year>=2014") == set(names[4:])
+  assert ask("year>=2014", "label=dog") == set(names[5::2])
+  assert ask("label=") == {names[0]}
+  for bad in ("year>=soon", "colour=red", "year"):
+    refused = client.post(POST, params={"where": bad}, json={"hex": "0000"})
+    assert refused.status_code == 400 and refused.json()["error"]["code"] == "bad_request"
+
+
+def test_pictures_come_from_the_folder_that_the_store_names(client, table, pictures):
+  _, index = table
+  for kind in ("picture", "thumbnail"):
+    assert client.get(f"/v1/{kind}", params={"name": index.names[0]}).status_code == 200
+    assert client.get(f"/v1/{kind}", params={"name": "../mine.index"}).status_code == 404
+
+
+def test_what_is_written_later_is_found(client, table, encoders):
+  location, index = table
+  store = open_store(location)
+  store.delete([index.names[0]])
+  store.close()
+  assert client.get("/v1/item", params={"name": index.names[0]}).status_code == 404
+
+
+def test_a_store_that_is_lost_is_said(client, table, tmp_path):
+  shutil.rmtree(tmp_path / "lance")
+  answer = client.post(POST, json={"hex": "0000"})
+  assert answer.status_code == 503 and answer.json()["error"]["code"] == "store"
+  assert "\n" not in answer.json()["error"]["message"]
+
+
+def test_a_store_of_another_encoder_or_none_at_all_is_refused(table, encoders, tmp_path):
+  location, _ = table
+  _, (_, other) = encoders
+  with pytest.raises(InputError, match="not the one that made"):
+    StoreTable(location, encoder=str(other)).load()
+  with pytest.raises(InputError):
+    StoreTable(f"lancedb:{tmp_path / 'none'}").load()

@@ -1,0 +1,79 @@
+"""Pictures of clients: looked at before they are decoded."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from udh_jax.data.pictures import decode_picture
+from udh_jax.service.problems import Busy, Problem
+from udh_jax.service.uploads import Room, decode_upload
+
+
+def encoded(kind, size=(30, 20)):
+  data = io.BytesIO()
+  Image.new("RGB", size, "teal").save(data, kind)
+  return data.getvalue()
+
+
+def refused(data, max_pixels=10**6):
+  with pytest.raises(Problem) as caught:
+    decode_upload(data, 8, max_pixels)
+  return caught.value
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_reads_what_encoding_reads(kind):
+  data = encoded(kind)
+  np.testing.assert_array_equal(decode_upload(data, 8, 600), decode_picture(data, 8))
+  assert refused(data, 599).code == "too_many_pixels"
+
+
+def png_of(width, height):
+  """A PNG that says how large it is, and holds as good as nothing."""
+
+  def chunk(name, data):
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+  header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+  rows = zlib.compress(bytes(100))
+  return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(2000, 2000), (10_000, 9_000), (60_000, 60_000)])
+def test_a_bomb_is_refused_before_it_is_decoded(size, monkeypatch):
+  monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+  problem = refused(png_of(*size))
+  assert (problem.status, problem.code) == (413, "too_many_pixels")
+  assert "1 million" in str(problem)
+
+
+def test_other_formats_are_not_even_tried():
+  for data in (
+    encoded("PPM"),
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n",
+    b"text",
+    b"\0",
+  ):
+    problem = refused(data)
+    assert (problem.status, problem.code) == (422, "unreadable_picture")
+  assert "nothing was sent" in str(refused(b""))
+
+
+def test_a_picture_cut_short_is_refused():
+  data = encoded("JPEG", (300, 300))
+  assert refused(data[: len(data) // 2]).code == "unreadable_picture"
+
+
+def test_room_is_taken_and_given_back():
+  room = Room(100)
+  room.take(60)
+  with pytest.raises(Busy):
+    room.take(41)
+  assert room.taken == 60
+  room.give(60)
+  room.take(100)

@@ -1,0 +1,43 @@
+"""Hash networks before training."""
+
+import numpy as np
+import pytest
+from by_hand import (
+  config_of,
+  finished,
+  teacher_of,
+)
+
+from udh_jax.coding.binary import unpack_codes
+from udh_jax.configuration import select
+from udh_jax.errors import InputError
+from udh_jax.sharding import split_rows
+from udh_jax.stages import baselines
+from udh_jax.stages.hash_network import pairwise_network
+
+
+def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
+  outputs = {
+    "features": split_rows(context.mesh, features),
+    "length": split_rows(context.mesh, np.ones(100, np.float32)),
+    "centre": np.zeros(16, np.float32),
+  }
+  config = config_of("ssdh")
+  fitted = finished(
+    baselines.baselines(context, select(config, baselines.STAGE.fields), {"features": outputs})
+  )
+  inputs = {"teacher": teacher_of(context), "features": outputs, "baselines": fitted}
+  network = pairwise_network(context, config, inputs, num_classes=4, start="itq")
+  hash_layer = network.parameters["hash"]
+  signs = np.sign(features @ hash_layer["kernel"] + hash_layer["bias"])
+  itq = np.asarray(unpack_codes(np.asarray(fitted["itq"])[:100], 12))
+  np.testing.assert_array_equal(signs, itq)
+  np.testing.assert_array_equal(network.parameters["head"]["kernel"], 0)
+  assert network.fresh == {"head"}  # zeros know nothing; the others were given values
+  random = pairwise_network(context, config, inputs, num_classes=0, start="random")
+  assert random.fresh == {"hash"}
+  with pytest.raises(InputError, match="hash_start is 'pca'"):
+    pairwise_network(context, config, {}, num_classes=0, start="pca")
+  narrow = {"functions": {"lsh": fitted["functions"]["lsh"]}}
+  with pytest.raises(InputError, match="There is no itq of 12 bits: the network has only 16 feat"):
+    pairwise_network(context, config, inputs | {"baselines": narrow}, num_classes=0, start="itq")

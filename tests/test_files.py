@@ -1,0 +1,115 @@
+"""Files that are whole or absent, and what a killed writer leaves."""
+
+import os
+import pathlib
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from udh_jax.errors import InputError
+from udh_jax.files import read_json, require_writable, write_atomically, write_json, write_text
+
+ROOT = pathlib.Path(__file__).parents[1]
+KILLED = """
+import os, pathlib, signal, sys
+from udh_jax.files import write_atomically
+def write(file):
+  file.write(b"half")
+  file.flush()
+  os.kill(os.getpid(), signal.SIGKILL)
+write_atomically(sys.argv[1], write)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+  path = tmp_path / "a.json"
+  write_text(path, "old")
+  killed = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False)
+  assert killed.returncode == -9
+  assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+  write_text(tmp_path / "other.json", "its own")  # not the file that the killed one wrote
+  assert len(list(tmp_path.iterdir())) == 3
+  write_text(path, "new")
+  assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "other.json"]
+
+
+def test_a_writer_at_work_is_left_alone(tmp_path):
+  path = tmp_path / "a"
+
+  def write(file):
+    file.write(b"first")
+    write_text(path, "second")  # by another, meanwhile
+
+  write_atomically(path, write)
+  assert path.read_text() == "first"
+  assert [file.name for file in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_failed_writer_leaves_nothing(tmp_path):
+  path = tmp_path / "a"
+  write_text(path, "old")
+
+  def write(file):
+    file.write(b"half")
+    raise RuntimeError("no more")
+
+  with pytest.raises(RuntimeError):
+    write_atomically(path, write)
+  assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_who_may_read_a_file_is_the_user_s_own_choice(tmp_path):
+  before = os.umask(0o027)
+  try:
+    write_text(tmp_path / "a", "mine")
+  finally:
+    os.umask(before)
+  assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "図" * 85, "\udcff.json"])
+def test_any_name_that_the_file_system_takes_can_be_written(tmp_path, name):
+  require_writable(tmp_path / name)
+  write_text(tmp_path / name, "x")
+  assert [file.name for file in tmp_path.iterdir()] == [name]
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path):
+  (tmp_path / "file").write_text("")
+  os.mkfifo(tmp_path / "pipe")
+  for path, words in {
+    tmp_path: "is a folder",
+    tmp_path / "none" / "a": "does not exist",
+    tmp_path / "file" / "a": r"does not exist|cannot be written \(Not a directory",
+    tmp_path / "pipe": "no regular file",
+    "/dev/null": "no regular file",
+    tmp_path / ("a" * 256): r"cannot be written \(File name too long\)",
+  }.items():
+    with pytest.raises(InputError, match=words):
+      require_writable(path)
+  require_writable(tmp_path / "file")
+  require_writable(tmp_path / "new")
+  assert sorted(file.name for file in tmp_path.iterdir()) == ["file", "pipe"]
+
+
+def test_a_folder_without_permission_is_known_before(tmp_path, monkeypatch):
+  def refused(*arguments):
+    raise PermissionError(13, "Permission denied", arguments[0])
+
+  monkeypatch.setattr("udh_jax.files.os.open", refused)  # root may write anywhere
+  with pytest.raises(InputError, match=r"cannot be written \(Permission denied\)"):
+    require_writable(tmp_path / "a")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b'{"a": \xff}', b"[" * 100_000, b"nothing"])
+def test_what_is_no_json_names_the_file(tmp_path, content):
+  (tmp_path / "a.json").write_bytes(content)
+  with pytest.raises(InputError, match=r"a\.json is damaged: it is no JSON") as error:
+    read_json(tmp_path / "a.json")
+  assert "\n" not in str(error.value)
+  with pytest.raises(InputError, match=r"none cannot be read \(No such file"):
+    read_json(tmp_path / "none")
+  write_json(tmp_path / "a.json", {"ü": [1, None]})
+  assert read_json(tmp_path / "a.json") == {"ü": [1, None]}

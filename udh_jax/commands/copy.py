@@ -1,0 +1,104 @@
+"""Codes from one place to another: udh-jax copy --from mine.index --store postgresql://host/db.
+
+Copies the codes and names of an index, a store, or a folder that ``udh-jax encode --ray`` has
+filled (``--from``) to an index (``--output``) or a store (``--store``). Stores keep what they have
+and replace what has the same name; a folder's parts are written one by one, and those that are
+there are left out when the command is run again.
+"""
+
+import argparse
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from udh_jax.commands.ending import guarded
+from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.encoders.distributed.listing import read_plan
+from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
+from udh_jax.errors import require
+from udh_jax.files import require_writable
+from udh_jax.printable import printable
+from udh_jax.retrieval.index import HammingIndex
+from udh_jax.stores import create_store, index_to_store, open_store, store_to_index
+from udh_jax.stores.locations import is_store
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """The program; see the top of the file."""
+  parser = argparse.ArgumentParser("udh-jax copy", description=__doc__)
+  parser.add_argument(
+    "--from", dest="source", required=True, help="index file, folder of encode --ray, or store"
+  )
+  parser.add_argument("--from-table", help="the table to copy from (codes)")
+  parser.add_argument("--from-schema", help="where PostgreSQL has it (public)")
+  where = parser.add_mutually_exclusive_group(required=True)
+  where.add_argument("--output", help="index file to write")
+  add_store_flags(parser, where)
+  parser.add_argument(
+    "--approximate", action="store_true", help="make the store's approximate index afterwards"
+  )
+  options = parser.parse_args(arguments)
+
+  def run():
+    table_of(options)
+    require(options.store or not options.approximate, "--approximate is given without --store.")
+    if options.output:
+      require_writable(options.output)
+    from_store = is_store(options.source)
+    for name in ("table", "schema"):
+      given = getattr(options, f"from_{name}")
+      require(from_store or given is None, f"--from-{name} is given, but --from is no store.")
+    if from_store:
+      copied = _copy_store(options)
+    elif os.path.isfile(options.source):
+      copied = _copy_index(options)
+    else:
+      copied = _copy_parts(options)
+    print(printable(f"{options.output or options.store}: {copied:,} items"), flush=True)
+
+  guarded(run)
+
+
+@contextlib.contextmanager
+def _target(options, num_bits: int, about: dict[str, Any], columns: dict[str, str] | None = None):
+  table = table_of(options)
+  options_of = {"num_bits": num_bits, "about": about, "columns": columns}
+  with contextlib.closing(create_store(options.store, **options_of, **table)) as store:
+    yield store
+    if options.approximate:
+      store.build_index()
+
+
+def _copy_index(options) -> int:
+  index = HammingIndex.load(options.source)
+  if options.output:
+    index.save(options.output)
+    return len(index)
+  with _target(options, index.num_bits, _about(index.about)) as store:
+    return index_to_store(index, store)
+
+
+def _copy_store(options) -> int:
+  table = {"table": options.from_table or "codes", "schema": options.from_schema}
+  with contextlib.closing(open_store(options.source, **table)) as source:
+    if options.output:
+      index = store_to_index(source)
+      index.save(options.output)
+      return len(index)
+    with _target(options, source.num_bits, dict(source.about), dict(source.columns)) as store:
+      return store.load(source.rows())
+
+
+def _copy_parts(options) -> int:
+  plan = read_plan(options.source)
+  if options.output:
+    return parts_to_index(options.source, options.output)
+  about = {"encoder": plan.encoder, "folder": plan.root}
+  with _target(options, plan.num_bits, about) as store:
+    return parts_to_store(options.source, store)
+
+
+def _about(about: dict[str, Any]) -> dict[str, Any]:
+  """What a store says of an index's codes: who made them of what, not how its file is kept."""
+  return {name: about[name] for name in ("encoder", "folder") if name in about}

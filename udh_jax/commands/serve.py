@@ -1,0 +1,143 @@
+"""A page that finds neighbours, and an interface for programs: udh-jax serve --index FILE.
+
+The index is one that ``udh-jax encode`` wrote; --store serves a table of a database instead. Open
+the address that is printed in a browser; drop, paste or choose a picture, or pick one of the
+collection. Programs ask POST /v1/neighbours; /openapi.json describes it. A new version of the index
+file is taken up without a restart. It listens on this machine alone unless --host says otherwise.
+docs/serving.md has more.
+"""
+
+import argparse
+import os
+import pathlib
+from collections.abc import Sequence
+
+from udh_jax.commands.ending import guarded
+from udh_jax.errors import InputError, require
+from udh_jax.extras import require_extra
+
+TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+  """The program; see the top of the file."""
+  parser = argparse.ArgumentParser("udh-jax serve", description=__doc__)
+  what = parser.add_mutually_exclusive_group(required=True)
+  what.add_argument("--index", help="written by udh-jax encode")
+  what.add_argument("--store", help="such as postgresql://user@host/database or lancedb:FOLDER")
+  parser.add_argument("--table", default="codes", help="of the store (codes)")
+  parser.add_argument("--schema", help="of PostgreSQL, where the table is")
+  parser.add_argument(
+    "--approximate", action="store_true", help="search by the store's approximate index"
+  )
+  parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
+  parser.add_argument("--images", help="where the pictures are now, if they were moved")
+  parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+  parser.add_argument("--port", type=int, default=8000, help="8000; 0 takes a free one")
+  parser.add_argument(
+    "--token-file", help=f"file of a token that clients must send; or set {TOKEN}"
+  )
+  parser.add_argument(
+    "--allow-host", action="append", default=[], metavar="NAME",
+    help="a name that the server may be called by, as behind a proxy; may be repeated",
+  )  # fmt: skip
+  parser.add_argument("--max-upload-mb", type=float, default=20, help="of a picture that is sent")
+  parser.add_argument("--max-megapixels", type=float, default=50, help="of a picture that is sent")
+  parser.add_argument("--max-batch", type=int, default=16, help="pictures encoded at once")
+  parser.add_argument(
+    "--max-wait-ms", type=float, default=2, help="how long a picture waits for others"
+  )
+  parser.add_argument("--cache", help="folder of thumbnails (~/.cache/udh_jax/thumbnails)")
+  parser.add_argument("--cache-mb", type=float, default=512, help="most that is kept in it")
+  parser.add_argument(
+    "--follow-links", action="store_true", help="serve pictures that are links, too"
+  )
+  parser.add_argument("--access-log", action="store_true", help="a line for each request")
+  options = parser.parse_args(arguments)
+
+  def run():
+    require(0 <= options.port < 65536, f"--port is {options.port}; give 0 to 65535.")
+    require(1 <= options.max_batch <= 1024, "--max-batch: give 1 to 1024.")
+    require(0 <= options.max_wait_ms <= 1000, "--max-wait-ms: give 0 to 1000.")
+    for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
+      value = getattr(options, name)
+      require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
+    # Before anything is loaded: a port in use, or no extra, is said at once.
+    for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+      require_extra(module, extra="serve")
+    from udh_jax.service import server
+    from udh_jax.service.application import Limits
+    from udh_jax.service.batching import batch_sizes
+    from udh_jax.service.following import IndexFile, StoreTable
+
+    cached = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    _keep_compiled(pathlib.Path(cached, "udh_jax", "compiled"))
+    server.log_to_stderr()
+    settings = server.Settings(
+      host=options.host,
+      port=options.port,
+      token=_token(options.token_file),
+      allow_hosts=options.allow_host,
+      cache=pathlib.Path(options.cache or pathlib.Path(cached, "udh_jax", "thumbnails")),
+      cache_bytes=int(options.cache_mb * 2**20),
+      follow_links=options.follow_links,
+      access_log=options.access_log,
+      watch=1.0,
+      limits=Limits(
+        upload_bytes=int(options.max_upload_mb * 2**20),
+        pixels=int(options.max_megapixels * 1e6),
+        max_batch=options.max_batch,
+        max_wait=options.max_wait_ms / 1000,
+      ),
+    )
+
+    shared = {
+      "encoder": options.encoder,
+      "folder": options.images,
+      "batch_sizes": batch_sizes(options.max_batch),
+    }
+    if options.index is not None:
+      source = IndexFile(options.index, **shared)
+    else:
+      source = StoreTable(
+        options.store,
+        table=options.table,
+        schema=options.schema,
+        approximate=options.approximate,
+        **shared,
+      )
+
+    def ready(address):
+      print(f"{source.place} is served at {address} (Ctrl-C stops)", flush=True)
+
+    server.serve(source, settings, ready=ready)
+    print("stopped", flush=True)
+
+  guarded(run)
+
+
+def _token(file: str | None) -> str | None:
+  """The token of a file, or of the environment; a command line would show it to others."""
+  token = os.environ.get(TOKEN)
+  if file is not None:
+    try:
+      token = pathlib.Path(file).read_text().strip()
+    except (OSError, ValueError) as error:
+      reason = getattr(error, "strerror", None) or "it is no text"
+      raise InputError(f"The token file {file} cannot be read ({reason}).") from error
+  if token is None:
+    return None
+  require(
+    len(token) >= 8 and token.isascii() and token.isprintable() and " " not in token,
+    "The token must have 8 or more visible ASCII characters, such as openssl rand -hex 16 makes.",
+  )
+  return token
+
+
+def _keep_compiled(folder: pathlib.Path) -> None:
+  """Keeps what is compiled, so that later starts are quick; where the user has not said where."""
+  import jax
+
+  if jax.config.values["jax_compilation_cache_dir"] is None:
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -1,0 +1,27 @@
+"""Flags of the programs that keep codes in a store."""
+
+import argparse
+from typing import Any
+
+from udh_jax.errors import require
+from udh_jax.stores import Store, open_store
+from udh_jax.stores.locations import FORMS
+
+
+def add_store_flags(parser: argparse.ArgumentParser, group: Any = None) -> None:
+  """Adds ``--store``, to a group of the parser where one is given, ``--table`` and ``--schema``."""
+  (group or parser).add_argument("--store", help=f"a database of codes: {FORMS}")
+  parser.add_argument("--table", help="the store's table (codes)")
+  parser.add_argument("--schema", help="where PostgreSQL has the table (public)")
+
+
+def table_of(options: argparse.Namespace) -> dict[str, Any]:
+  """Which table of the store is meant, for `open_store` and `create_store`."""
+  for name in ("table", "schema"):
+    require(options.store or getattr(options, name) is None, f"--{name} is given without --store.")
+  return {"table": options.table or "codes", "schema": options.schema}
+
+
+def opened_store(options: argparse.Namespace) -> Store:
+  """The store that is meant."""
+  return open_store(options.store, **table_of(options))

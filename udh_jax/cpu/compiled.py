@@ -1,0 +1,107 @@
+"""How kernels are compiled, kept on disk, and run by several threads."""
+
+import concurrent.futures
+import itertools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+
+def compiled(*, fused: bool = False) -> Callable:
+  """Compiles a function on its first call, for threads that run at once.
+
+  Machine code is kept beside the source, or in the user's cache folder where that cannot be
+  written, and is read from there by later processes. Where neither can be, it is compiled anew in
+  each process.
+
+  Args:
+    fused: Whether a product and a sum may be one instruction that rounds once.
+
+  Returns:
+    The decorator.
+  """
+  options = {
+    "nogil": True,
+    "error_model": "numpy",
+    "fastmath": {"contract"} if fused else False,
+  }
+
+  def decorate(function: Callable) -> Callable:
+    try:
+      return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # numba found no folder for its cache
+      return numba.njit(**options)(function)
+
+  return decorate
+
+
+def num_threads() -> int:
+  """Cores that this process may use."""
+  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_in_threads(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
+  """Calls ``function(*task)`` for each task, as many at once as there are cores."""
+  if len(tasks) <= 1 or num_threads() == 1:
+    for task in tasks:
+      function(*task)
+    return
+  with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
+    for future in [pool.submit(function, *task) for task in tasks]:
+      future.result()
+
+
+def split(size: int, most: int) -> list[tuple[int, int]]:
+  """Cuts ``0..size`` into ranges of at most ``most``, alike in length and enough for all cores."""
+  count = max(-(-size // most), min(num_threads(), size))
+  return list(itertools.pairwise(size * i // count for i in range(count + 1))) if size else []
+
+
+def fixed(array: np.ndarray) -> np.ndarray:
+  """The array as a contiguous one that cannot be written, whatever it was.
+
+  numba compiles a kernel for each kind of array; so that inputs are of one kind only.
+  """
+  array = np.ascontiguousarray(array).view()
+  array.flags.writeable = False
+  return array
+
+
+@intrinsic
+def popcount(typing_context, x):
+  """Number of bits set in an unsigned integer; vectorised where the loop around it is."""
+
+  def generate(context, builder, signature, arguments):
+    return builder.ctpop(arguments[0])
+
+  return x(x), generate
+
+
+@intrinsic
+def trailing_zeros(typing_context, x):
+  """Number of zero bits below the lowest one that is set, of an integer that is not 0."""
+
+  def generate(context, builder, signature, arguments):
+    return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+  return x(x), generate
+
+
+@intrinsic
+def load_word(typing_context, array, offset):
+  """Eight bytes of a flat array of bytes, from any offset, as one uint64."""
+
+  def generate(context, builder, signature, arguments):
+    data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+    place = builder.gep(data, [arguments[1]])
+    word = builder.load(builder.bitcast(place, ir.IntType(64).as_pointer()))
+    word.align = 1
+    return word
+
+  return types.uint64(array, types.intp), generate

@@ -1,0 +1,312 @@
+"""Groups of pictures that are copies of each other: found by codes, proved on the pictures."""
+
+import concurrent.futures
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from udh_jax.data.pictures import decode_picture, open_regular
+from udh_jax.duplicates.alignment import SIDE, agreement
+from udh_jax.duplicates.looks import mirrored
+from udh_jax.errors import require, whole_number
+from udh_jax.retrieval.index import HammingIndex
+
+REACH = 28  # bits of 104 by which looks of candidates may differ
+_FAR = 40  # and those that are near by the encoder's code
+_NEAR = 8  # neighbours by the encoder's code that are candidates
+_QUERIES = 1024  # searched at once
+_PAIRS, _FEW = 128, 16  # compared at once
+# A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
+# picture of the same thing agrees as a whole at best.
+_BLOCKS, _WHOLE, _PLAIN = 0.6, 0.5, 0.97
+
+
+class Copy(NamedTuple):
+  """One file of a group.
+
+  Attributes:
+    name: In the index.
+    width: Pixels.
+    height: Pixels.
+    size: Bytes of the file.
+  """
+
+  name: str
+  width: int
+  height: int
+  size: int
+
+
+class Duplicates(NamedTuple):
+  """What was found in an index.
+
+  Attributes:
+    groups: Files that are copies of each other; of each group the best first: the one with the most
+      pixels, of those the one with the most bytes, then by name. Large groups first.
+    num_items: Pictures in the index.
+    num_candidates: Pairs that were compared.
+    unreadable: Names of pictures that were to be compared and cannot be read, with the reason.
+  """
+
+  groups: list[list[Copy]]
+  num_items: int
+  num_candidates: int
+  unreadable: dict[str, str]
+
+
+def find_duplicates(
+  index: HammingIndex,
+  folder: str | os.PathLike,
+  *,
+  reach: int = REACH,
+  progress: Callable[[str], object] = lambda text: None,
+) -> Duplicates:
+  """Finds pictures that are copies of each other: re-saved, resized, brightened, slightly cut.
+
+  Candidates are pairs whose looks (`udh_jax.duplicates.looks`), upright or mirrored, differ in few
+  bits, and pairs near by the encoder's code whose looks are not far. Each is proved on the pictures
+  themselves: one is laid over the other (`udh_jax.duplicates.alignment`), and they have to agree in
+  most places. A pair that already is in one group through others is not compared. Nothing is
+  deleted.
+
+  Args:
+    index: From `udh_jax.encoders.folder.encode_folder`.
+    folder: Of its pictures.
+    reach: Bits of 104 by which looks of candidates may differ, 0 to 40. More finds copies that were
+      cut more, and compares more pairs.
+    progress: Called with a line now and then.
+
+  Returns:
+    A `Duplicates`.
+
+  Raises:
+    InputError: If the index has no looks, the folder is missing or ``reach`` is out of range.
+
+  References:
+    Our own definition.
+  """
+  folder = pathlib.Path(folder)
+  reach = whole_number("find_duplicates: reach", reach)
+  require(0 <= reach <= _FAR, f"find_duplicates: reach is {reach}, expected 0 to {_FAR}.")
+  require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
+  wanted = ("look", "width", "height", "size")
+  require(
+    all(name in index.columns for name in wanted),
+    "The index does not say what its pictures look like; make it again with udh-jax encode.",
+  )
+  pairs = _candidates(index, reach)
+  progress(f"{len(pairs):,} pairs of {len(index):,} pictures look alike")
+  unreadable: dict[str, str] = {}
+  groups, compared = _Groups(len(index)), 0
+  views = _Views(index, folder, unreadable)
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    for batch in _unjoined(pairs, groups):
+      views.read({*batch[:, 0].tolist(), *batch[:, 1].tolist()}, pool)
+      batch = [pair for pair in batch.tolist() if views.has(pair[0]) and views.has(pair[1])]
+      if batch:
+        same = _same(
+          [views.of(a) for a, _, _ in batch], [views.of(b, flip) for _, b, flip in batch]
+        )
+        for (a, b, _), is_same in zip(batch, same, strict=True):
+          if is_same:
+            groups.join(a, b)
+      compared += len(batch)
+  return Duplicates(_described(index, groups.sets()), len(index), compared, unreadable)
+
+
+def _candidates(index: HammingIndex, reach: int) -> np.ndarray:
+  """Pairs (a, b, whether b is mirrored), int64 ``[p, 3]``, those that look most alike first."""
+  looks = np.ascontiguousarray(index.columns["look"])
+  names = [""] * len(looks)
+  found = []
+  for view in (0, 1):
+    database = HammingIndex(looks[:, view], names)
+    for flip, queries in ((0, looks[:, 0]), (1, mirrored(looks[:, 0]))):
+      for start in range(0, len(looks), _QUERIES):
+        hits = database.radius_search(queries[start : start + _QUERIES], reach)
+        counts = [len(hit.indices) for hit in hits]
+        a = np.repeat(np.arange(start, start + len(hits)), counts)
+        b = np.concatenate([hit.indices for hit in hits])
+        distances = np.concatenate([hit.distances for hit in hits])
+        found.append(_ordered(a, b, flip, distances))
+  found += _neighbours_by_code(index, looks)
+  pairs = np.concatenate([np.zeros((0, 4), np.int64), *found])
+  pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0], pairs[:, 3]))]
+  _, first = np.unique(pairs[:, :3], axis=0, return_index=True)
+  return pairs[np.sort(first), :3]
+
+
+def _ordered(a, b, flip, distances) -> np.ndarray:
+  """Rows (smaller, larger, flip, distance) without pairs of a picture and itself."""
+  a, b, distances = (np.asarray(x, np.int64)[a != b] for x in (a, b, distances))
+  return np.stack([np.minimum(a, b), np.maximum(a, b), np.full_like(a, flip), distances], axis=1)
+
+
+def _neighbours_by_code(index, looks) -> Iterator[np.ndarray]:
+  k = min(_NEAR + 1, len(index))
+  for start in range(0, len(index) if k > 1 else 0, _QUERIES):
+    b = index.search(index.codes[start : start + _QUERIES], k).indices.astype(np.int64)
+    a = np.broadcast_to(np.arange(start, start + len(b))[:, None], b.shape)
+    a, b = a.reshape(-1), b.reshape(-1)
+    for flip in (0, 1):
+      first = mirrored(looks[a]) if flip else looks[a]
+      distances = np.minimum(
+        np.bitwise_count(first[:, 0, None] ^ looks[b]).sum(axis=2, dtype=np.int64).min(axis=1),
+        np.bitwise_count(first[:, 1] ^ looks[b, 0]).sum(axis=1, dtype=np.int64),
+      )
+      near = distances <= _FAR
+      yield _ordered(a[near], b[near], flip, distances[near])
+
+
+def _unjoined(pairs, groups) -> Iterator[np.ndarray]:
+  """Pairs that are not in one group yet, some at a time; groups grow meanwhile.
+
+  Of the pairs of a batch no two have a picture in common where that can be had, since the first may
+  make the second needless.
+  """
+  place, waiting = 0, np.zeros((0, 3), np.int64)
+  while place < len(pairs) or len(waiting):
+    batch, used, later = [], set(), []
+    source = np.concatenate([waiting, pairs[place : place + 4 * _PAIRS]])
+    place += 4 * _PAIRS
+    for row, (a, b, flip) in enumerate(source.tolist()):
+      if groups.of(a) == groups.of(b):
+        continue
+      if len(batch) == _PAIRS:
+        later += source[row:].tolist()
+        break
+      if groups.of(a) in used or groups.of(b) in used:
+        later.append((a, b, flip))
+        continue
+      used |= {groups.of(a), groups.of(b)}
+      batch.append((a, b, flip))
+    waiting = np.array(later, np.int64).reshape(-1, 3)
+    if batch:
+      yield np.array(batch, np.int64)
+
+
+class _Groups:
+  """Disjoint sets of items."""
+
+  def __init__(self, num_items):
+    self._parent = np.arange(num_items)
+
+  def of(self, item: int) -> int:
+    """One item that stands for all of its set."""
+    root = item
+    while self._parent[root] != root:
+      root = int(self._parent[root])
+    while self._parent[item] != root:
+      self._parent[item], item = root, int(self._parent[item])
+    return root
+
+  def join(self, a: int, b: int) -> None:
+    """Makes one set of two."""
+    a, b = sorted((self.of(a), self.of(b)))
+    self._parent[b] = a
+
+  def sets(self) -> Iterable[list[int]]:
+    """The sets of more than one item."""
+    members: dict[int, list[int]] = {}
+    for item in np.flatnonzero(self._parent != np.arange(len(self._parent))).tolist():
+      members.setdefault(self.of(item), []).append(item)
+    return [[root, *others] for root, others in members.items()]
+
+
+class _Views:
+  """Grey pictures of 64 by 64 pixels, the last ones that were asked for."""
+
+  _KEPT = 1 << 16  # of 4 KiB each
+
+  def __init__(self, index, folder, unreadable):
+    self._names, self._folder, self._unreadable = index.names, folder, unreadable
+    self._views: dict[int, np.ndarray | None] = {}
+
+  def read(self, items, pool) -> None:
+    missing = [item for item in items if item not in self._views]
+    if len(self._views) + len(missing) > self._KEPT:
+      self._views = {item: self._views[item] for item in items if item in self._views}
+    for item, view in zip(missing, pool.map(self._read, missing), strict=True):
+      if isinstance(view, str):
+        self._unreadable[self._names[item]] = view
+      self._views[item] = None if isinstance(view, str) else view
+
+  def has(self, item) -> bool:
+    return self._views[item] is not None
+
+  def of(self, item, flip=0) -> np.ndarray:
+    return self._views[item][:, ::-1] if flip else self._views[item]
+
+  def _read(self, item) -> np.ndarray | str:
+    try:
+      with open_regular(self._folder / self._names[item]) as file:
+        return view_of(file)
+    except OSError as error:
+      return error.strerror or str(error)
+    except ValueError as error:
+      return str(error)
+
+
+def view_of(file) -> np.ndarray:
+  """The whole of a picture file, grey, as a square: uint8 ``[64, 64]``.
+
+  Raises:
+    ValueError: If it cannot be decoded.
+  """
+  from PIL import Image
+
+  views = []
+
+  def whole(picture, width, height):
+    grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    views.append(np.asarray(grey))
+
+  decode_picture(file, SIDE // 2, whole=whole)
+  return views[-1]
+
+
+def _same(first: list[np.ndarray], second: list[np.ndarray]) -> np.ndarray:
+  """Whether pictures are copies. bool array of shape ``[n]``."""
+  a, b = np.stack(first), np.stack(second)
+  same = _agree(a, b, align=False)
+  rest = np.flatnonzero(~same)
+  if len(rest):
+    same[rest] = _agree(a[rest], b[rest], align=True)
+  return same
+
+
+def _agree(a, b, *, align) -> np.ndarray:
+  size = _FEW if len(a) <= _FEW else _PAIRS  # two shapes, each compiled once
+  fill = ((0, size - len(a)), (0, 0), (0, 0))
+  found = agreement(np.pad(a, fill), np.pad(b, fill), align=align)
+  whole, blocks, detail = (
+    np.asarray(x)[: len(a)] for x in (found.whole, found.blocks, found.detail)
+  )
+  # Without detail there is nothing that could agree in places.
+  return np.where(detail >= 6, (blocks >= _BLOCKS) & (whole >= _WHOLE), whole >= _PLAIN)
+
+
+def summary(found: Duplicates) -> str:
+  """How much there is twice, in a sentence."""
+  more = sum(len(group) - 1 for group in found.groups)
+  size = sum(copy.size for group in found.groups for copy in group[1:])
+  return (
+    f"{len(found.groups):,} groups; {more:,} of {found.num_items:,} pictures are copies of better "
+    f"ones ({size / 1e6:,.1f} MB)."
+  )
+
+
+def _described(index, sets) -> list[list[Copy]]:
+  columns = {name: index.columns[name] for name in ("width", "height", "size")}
+
+  def copy(item):
+    return Copy(index.names[item], *(int(columns[name][item]) for name in columns))
+
+  groups = []
+  for items in sets:
+    copies = [copy(item) for item in items]
+    groups.append(sorted(copies, key=lambda c: (-c.width * c.height, -c.size, c.name)))
+  return sorted(groups, key=lambda group: (-len(group), group[0].name))

@@ -1,0 +1,343 @@
+"""What is to be encoded: a folder or listing of pictures, cut into parts."""
+
+import functools
+import hashlib
+import io
+import itertools
+import json
+import pathlib
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from udh_jax.data.pictures import SUFFIXES, decode_picture, list_pictures, read_picture
+from udh_jax.encoders.distributed.file_systems import (
+  EXTRA,
+  file_system_of,
+  files_in,
+  joined,
+  kind_of,
+  open_parquet,
+  write_file,
+  write_table,
+)
+from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.pair import PairEncoder
+from udh_jax.errors import require
+from udh_jax.extras import require_extra
+
+VERSION = 1
+UNREACHABLE = "could not be reached: "  # begins what is tried again at the next call
+_LISTED_AT_ONCE = 1_000_000  # rows of a file of our own listing
+_TRIES = 3  # to read a picture from a file system that fails
+
+
+class Part(NamedTuple):
+  """Some rows of a listing.
+
+  Attributes:
+    file: Parquet file.
+    start: First row.
+    stop: One after the last.
+  """
+
+  file: str
+  start: int
+  stop: int
+
+
+class Plan(NamedTuple):
+  """What is encoded by what, and how it is cut into parts.
+
+  Attributes:
+    images: Folder or listing, as it was given.
+    root: What relative paths of the listing are relative to; "" where pictures are in the listing.
+    listing: SHA-256 of names and sizes of the listing's files; "" where it was made by ourselves.
+    num_bits: Length of the codes.
+    encoder: ``source`` and ``digest``.
+    parts: In the order of the listing.
+  """
+
+  images: str
+  root: str
+  listing: str
+  num_bits: int
+  encoder: dict[str, str]
+  parts: list[Part]
+
+  @property
+  def num_pictures(self) -> int:
+    """Rows of all parts."""
+    return sum(part.stop - part.start for part in self.parts)
+
+
+def make_plan(
+  encoder: Encoder | PairEncoder,
+  images: str,
+  output: str,
+  *,
+  source: str = "",
+  root: str | None = None,
+  part_size: int = 10_000,
+) -> Plan:
+  """Cuts a listing into parts and notes them in ``output``; takes up what is noted there.
+
+  Args:
+    encoder: That is to encode.
+    images: One of: a folder of pictures; a text file with a path or URL in each line (``.txt``); a
+      Parquet file or a folder of them (``.parquet``), with columns ``path``, or ``name`` and
+      ``bytes``; ``image`` may be a struct of ``bytes`` and ``path``, as Hugging Face writes it.
+    output: Folder of the result, made where it is missing; all machines reach it by this path or
+      URL.
+    source: Where the encoder came from.
+    root: What relative paths of a listing are relative to; by default the listing's folder.
+    part_size: Pictures of a part. A part is what is lost when a machine is.
+
+  Returns:
+    The plan; that of the first call, where there was one.
+
+  Raises:
+    InputError: If there are no pictures, the listing lacks the columns, or ``output`` holds codes
+      of another encoder or listing.
+  """
+  require(part_size >= 1, f"A part of {part_size} pictures is none; give 1 or more.")
+  made_by = {"source": source, "digest": encoder.digest}
+  old = read_plan(output, missing_ok=True)
+  if old is not None:
+    require(
+      old.encoder["digest"] == encoder.digest,
+      f"{output} holds codes of another encoder (digest {old.encoder['digest'][:12]}, this one has "
+      f"{encoder.digest[:12]}); give another folder.",
+    )
+    listing = "" if not old.listing else _fingerprint(_parquet_files(images) or [images])
+    require(
+      (old.images, old.listing) == (images, listing),
+      f"{output} holds codes of another listing ({old.images}, or this one before it was changed); "
+      "give another folder.",
+    )
+    return old
+  files, fingerprint = _parquet_files(images), ""
+  if files:
+    fingerprint = _fingerprint(files)
+    root = _folder_of(images) if root is None else root
+  else:
+    files, fingerprint, root = _own_listing(images, output, root)
+  parts = [part for file in files for part in _cut(file, part_size)]
+  require(parts, f"There are no pictures in {images}.")
+  num_bits = encoder.about["bits"]
+  plan = Plan(images, root or "", fingerprint, num_bits, made_by, parts)
+  text = json.dumps({"version": VERSION} | plan._asdict(), indent=1)
+  write_file(joined(output, "plan.json"), text.encode())
+  return plan
+
+
+def read_plan(output: str, *, missing_ok: bool = False) -> Plan | None:
+  """The plan that `make_plan` has noted.
+
+  Raises:
+    InputError: If there is none, or it is of another version.
+  """
+  file = joined(output, "plan.json")
+  if kind_of(file) != "File":
+    require(missing_ok, f"{output} holds no codes of udh-jax encode --ray: it has no plan.json.")
+    return None
+  fs, path = file_system_of(file)
+  with fs.open_input_stream(path) as opened:
+    found = json.loads(opened.read())
+  version = found.pop("version", None)
+  require(
+    version == VERSION,
+    f"{output} is of version {version!r}, this program reads {VERSION}; use the version of udh_jax "
+    "that wrote it.",
+  )
+  return Plan(**found | {"parts": [Part(*part) for part in found["parts"]]})
+
+
+def pictures_of(plan: Plan, part: Part) -> Iterator[tuple[str, Callable[[int], np.ndarray]]]:
+  """The pictures of a part, each name once.
+
+  Yields:
+    A name, and a function that reads its picture: of a size, to uint8 ``[size, size, 3]``, or
+    `ValueError` that says why it cannot be read.
+  """
+  seen = set()
+  for batch in _listed(part):
+    columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    paths = columns.get("path", [None] * batch.num_rows)
+    names = columns.get("name", paths)
+    contents = columns.get("bytes", [None] * batch.num_rows)
+    for name, path, data in zip(names, paths, contents, strict=True):
+      if name is None:
+        name = path
+      if name is None or name in seen:
+        continue
+      seen.add(name)
+      if data is not None:
+        yield name, functools.partial(decode_picture, data)
+      else:
+        yield name, functools.partial(_read, plan.root, path)
+
+
+def _read(root: str, path: str | None, size: int) -> np.ndarray:
+  if path is None:
+    raise ValueError("the listing has neither its path nor its bytes")
+  fs, place = file_system_of(joined(root, path))
+  if fs.type_name == "local":
+    return read_picture(place, size)
+  for attempt in range(_TRIES):
+    try:
+      with fs.open_input_stream(place) as file:
+        data = file.read()
+      return decode_picture(data, size)
+    except (FileNotFoundError, IsADirectoryError) as error:
+      raise ValueError("it is not there") from error
+    except OSError as error:
+      if attempt == _TRIES - 1:
+        raise ValueError(f"{UNREACHABLE}{error}") from error
+      time.sleep(0.5 * 2**attempt)
+  raise AssertionError
+
+
+def _listed(part: Part) -> Iterator[Any]:
+  """Rows of a part in record batches, with the columns among name, path and bytes that it has."""
+  pa = require_extra("pyarrow", extra=EXTRA)
+  with open_parquet(part.file) as file:
+    groups, first, row = [], 0, 0
+    for number in range(file.num_row_groups):
+      rows = file.metadata.row_group(number).num_rows
+      if row < part.stop and row + rows > part.start:
+        first = row if not groups else first
+        groups.append(number)
+      row += rows
+    row = first
+    columns = _columns_of(file.schema_arrow, part.file)
+    for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=list(columns)):
+      begin, end = (min(max(at - row, 0), batch.num_rows) for at in (part.start, part.stop))
+      chosen = batch.slice(begin, end - begin)
+      row += batch.num_rows
+      flat = pa.Table.from_batches([chosen]).flatten().combine_chunks()
+      kept = {new: flat.column(old) for old, new in columns.items()}
+      yield from pa.table(kept).to_batches()
+
+
+def _columns_of(schema: Any, file: str) -> dict[str, str]:
+  """Columns of a listing to read (``image.bytes`` for a struct's), and what they are."""
+  found = {name: name for name in ("name", "path", "bytes") if name in schema.names}
+  if "image" in schema.names and not {"path", "bytes"} & found.keys():
+    image = schema.field("image").type
+    inner = [image.field(i).name for i in range(image.num_fields)]
+    found |= {f"image.{name}": name for name in ("path", "bytes") if name in inner}
+  values = set(found.values())
+  require(
+    "path" in values or {"name", "bytes"} <= values,
+    f"{file} has the columns {', '.join(schema.names)}; a listing has path, or name and bytes.",
+  )
+  return found
+
+
+def _cut(file: str, part_size: int) -> Iterator[Part]:
+  """Parts of a Parquet file; where it holds the pictures themselves, whole row groups."""
+  with open_parquet(file) as opened:
+    metadata = opened.metadata
+    columns = _columns_of(opened.schema_arrow, file)
+  rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+  if "bytes" not in columns.values():
+    for start in range(0, sum(rows), part_size):
+      yield Part(file, start, min(start + part_size, sum(rows)))
+    return
+  start = stop = 0
+  for number in rows:
+    if stop > start and stop + number - start > part_size:
+      yield Part(file, start, stop)
+      start = stop
+    stop += number
+  if stop > start:
+    yield Part(file, start, stop)
+
+
+def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str], str, str]:
+  """Writes Parquet files of the paths of a folder or text file; their names, fingerprint, root."""
+  pa = require_extra("pyarrow", extra=EXTRA)
+  fs, path = file_system_of(images)
+  kind = kind_of(images)
+  require(
+    kind in ("File", "Directory"),
+    f"{images} is not there; give a folder of pictures, or a listing (.txt or .parquet).",
+  )
+  fingerprint, bad = "", []
+  if kind == "Directory":
+    root, names = images, _pictures_in(fs, path)
+  else:
+    require(
+      path.endswith(".txt"),
+      f"{images} is no folder and no listing; a listing ends in .txt (a path a line) or .parquet.",
+    )
+    fingerprint = _fingerprint([images])
+    root, names = _folder_of(images) if root is None else root, _lines_of(fs, path)
+  files = []
+  while chunk := list(itertools.islice(names, _LISTED_AT_ONCE)):
+    held = [name for name in chunk if _is_utf8(name)]
+    bad += [ascii(name)[1:-1] for name in chunk if not _is_utf8(name)]
+    files.append(joined(output, f"listing/{len(files):05d}.parquet"))
+    write_table(files[-1], pa.table({"path": pa.array(held, pa.string())}))
+  if bad:
+    reason = "its name holds bytes that are no UTF-8; rename it"
+    table = pa.table({"name": bad, "reason": [reason] * len(bad)})
+    write_table(joined(output, "unreadable/listing.parquet"), table)
+  return files, fingerprint, root
+
+
+def _pictures_in(fs: Any, path: str) -> Iterator[str]:
+  if fs.type_name == "local":
+    return iter(list_pictures(pathlib.Path(path)))
+  selector = require_extra("pyarrow.fs", extra=EXTRA).FileSelector(path, recursive=True)
+  start = len(path.rstrip("/")) + 1
+  names = [
+    info.path[start:]
+    for info in fs.get_file_info(selector)
+    if info.type.name == "File" and info.path.lower().endswith(SUFFIXES)
+  ]
+  return iter(sorted(name for name in names if not re.search(r"(^|/)\.", name)))
+
+
+def _lines_of(fs: Any, path: str) -> Iterator[str]:
+  with fs.open_input_file(path) as file:
+    for line in io.BufferedReader(file):
+      if text := line.rstrip(b"\r\n"):
+        yield text.decode("utf-8", "surrogateescape")
+
+
+def _is_utf8(name: str) -> bool:
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return False
+  return True
+
+
+def _parquet_files(images: str) -> list[str]:
+  """The Parquet files that ``images`` is or holds; none where it is another listing or a folder."""
+  kind = kind_of(images)
+  if images.endswith(".parquet") and kind == "File":
+    return [images]
+  names = files_in(images) if kind == "Directory" else []
+  return [joined(images, n) for n in names if n.endswith(".parquet") and n[0] not in "._"]
+
+
+def _fingerprint(files: Iterable[str]) -> str:
+  digest = hashlib.sha256()
+  for file in files:
+    fs, path = file_system_of(file)
+    digest.update(f"{file}\0{fs.get_file_info(path).size}\0".encode("utf-8", "surrogateescape"))
+  return digest.hexdigest()
+
+
+def _folder_of(url: str) -> str:
+  """The folder that relative paths of a listing are relative to."""
+  if kind_of(url) == "Directory":
+    return url
+  base, mark, options = url.partition("?") if "://" in url else (url, "", "")
+  return (base.rpartition("/")[0] or ".") + mark + options

@@ -1,0 +1,156 @@
+"""A folder of pictures in, their codes in a store, which is then kept in step with it."""
+
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from udh_jax.data.pictures import list_pictures, read_picture
+from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
+from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.pair import PairEncoder
+from udh_jax.encoders.reading import read_ahead
+from udh_jax.errors import require
+from udh_jax.stores.interface import Rows, Store, name_problem, require_same_encoder
+
+# Metadata of each item: how its file looked when it was encoded.
+COLUMNS = {"bytes": "integer", "changed": "integer"}
+_ASKED_AT_ONCE = 5000  # names compared with the store's
+_AT_ONCE = 1024  # pictures of a transaction, at most; fewer where encoding takes longer
+_LONGEST = 10.0  # seconds between two transactions
+
+
+class Stored(NamedTuple):
+  """What a call has done.
+
+  Attributes:
+    listed: Pictures in the folder.
+    encoded: Of them, those that were new or had changed.
+    removed: Items whose files had gone, or can no longer be read.
+    unreadable: What is wrong with the files that are not in the store, by name.
+  """
+
+  listed: int
+  encoded: int
+  removed: int
+  unreadable: dict[str, str]
+
+
+def encode_folder_to_store(
+  encoder: Encoder | PairEncoder,
+  folder: str | os.PathLike,
+  store: Store,
+  *,
+  batch_size: int = 64,
+  remove: bool = False,
+) -> Stored:
+  """Encodes the new and changed pictures of a folder into a store.
+
+  A file whose size and time of change are those in the store is not read. What is encoded is
+  written in transactions of up to 1,024 pictures, at least one every ten seconds; stopped anywhere
+  and called again, it goes on.
+
+  Args:
+    encoder: That of the store.
+    folder: Nested as it may be; names are paths relative to it, with forward slashes.
+    store: With the columns `COLUMNS`.
+    batch_size: Pictures encoded at once.
+    remove: Remove items that are not in the folder. For a store of this folder alone.
+
+  Raises:
+    InputError: If the folder is missing or has no pictures, or the store is of another encoder or
+      lacks the columns.
+    StoreError: If the store fails; what was written before stays.
+  """
+  require_pictures(encoder)
+  require_same_encoder(store, encoder.digest)
+  require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
+  require(
+    COLUMNS.items() <= store.columns.items(),
+    f"{store.location} lacks the columns {', '.join(COLUMNS)}, by which changed files are known; "
+    "make it with udh-jax encode --store.",
+  )
+  folder = pathlib.Path(folder)
+  require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
+  files = list_pictures(folder)
+  require(files, f"There are no pictures in {folder}; known endings are those of common formats.")
+  bad: dict[str, str] = {}
+  states: dict[str, tuple[int, int]] = {}
+  size = encoder.about["picture_size"]
+  items = (
+    (name, functools.partial(read_picture, folder / name))
+    for name in _new_or_changed(folder, files, store, states, bad)
+  )
+  names: list[str] = []
+  codes: list[np.ndarray] = []
+  encoded, started = 0, time.monotonic()
+  written = shown = started
+
+  def write() -> None:
+    if names:
+      noted = [states.pop(name) for name in names]
+      metadata = {column: [s[i] for s in noted] for i, column in enumerate(COLUMNS)}
+      store.load([Rows(names.copy(), np.concatenate(codes), metadata)])
+      names.clear()
+      codes.clear()
+
+  for batch in read_ahead(items, size, batch_size, os.cpu_count() or 1):
+    wrong = {name: picture for name, picture in batch if isinstance(picture, str)}
+    bad |= wrong
+    good = [(name, picture) for name, picture in batch if not isinstance(picture, str)]
+    if good:
+      pictures = np.stack([picture for _, picture in good])
+      fill = batch_size - len(pictures)  # one shape, compiled once
+      padded = np.pad(pictures, ((0, fill), (0, 0), (0, 0), (0, 0)))
+      codes.append(np.asarray(encoder(padded))[: len(pictures)])
+      names += [name for name, _ in good]
+      encoded += len(good)
+    now = time.monotonic()
+    if len(names) >= _AT_ONCE or now - written >= _LONGEST:
+      write()
+      written = now
+    if now - shown >= SHOW_EVERY:
+      rate = encoded / (now - started)
+      print(f"{encoded:,} new pictures encoded  {rate:.0f}/s", flush=True)
+      shown = now
+  write()
+  removed = store.delete([name for name in bad if name_problem(name) is None])
+  if remove:
+    kept = set(files)
+    gone = [name for part in store.names() for name in part if name not in kept]
+    removed += store.delete(gone)
+  return Stored(len(files), encoded, removed, bad)
+
+
+def _new_or_changed(
+  folder: pathlib.Path,
+  files: Sequence[str],
+  store: Store,
+  states: dict[str, tuple[int, int]],
+  bad: dict[str, str],
+) -> Iterator[str]:
+  """Names that the store lacks or has of another state; fills in states, and what cannot be."""
+  for start in range(0, len(files), _ASKED_AT_ONCE):
+    found: dict[str, tuple[int, int]] = {}
+    for name in files[start : start + _ASKED_AT_ONCE]:
+      problem = name_problem(name)
+      try:
+        state = (folder / name).stat()
+        found[name] = (state.st_size, state.st_mtime_ns)
+      except OSError as error:
+        problem = problem or error.strerror
+      if problem is not None:
+        found.pop(name, None)
+        bad[name] = f"cannot be stored: {problem}"
+    rows = store.get(list(found))
+    known = dict(
+      zip(rows.names, zip(*(rows.metadata[c] for c in COLUMNS), strict=True), strict=True)
+    )
+    for name, state in found.items():
+      if known.get(name) != state:
+        states[name] = state
+        yield name

@@ -1,0 +1,602 @@
+"""The server as an ASGI application."""
+
+import asyncio
+import base64
+import binascii
+import contextlib
+import datetime
+import functools
+import importlib.metadata
+import importlib.resources
+import json
+import logging
+import mimetypes
+import os
+import secrets
+import time
+import urllib.parse
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from udh_jax.errors import InputError
+from udh_jax.service import interface
+from udh_jax.service.access import PAGE_POLICY, Access, SafeHeaders
+from udh_jax.service.batching import Batcher
+from udh_jax.service.collection import LARGEST_K, Collection, Hit
+from udh_jax.service.encoding import Coder
+from udh_jax.service.files import SHOWN, Opened, open_picture
+from udh_jax.service.following import Following, Served
+from udh_jax.service.metrics import KIND as FIGURES
+from udh_jax.service.metrics import Metrics
+from udh_jax.service.operations import Operation, arguments_of, describe, json_bytes
+from udh_jax.service.problems import Problem
+from udh_jax.service.thumbnails import KIND, Thumbnails
+from udh_jax.service.uploads import (
+  Room,
+  declared_length,
+  decode_upload,
+  picture_of_form,
+  read_body,
+)
+
+_log = logging.getLogger(__name__)
+_PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
+_LONGEST_JSON = 1 << 16  # bytes
+_CHUNK = 1 << 18
+
+
+class Limits(NamedTuple):
+  """What one client, or all of them together, may use.
+
+  Attributes:
+    upload_bytes: Of a picture that is sent.
+    pixels: Of a picture that is sent.
+    held_bytes: Of all pictures that are read at once.
+    waiting: Queries that may wait.
+    max_batch: Queries encoded or searched in one call.
+    max_wait: Seconds that the first of them waits for others.
+  """
+
+  upload_bytes: int = 20 * 2**20
+  pixels: int = 50_000_000
+  held_bytes: int = 256 * 2**20
+  waiting: int = 256
+  max_batch: int = 16
+  max_wait: float = 0.002
+
+
+class _Query(NamedTuple):
+  """One search, in a batch of several."""
+
+  collection: Collection
+  code: np.ndarray
+  k: int
+  where: tuple[str, ...]
+
+
+class Service:
+  """Answers the operations of `interface.OPERATIONS`, each by the method of its name."""
+
+  def __init__(
+    self,
+    following: Following,
+    *,
+    access: Access,
+    thumbnails: Thumbnails,
+    limits: Limits,
+    follow_links: bool = False,
+  ):
+    """Puts the parts together.
+
+    Args:
+      following: What is served.
+      access: Who may ask.
+      thumbnails: Of the pictures.
+      limits: On what is used.
+      follow_links: Open pictures that are links or lie behind one.
+    """
+    self._following, self._access, self._limits = following, access, limits
+    self._follow_links, self._thumbnails = follow_links, thumbnails
+    self._room = Room(max(limits.held_bytes, limits.upload_bytes))
+    self._decoders = ThreadPoolExecutor(os.cpu_count())
+    self.figures = Metrics()
+
+    def batcher(run, kind, max_wait=0.0):
+      return Batcher(
+        run,
+        max_batch=limits.max_batch,
+        max_wait=max_wait,
+        max_waiting=limits.waiting,
+        observe=self.figures.batch.labels(kind).observe,
+      )
+
+    self._pictures = batcher(_encode_pictures, "pictures", limits.max_wait)
+    self._texts = batcher(_encode_texts, "texts", limits.max_wait)
+    self._searches = batcher(_search, "searches")
+    self._gauges()
+
+  def _gauges(self):
+    def waiting():
+      return self._pictures.waiting + self._texts.waiting + self._searches.waiting
+
+    gauge = self.figures.gauge
+    gauge("waiting", "Queries that wait.", waiting)
+    gauge("upload_bytes", "Held of pictures that were sent.", lambda: self._room.taken)
+    gauge("thumbnail_bytes", "Held by the cache.", lambda: self._thumbnails.kept_bytes)
+    gauge("index_loaded_seconds", "When the index was loaded.", lambda: self._following.now.loaded)
+    gauge("index_stale", "1 if its newest state is not served.", self._stale)
+
+  def _stale(self) -> float:
+    return float(self._following.problem is not None)
+
+  @contextlib.asynccontextmanager
+  async def lifespan(self, _: Starlette) -> AsyncIterator[None]:
+    """Runs what goes on beside the requests."""
+    batchers = (self._pictures, self._texts, self._searches)
+    for batcher in batchers:
+      batcher.start()
+    follow = asyncio.create_task(self._following.run(self._loaded))
+    try:
+      yield
+    finally:
+      follow.cancel()
+      await asyncio.gather(follow, return_exceptions=True)
+      for batcher in batchers:
+        await batcher.stop()
+      self._decoders.shutdown(cancel_futures=True)
+      self._thumbnails.stop()
+
+  def _loaded(self, taken: bool) -> None:
+    self.figures.loads.labels("taken" if taken else "refused").inc()
+
+  # What is asked of the collection, in the thread of the searches.
+
+  async def collection(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """What is served, and what may be sent."""
+    served = self._following.now
+    items = await self._searches.call(served.collection.count)
+    coder, encoder = served.coder, None
+    if coder is not None:
+      encoder = {"digest": coder.digest, "method": coder.method, "words": len(coder.words)}
+    return _answer(
+      {
+        "title": served.collection.title,
+        "items": items,
+        "bits": served.collection.num_bits,
+        "index": served.collection.version,
+        "encoder": encoder,
+        "takes": {
+          "pictures": bool(coder and coder.picture_size),
+          "texts": bool(coder and coder.words),
+        },
+        "columns": dict(served.collection.columns),
+        "limits": {
+          "upload_bytes": self._limits.upload_bytes,
+          "pixels": self._limits.pixels,
+          "k": LARGEST_K,
+        },
+      }
+    )
+
+  async def items(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Names of the collection, a page at a time."""
+    collection, offset = self._following.now.collection, arguments["offset"]
+    names = await self._searches.call(collection.page, offset, arguments["limit"])
+    total = await self._searches.call(collection.count)
+    return _answer(
+      {
+        "items": [_links(name) for name in names],
+        "offset": offset,
+        "total": total,
+        "index": collection.version,
+      }
+    )
+
+  async def item(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """An item with its code."""
+    collection = self._following.now.collection
+    item = await self._item(collection, arguments["name"])
+    return _answer(
+      _links(item.name)
+      | {
+        "code": item.code.tobytes().hex(),
+        "metadata": dict(item.metadata),
+        "index": collection.version,
+      }
+    )
+
+  async def _item(self, collection: Collection, name: str):
+    item = await self._searches.call(collection.item, name)
+    if item is None:
+      raise Problem(f"The collection has no item {name[:200]!r}.", status=404, code="no_such_item")
+    return item
+
+  async def words(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Words that the encoder knows."""
+    coder, start = self._following.now.coder, arguments["start"]
+    known = coder.words if coder is not None else ()
+    found = [word for word in known if word.startswith(start)]
+    return _answer({"words": found[: arguments["limit"]]})
+
+  # Neighbours.
+
+  async def neighbours_of_item(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Neighbours of an item, itself left out."""
+    served = self._following.now
+    return await self._by_name(served, arguments["name"], arguments)
+
+  async def neighbours(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Neighbours of a picture, a code, a text or an item."""
+    served = self._following.now
+    kind = _media_type(request)
+    if kind == "application/json":
+      body = await read_body(request, _LONGEST_JSON)
+      return await self._by_json(served, _json_object(body), arguments)
+    raw = kind in ("", "application/octet-stream") or kind.startswith("image/")
+    if not raw and kind != "multipart/form-data":
+      raise _wrong_kind(kind)
+    if served.coder is None or not served.coder.picture_size:
+      raise Problem(
+        "The encoder of this collection takes no pictures; ask by an item or a code.",
+        code="no_pictures",
+      )
+    limit = self._limits.upload_bytes
+    declared = declared_length(request)
+    held = limit if declared is None else min(declared, limit)
+    self._room.take(held)
+    try:
+      body = await read_body(request, limit)
+      data = body if raw else await picture_of_form(request, body)
+      picture = await asyncio.get_running_loop().run_in_executor(
+        self._decoders, decode_upload, data, served.coder.picture_size, self._limits.pixels
+      )
+    finally:
+      self._room.give(held)
+    code = await self._pictures((served.coder, picture))
+    return await self._found(served, {"kind": "picture"}, code, arguments)
+
+  async def _by_json(self, served: Served, asked: dict, arguments) -> Response:
+    known = ("hex", "base64", "text", "name")
+    if len(asked) != 1 or not set(asked) <= set(known):
+      raise Problem(
+        f"The JSON object has {', '.join(map(repr, sorted(asked))) or 'nothing'}; give one of "
+        f"{', '.join(known)}, and k, radius and where in the address.",
+        code="bad_json",
+      )
+    ((kind, value),) = asked.items()
+    if not isinstance(value, str):
+      raise Problem(f"{kind} is no string.", code="bad_json")
+    if kind == "name":
+      return await self._by_name(served, value, arguments)
+    if kind == "text":
+      return await self._by_text(served, value, arguments)
+    code = _code_of(value, kind, served.collection.num_bits)
+    return await self._found(served, {"kind": "code"}, code, arguments)
+
+  async def _by_name(self, served: Served, name: str, arguments) -> Response:
+    item = await self._item(served.collection, name)
+    query = {"kind": "item", "name": name}
+    return await self._found(served, query, item.code, arguments)
+
+  async def _by_text(self, served: Served, text: str, arguments) -> Response:
+    if served.coder is None:
+      raise Problem("Nothing is known of the encoder; ask by an item or a code.", code="no_texts")
+    known, unknown = served.coder.known_words(text)
+    code = await self._texts((served.coder, known))
+    query = {"kind": "text", "words": known, "unknown_words": unknown}
+    return await self._found(served, query, code, arguments)
+
+  async def _found(self, served: Served, query: dict, code: np.ndarray, arguments) -> Response:
+    """The answer for a code, which the collection of the same ``served`` has to give."""
+    collection, radius = served.collection, arguments["radius"]
+    k = arguments["k"] or (interface.DEFAULT_K if radius is None else LARGEST_K)
+    own = query.get("name")
+    # One more than is shown tells whether there are more, and another stands for the item itself.
+    wanted = _Query(collection, code, k + 1 + (own is not None), tuple(arguments["where"]))
+    hits = await self._searches(wanted)
+    if isinstance(hits, InputError):
+      raise hits
+    near = [hit for hit in hits if radius is None or hit.distance <= radius]
+    others = [hit for hit in near if hit.name != own]
+    items = await self._searches.call(collection.count)
+    return _answer(
+      {
+        "query": query | {"code": code.tobytes().hex()},
+        "bits": collection.num_bits,
+        "items": items,
+        "complete": len(near) < wanted.k,
+        "neighbours": [
+          _links(hit.name) | {"distance": hit.distance, "metadata": dict(hit.metadata)}
+          for hit in others[:k]
+        ],
+        "index": collection.version,
+      }
+    )
+
+  # Pictures.
+
+  async def _open(self, name: str) -> Opened:
+    collection = self._following.now.collection
+    await self._item(collection, name)
+    return await self._thumbnails.call(
+      functools.partial(open_picture, collection.folder, name, follow_links=self._follow_links)
+    )
+
+  async def picture(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """The picture of an item, as its file is."""
+    name = arguments["name"]
+    opened = await self._open(name)
+    headers = {
+      "ETag": opened.tag,
+      "Cache-Control": "private, no-cache",
+      "Content-Disposition": _disposition(name, shown=opened.kind in SHOWN),
+    }
+    if request.headers.get("if-none-match") == opened.tag:
+      opened.file.close()
+      return Response(status_code=304, headers=headers)
+    headers["Content-Length"] = str(opened.size)
+    return StreamingResponse(self._contents(opened), media_type=opened.kind, headers=headers)
+
+  async def _contents(self, opened: Opened) -> AsyncIterator[bytes]:
+    with opened.file:
+      left = opened.size
+      while left:
+        data = await self._thumbnails.call(opened.file.read, min(left, _CHUNK))
+        if not data:
+          raise OSError("the file became shorter while it was sent")
+        left -= len(data)
+        yield data
+
+  async def thumbnail(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """A small square copy of an item's picture."""
+    name = arguments["name"]
+    place = f"{self._following.now.collection.folder}\0{name}"
+    found = await self._thumbnails.get(place, await self._open(name))
+    self.figures.thumbnails.labels("made" if found.made else "kept").inc()
+    headers = {"ETag": found.tag, "Cache-Control": "private, no-cache"}
+    if request.headers.get("if-none-match") == found.tag:
+      return Response(status_code=304, headers=headers)
+    return Response(found.data, media_type=KIND, headers=headers)
+
+  # About the server.
+
+  async def session(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Sets a cookie for the token, so that a browser sends it."""
+    if _media_type(request) != "application/json":
+      raise _wrong_kind(_media_type(request))
+    asked = _json_object(await read_body(request, _LONGEST_JSON))
+    token = asked.get("token")
+    if set(asked) != {"token"} or not isinstance(token, str):
+      raise Problem('Send {"token": "..."}.', code="bad_json")
+    answer = _answer({"token": self._access.has_token})
+    self._access.begin_session(token, request, answer)
+    return answer
+
+  async def healthz(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Whether it answers."""
+    served, problem = self._following.now, self._following.problem
+    found: dict[str, Any] = {"status": "ok" if problem is None else "stale"}
+    if self._access.is_known(request):
+      loaded = datetime.datetime.fromtimestamp(served.loaded, datetime.UTC)
+      found |= {
+        "items": await self._searches.call(served.collection.count),
+        "bits": served.collection.num_bits,
+        "index": served.collection.version,
+        "loaded": loaded.isoformat(timespec="milliseconds"),
+        "problem": problem,
+      }
+    return _answer(found)
+
+  async def openapi(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """The description of the interface."""
+    return _answer(self.description())
+
+  def description(self) -> dict[str, Any]:
+    """The description of the interface."""
+    return describe(
+      interface.OPERATIONS,
+      schemas=interface.SCHEMAS,
+      version=_version(),
+      token=self._access.has_token,
+    )
+
+  async def metrics(self, request: Request, arguments: Mapping[str, Any]) -> Response:
+    """Figures for Prometheus."""
+    return Response(self.figures.text(), headers={"Content-Type": FIGURES})
+
+  def application(self) -> Starlette:
+    """The ASGI application."""
+    routes = [
+      Route(operation.path, self._endpoint(operation), methods=[operation.method])
+      for operation in interface.OPERATIONS
+    ]
+    routes += [Route(path, self._page(file)) for path, file in _PAGE.items()]
+    return Starlette(
+      routes=routes,
+      middleware=[Middleware(SafeHeaders)],
+      exception_handlers={HTTPException: self._refuse},
+      lifespan=self.lifespan,
+    )
+
+  def _page(self, file: str):
+    data = importlib.resources.files("udh_jax.service").joinpath("page", file).read_bytes()
+    kind = mimetypes.guess_type(file)[0]
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache"}
+
+    async def page(request: Request) -> Response:
+      try:
+        self._access.check_host(request)
+      except Problem as problem:
+        return _problem(problem)
+      return Response(data, media_type=kind, headers=headers)
+
+    return page
+
+  def _endpoint(self, operation: Operation):
+    run = getattr(self, operation.name)
+    seconds = self.figures.seconds.labels(operation.name)
+
+    async def endpoint(request: Request) -> Response:
+      start = time.perf_counter()
+      try:
+        self._access.check_host(request)
+        if operation.method == "POST":
+          self._access.check_site(request)
+        if not operation.open:
+          self._access.check_token(request)
+        response = await run(request, arguments_of(operation, request.scope["query_string"]))
+      except Problem as problem:
+        response = _problem(problem)
+      except InputError as error:
+        response = _problem(Problem(str(error), code="bad_request"))
+      except Exception as error:
+        response = _defect(error, operation.name)
+      self.figures.requests.labels(operation.name, response.status_code).inc()
+      seconds.observe(time.perf_counter() - start)
+      return response
+
+    return endpoint
+
+  async def _refuse(self, request: Request, error: Exception) -> Response:
+    """There is no such address, or no such method."""
+    if not isinstance(error, HTTPException):
+      raise error
+    words = {404: "There is nothing at this address", 405: "This is not done at this address"}
+    message = f"{words.get(error.status_code, error.detail)}; openapi.json tells what there is."
+    code = {404: "no_such_address", 405: "no_such_method"}.get(error.status_code, "bad_request")
+    headers = dict(error.headers or {})
+    return _problem(Problem(message, status=error.status_code, code=code, headers=headers))
+
+
+def _encode_pictures(batch: list[tuple[Coder, np.ndarray]]) -> list[np.ndarray]:
+  return _by_coder(batch, lambda coder, pictures: coder.pictures(pictures))
+
+
+def _encode_texts(batch: list[tuple[Coder, list[str]]]) -> list[np.ndarray]:
+  return _by_coder(batch, lambda coder, texts: coder.texts(texts))
+
+
+def _by_coder(batch, encode) -> list[np.ndarray]:
+  """Encodes a batch, in which there are two encoders just after the index was replaced."""
+  found: list[Any] = [None] * len(batch)
+  for coder in {id(coder): coder for coder, _ in batch}.values():
+    rows = [row for row, (own, _) in enumerate(batch) if own is coder]
+    for row, code in zip(rows, encode(coder, [batch[row][1] for row in rows]), strict=True):
+      found[row] = code
+  return found
+
+
+def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
+  """Searches a batch; what cannot be searched gets its error in place of hits."""
+  found: list[Any] = [None] * len(batch)
+  groups: dict[tuple, list[int]] = {}
+  for row, query in enumerate(batch):
+    groups.setdefault((id(query.collection), query.where), []).append(row)
+  for rows in groups.values():
+    first, most = batch[rows[0]], max(batch[row].k for row in rows)
+    codes = np.stack([batch[row].code for row in rows])
+    try:
+      several = first.collection.nearest(codes, most, first.where)
+    except InputError as error:
+      for row in rows:
+        found[row] = error
+      continue
+    for row, hits in zip(rows, several, strict=True):
+      found[row] = hits[: batch[row].k]
+  return found
+
+
+def _code_of(text: str, kind: str, num_bits: int) -> np.ndarray:
+  """A code that a client has written down."""
+  try:
+    if kind == "hex":
+      data = bytes.fromhex(text)
+    else:
+      data = base64.b64decode(text, validate=True)
+  except (ValueError, binascii.Error):
+    raise Problem(f"The code is no {kind} text.", status=422, code="bad_code") from None
+  num_bytes = -(-num_bits // 8)
+  if len(data) != num_bytes:
+    raise Problem(
+      f"The code has {len(data)} bytes; codes of this collection have {num_bits} bits, "
+      f"{num_bytes} bytes.",
+      status=422,
+      code="bad_code",
+    )
+  code = np.frombuffer(data, np.uint8)
+  if code[-1] & ((1 << -num_bits % 8) - 1):
+    raise Problem(f"Bits after bit {num_bits} are set.", status=422, code="bad_code")
+  return code
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+  try:
+    found = json.loads(body)
+  except (ValueError, RecursionError):
+    raise Problem("What was sent is no JSON.", code="bad_json") from None
+  if not isinstance(found, dict):
+    raise Problem("What was sent is no JSON object.", code="bad_json")
+  return found
+
+
+def _media_type(request: Request) -> str:
+  return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _wrong_kind(kind: str) -> Problem:
+  return Problem(
+    f"Content-Type {kind[:60]!r} is not read here; send a picture as image/jpeg (or what it is) or "
+    "as multipart/form-data, anything else as application/json.",
+    status=415,
+    code="wrong_kind",
+  )
+
+
+def _links(name: str) -> dict[str, str]:
+  """An item's name and addresses, which are relative so that a proxy may put them anywhere."""
+  query = urllib.parse.urlencode({"name": name}, errors="surrogateescape")
+  return {"name": name} | {kind: f"v1/{kind}?{query}" for kind in ("item", "picture", "thumbnail")}
+
+
+def _disposition(name: str, *, shown: bool) -> str:
+  file = urllib.parse.quote(name.rsplit("/", 1)[-1], errors="surrogateescape")
+  return f"{'inline' if shown else 'attachment'}; filename*=UTF-8''{file}"
+
+
+def _answer(value: Any) -> Response:
+  return Response(
+    json_bytes(value), media_type="application/json", headers={"Cache-Control": "no-store"}
+  )
+
+
+def _problem(problem: Problem) -> Response:
+  return Response(
+    json_bytes(problem.body()),
+    status_code=problem.status,
+    media_type="application/json",
+    headers={"Cache-Control": "no-store", **problem.headers},
+  )
+
+
+def _defect(error: Exception, where: str) -> Response:
+  mark = secrets.token_hex(4)
+  _log.error("defect %s in %s", mark, where, exc_info=error)
+  return _problem(
+    Problem(f"A defect of the server; its log has more at {mark}.", status=500, code="defect")
+  )
+
+
+def _version() -> str:
+  try:
+    return importlib.metadata.version("udh_jax")
+  except importlib.metadata.PackageNotFoundError:
+    return "unknown"

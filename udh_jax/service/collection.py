@@ -1,0 +1,170 @@
+"""What is searched: the codes of one state of an index file, held in memory, or a store."""
+
+import copy
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from udh_jax.errors import require
+from udh_jax.retrieval.index import HammingIndex
+from udh_jax.service.batching import by_batches
+
+LARGEST_K = 1000
+_K_SIZES = (32, 256, LARGEST_K + 2)  # k is rounded up to one, so that few searches are compiled
+
+
+class Item(NamedTuple):
+  """One item of a collection.
+
+  Attributes:
+    name: Relative to the folder of the pictures, with forward slashes.
+    code: Packed. uint8 array of shape ``[bytes]``.
+    metadata: Values by column.
+  """
+
+  name: str
+  code: np.ndarray
+  metadata: Mapping[str, Any]
+
+
+class Hit(NamedTuple):
+  """A neighbour.
+
+  Attributes:
+    name: Of the item.
+    distance: In bits.
+    metadata: Values by column.
+  """
+
+  name: str
+  distance: int
+  metadata: Mapping[str, Any]
+
+
+class Collection(Protocol):
+  """Items with codes. Its methods are called in one thread at a time.
+
+  Attributes:
+    title: What people call it.
+    version: Tells this state of it from every other.
+    num_bits: Length of the codes.
+    digest: Of the encoder that made the codes; None if it is not known.
+    folder: Of the pictures; None if it is not known.
+    columns: Type of each metadata column by its name.
+  """
+
+  title: str
+  version: str
+  num_bits: int
+  digest: str | None
+  folder: pathlib.Path | None
+  columns: Mapping[str, str]
+
+  def count(self) -> int:
+    """Number of items."""
+    ...
+
+  def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
+    """The k nearest items of each code, fewer where there are fewer; ties by place.
+
+    Args:
+      codes: uint8 array of shape ``[q, bytes]``, q >= 1.
+      k: 1 to `LARGEST_K` + 2.
+      where: Conditions on metadata, such as "year>=2020".
+    """
+    ...
+
+  def item(self, name: str) -> Item | None:
+    """The item of a name, or None."""
+    ...
+
+  def page(self, offset: int, limit: int) -> list[str]:
+    """Names of the items from ``offset`` on, at most ``limit``."""
+    ...
+
+
+class IndexCollection:
+  """One state of an index file. What happens to the file later does not change it."""
+
+  columns: Mapping[str, str] = {}
+
+  def __init__(
+    self,
+    index: HammingIndex,
+    *,
+    title: str,
+    version: str,
+    folder: pathlib.Path | None,
+    batch_sizes: Sequence[int] = (1, 4, 16),
+  ):
+    """Copies and checks every byte of an index.
+
+    Args:
+      index: As `HammingIndex.load` gives it. It may lie in the file, whose bytes are checked when
+        they are touched, and which somebody may overwrite.
+      title: What people call it.
+      version: Tells this state from every other.
+      folder: Of the pictures.
+      batch_sizes: How many queries are searched at once.
+
+    Raises:
+      InputError: If the file is damaged.
+    """
+    self._index = HammingIndex(
+      np.array(index.codes),
+      copy.deepcopy(index.names[:]),
+      num_bits=index.num_bits,
+      about=index.about,
+    )
+    self.title, self.version, self.folder = title, version, folder
+    self.num_bits = index.num_bits
+    self.digest = (index.about.get("encoder") or {}).get("digest")
+    self._batch_sizes = batch_sizes
+
+  def prepare(self) -> None:
+    """Compiles each search that there will be, and makes what searches need."""
+    if not len(self._index):
+      return
+    for k in {self._k(k) for k in _K_SIZES}:
+      for size in self._batch_sizes:
+        self._search(np.repeat(self._index.codes[:1], size, axis=0), k)
+    self.item(self._index.names[0])
+
+  def count(self) -> int:
+    """Number of items."""
+    return len(self._index)
+
+  def _k(self, k):
+    return min(next(size for size in _K_SIZES if size >= k), len(self._index))
+
+  def _search(self, codes, k):
+    return by_batches(lambda rows: tuple(self._index.search(rows, k)), codes, self._batch_sizes)
+
+  def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
+    """See `Collection.nearest`; an index holds no metadata."""
+    require(not where, "An index has no metadata to filter by; a store has (--store).")
+    if not len(self._index):
+      return [[] for _ in codes]
+    names = self._index.names
+    found = self._search(codes, self._k(k))
+    return [
+      [Hit(names[int(i)], int(d), {}) for d, i in zip(distances[:k], indices[:k], strict=True)]
+      for distances, indices in found
+    ]
+
+  def item(self, name: str) -> Item | None:
+    """The first item of a name, or None."""
+    names = self._index.names
+    try:
+      name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # no name of a file, though JSON can hold it
+      return None
+    if name not in names:
+      return None
+    return Item(name, self._index.codes[names.index(name)], {})
+
+  def page(self, offset: int, limit: int) -> list[str]:
+    """Names of the items from ``offset`` on, at most ``limit``."""
+    return list(self._index.names[offset : offset + limit])

@@ -1,0 +1,99 @@
+"""An encoder behind a server: what it takes, compiled before the first query, in few shapes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.pair import PairEncoder
+from udh_jax.encoders.queries import words_of
+from udh_jax.service.batching import by_batches
+from udh_jax.service.problems import Problem
+
+
+class Coder:
+  """Codes of pictures and of texts.
+
+  Attributes:
+    digest: Of the encoder.
+    picture_size: Side of the square that it takes; 0 if it takes no pictures.
+    words: Its vocabulary; empty if it takes no texts.
+    method: That trained it.
+  """
+
+  def __init__(self, encoder: Encoder | PairEncoder, *, batch_sizes: Sequence[int] = (1, 4, 16)):
+    """Takes an encoder.
+
+    Args:
+      encoder: From `load_encoder`.
+      batch_sizes: How many pictures or texts are encoded at once; ascending, from 1.
+    """
+    self._encoder, self._batch_sizes = encoder, batch_sizes
+    self.digest: str = encoder.digest
+    self.picture_size: int = encoder.about["picture_size"]
+    self._texts = encoder.texts if isinstance(encoder, PairEncoder) else None
+    self.words: tuple[str, ...] = tuple(encoder.about["words"]) if self._texts else ()
+    self._known = frozenset(self.words)
+    self.method: str = encoder.about.get("method", "")
+
+  def prepare(self) -> None:
+    """Compiles each shape that there will be."""
+    for size in self._batch_sizes:
+      if self.picture_size:
+        self._encoder(np.zeros((size, self.picture_size, self.picture_size, 3), np.uint8))
+      if self._texts and self.words:
+        self._texts([[self.words[0]]] * size)
+
+  def pictures(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Codes of pictures.
+
+    Args:
+      pictures: uint8 arrays of shape ``[picture_size, picture_size, 3]``.
+
+    Returns:
+      uint8 arrays of shape ``[bytes]``.
+    """
+    return by_batches(self._encoder, np.stack(pictures), self._batch_sizes)
+
+  def texts(self, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
+    """Codes of texts.
+
+    Args:
+      texts: Words of the vocabulary, as `known_words` gives them.
+
+    Returns:
+      uint8 arrays of shape ``[bytes]``.
+    """
+    encode = self._texts
+    if encode is None:
+      raise Problem("The encoder of this collection takes no words.", code="no_texts")
+    return by_batches(
+      lambda rows: encode([texts[row] for row in rows]),
+      np.arange(len(texts)),
+      self._batch_sizes,
+    )
+
+  def known_words(self, text: str) -> tuple[list[str], list[str]]:
+    """Those words of a text that the encoder knows, and the others.
+
+    Args:
+      text: Words separated by blanks; or by commas, if there is one.
+
+    Raises:
+      Problem: If it takes no texts, or knows none of the words.
+    """
+    if not self.words:
+      raise Problem(
+        "The encoder of this collection takes no words; ask by a picture or a code.",
+        code="no_texts",
+      )
+    words = [word for word in words_of(text) if word]
+    known = [word for word in words if word in self._known]
+    if not known:
+      raise Problem(
+        f"No word of {text[:80]!r} is in the vocabulary of {len(self.words)} words, such as "
+        f"{', '.join(self.words[:5])}.",
+        status=422,
+        code="unknown_words",
+      )
+    return known, [word for word in words if word not in self._known]

@@ -1,0 +1,93 @@
+"""A store of codes, served as a collection."""
+
+import itertools
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from udh_jax.service.collection import Hit, Item
+from udh_jax.service.problems import Problem
+from udh_jax.stores import Store, StoreError, parse_where
+
+_KEPT = 10.0  # seconds that a count serves; counting reads a whole table
+_EFFORT = 1000  # candidates of an approximate search: the most that PostgreSQL's graph gathers
+
+
+class StoreCollection:
+  """Items of a store as they are when they are asked for."""
+
+  def __init__(self, store: Store, *, folder: pathlib.Path | None, approximate: bool = False):
+    """Takes a store.
+
+    Args:
+      store: Opened.
+      folder: Of the pictures.
+      approximate: Search by the store's approximate index, where it has one.
+    """
+    self._store, self._approximate = store, approximate
+    self._count, self._counted = 0, -float("inf")
+    self.title = store.location
+    made = store.about.get("encoder") or {}
+    self.digest: str | None = made.get("digest")
+    self.version = f"store-{str(self.digest)[:12]}"
+    self.num_bits, self.folder = store.num_bits, folder
+    self.columns: Mapping[str, str] = store.columns
+
+  def count(self) -> int:
+    """Number of items, of a few seconds ago."""
+    if time.monotonic() - self._counted > _KEPT:
+      self._count, self._counted = _asked(self._store.count), time.monotonic()
+    return self._count
+
+  def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
+    """See `Collection.nearest`."""
+    conditions = parse_where(where, self.columns)
+    approximate = self._approximate and k <= _EFFORT and _asked(self._store.has_index)
+    found = _asked(
+      self._store.nearest,
+      codes,
+      k,
+      where=conditions,
+      approximate=approximate,
+      effort=_EFFORT if approximate else k,
+    )
+    known: dict[str, Mapping[str, Any]] = {}
+    if self.columns:
+      names = dict.fromkeys(name for one in found for name in one.names)
+      known = {item.name: item.metadata for item in self._items(list(names))}
+    return [
+      [
+        Hit(name, int(distance), known.get(name, {}))
+        for name, distance in zip(one.names, one.distances, strict=True)
+      ]
+      for one in found
+    ]
+
+  def _items(self, names: Sequence[str]) -> list[Item]:
+    rows = _asked(self._store.get, names)
+    columns = rows.metadata.items()
+    return [
+      Item(name, rows.codes[row], {column: values[row] for column, values in columns})
+      for row, name in enumerate(rows.names)
+    ]
+
+  def item(self, name: str) -> Item | None:
+    """The item of a name, or None."""
+    return next(iter(self._items([name])), None)
+
+  def page(self, offset: int, limit: int) -> list[str]:
+    """Names of the items from ``offset`` on, at most ``limit``: reads those before them, too."""
+    size = min(offset + limit, 10_000)
+    names = itertools.chain.from_iterable(self._store.names(batch_size=size))
+    return _asked(lambda: list(itertools.islice(names, offset, offset + limit)))
+
+
+def _asked(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+  """Asks the store; that it cannot be reached is no fault of the client."""
+  try:
+    return function(*arguments, **options)
+  except StoreError as error:
+    raise Problem(str(error), status=503, code="store", headers={"Retry-After": "5"}) from error
