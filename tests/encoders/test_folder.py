@@ -288,6 +288,18 @@ def test_in_three_commands(made, pictures, tmp_path, capsys, failing):
   assert "give --images" in failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
 
 
+@pytest.mark.parametrize(
+  ("count", "batch_size", "expected"),
+  [(1, 20_000, [1]), (13, 12, [12, 12]), (12, 12, [12]), (5, 2, [2, 2, 2]), (3, 1, [1, 1, 1])],
+)
+def test_no_batch_is_larger_than_the_folder_needs(
+  spy, save_pictures, tmp_path, count, batch_size, expected
+):
+  folder = save_pictures(*(f"{i}.png" for i in range(count)))
+  index = encode_folder(spy, folder, tmp_path / "a.index", batch_size=batch_size)
+  assert spy.sizes == expected and len(index) == count
+
+
 def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_pictures, tmp_path):
   folder = save_pictures("1.png")
   (tmp_path / "there").mkdir()

@@ -23,42 +23,6 @@ def warnings_of(caplog):
   return [record.message for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-@pytest.fixture
-def mirflickr(tmp_path, rng, save_picture):
-  """Sixty pictures with tags and labels, in part of the pictures only.
-
-  Returns:
-    The folder, the tags of each picture by its number, and the numbers that have each label.
-  """
-  root = tmp_path / "mir"
-  numbers = [int(number) for number in rng.permutation(np.arange(1, 200))[:60]]
-  words = ["sky", "été", "new york", "nikon", "b", "a", "zoo", "rare", "once"]
-  frequency = [0.5, 0.4, 0.3, 0.25, 0.2, 0.2, 0.15, 0.05, 0.02]
-  tags = {
-    number: [word for word, part in zip(words, frequency, strict=True) if rng.random() < part]
-    for number in numbers
-  }
-  labels = {
-    name: [number for number in numbers if rng.random() < 0.4]
-    for name in ("animals", "sea", "tree")
-  }
-  for number in numbers:
-    save_picture(root / "mirflickr" / f"im{number}.jpg", width=24, height=20)
-  folder = root / "mirflickr" / "meta" / "tags"
-  folder.mkdir(parents=True)
-  for number, found in tags.items():
-    if found or number % 2:  # a picture without tags has an empty file or none
-      lines = [*found, *found[:1]]  # a tag may stand there twice
-      (folder / f"tags{number}.txt").write_text("\r\n".join(lines) + "\r\n", "utf-8", newline="")
-  annotations = root / "mirflickr25k_annotations_v080"
-  annotations.mkdir()
-  (annotations / "README.txt").write_text("not a label")
-  for name, members in labels.items():
-    (annotations / f"{name}.txt").write_text("".join(f"{number}\n" for number in members))
-  (annotations / "sea_r1.txt").write_text("1\n")
-  return root, tags, labels
-
-
 def expected_pairs(tags, labels, least):
   """Vocabulary and pairs, computed another way."""
   counts = collections.Counter(tag for found in tags.values() for tag in found)

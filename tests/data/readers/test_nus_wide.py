@@ -3,7 +3,6 @@
 import collections
 import logging
 
-import numpy as np
 import pytest
 
 from udh_jax.data.pictures import decode_picture
@@ -24,49 +23,6 @@ def warnings_of(caplog):
 
 
 CONCEPTS = [f"concept{number:02}" for number in range(24)]
-
-
-@pytest.fixture
-def nus(tmp_path, rng, save_picture):
-  """Eighty pictures with 24 concepts and 13 tags.
-
-  Returns:
-    The folder, the concepts of each picture by its name, and its tags.
-  """
-  root = tmp_path / "nus"
-  names = [f"{folder}/{number:04}_{rng.integers(9**9)}.jpg" for number in range(20)
-           for folder in ("actor", "zebra", "sun_set", "boats")]  # fmt: skip
-  # Concepts 3 and 4 have the same number of pictures, on either side of the tenth place.
-  odds = np.full(24, 0.01)
-  odds[rng.permutation(np.setdiff1d(np.arange(24), [3, 4]))[:9]] = 0.2
-  has = rng.random((80, 24)) < odds
-  has[:, 3:5] = False
-  has[:2, 3], has[2:4, 4] = True, True
-  has[:4, [column for column in range(24) if column not in (3, 4)]] = False
-  order = np.argsort(-has.sum(axis=0), kind="stable")
-  for column in order[9:]:
-    if column not in (3, 4):
-      has[:, column] &= np.cumsum(has[:, column]) <= 1
-  tags = rng.random((80, 13)) < 0.15
-  for name in names:
-    save_picture(root / "Flickr" / name, width=24, height=20)
-  write = lambda path, text: (  # noqa: E731
-    (root / path).parent.mkdir(parents=True, exist_ok=True),
-    (root / path).write_bytes(text.encode()),
-  )
-  write("ImageList/Imagelist.txt", "".join(name.replace("/", "\\") + "\r\n" for name in names))
-  for column, concept in enumerate(CONCEPTS):
-    lines = "".join(f"{value:d}\n" for value in has[:, column])
-    write(f"Groundtruth/AllLabels/Labels_{concept}.txt", lines)
-  write("ConceptsList/Concepts81.txt", "\n".join(CONCEPTS))
-  matrix = "".join("".join(f"{value:d}\t" for value in row) + "\n" for row in tags)
-  write("NUS_WID_Tags/AllTags1k.txt", matrix)
-  write("NUS_WID_Tags/TagList1k.txt", "".join(f"tag{column}\n" for column in range(13)))
-  concepts_of = {
-    name: {concept for concept, value in zip(CONCEPTS, row, strict=True) if value}
-    for name, row in zip(names, has, strict=True)
-  }
-  return root, concepts_of, dict(zip(names, tags.tolist(), strict=True))
 
 
 def top_concepts(concepts_of, count):
