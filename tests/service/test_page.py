@@ -221,6 +221,18 @@ def test_k_and_radius_stay_while_one_goes_on(visit):
   assert page.evaluate("document.getElementById('k').validity.valid") is False
 
 
+def test_a_click_before_the_answer_keeps_the_options_just_set(visit):
+  page = visit()
+  settled(page, "of 130")
+  page.fill("#k", "7")
+  page.evaluate(
+    "() => { document.getElementById('options').requestSubmit();"
+    " document.querySelector('#grid a').click(); }"
+  )
+  settled(page, "7 neighbours")
+  assert "k=7" in page.url
+
+
 def test_a_picture_is_chosen_dropped_and_pasted(visit, folder):
   page = visit()
   settled(page, "of 130")

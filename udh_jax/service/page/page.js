@@ -84,6 +84,13 @@ function go(address, { focus = true } = {}) {
   return show({ focus });
 }
 
+// Pictures that are still shown while others are on their way lead on with the options set since.
+function carryOptions() {
+  for (const link of document.querySelectorAll("#grid a")) {
+    link.href = addressOf({ name: nameIn(link.search) });
+  }
+}
+
 // Links within the page are real ones; a plain click on one need not load the page again.
 document.addEventListener("click", (event) => {
   const link = event.target.closest("a[href]");
@@ -108,6 +115,7 @@ async function show({ focus }) {
   const { signal } = asking;
   const view = readAddress();
   fillOptions(view);
+  carryOptions();
   $("results").setAttribute("aria-busy", "true");
   problem(null);
   try {
