@@ -86,13 +86,13 @@ def require_fields(source: object, record: Any, kinds: Mapping[str, Kind]) -> di
   remedy = "fetch it or make it again"
   require(
     isinstance(record, dict),
-    lambda: f"{source} is damaged: it holds {_brief(record)}, expected an object; {remedy}.",
+    lambda: f"{source} is damaged: it holds {brief(record)}, expected an object; {remedy}.",
   )
   for name, kind in kinds.items():
     require(name in record, f"{source} is damaged: it has no field {name}; {remedy}.")
     if not kind.holds(record[name]):
       raise InputError(
-        f"{source} is damaged: its field {name} is {_brief(record[name])}, expected {kind.words}; "
+        f"{source} is damaged: its field {name} is {brief(record[name])}, expected {kind.words}; "
         f"{remedy}."
       )
   return record
@@ -102,5 +102,6 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def _brief(value):
+def brief(value: object) -> str:
+  """A value as Python writes it, in part if it is long."""
   return _SHORT.repr(value)

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
+from udh_jax.data import registry as data_registry
 from udh_jax.data.protocol import write_manifest
-from udh_jax.data.registry import load_dataset
 from udh_jax.errors import require
 from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
-from udh_jax.methods import automatic
+from udh_jax.methods import automatic, fields
 from udh_jax.methods.registry import make_plan
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
@@ -28,12 +28,28 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
     say(f"[data] {done:,}/{total:,} images read")
 
   mesh = mesh_lib.make_mesh(devices)
-  context = Context(mesh, load_dataset(config.data, progress=progress))
+  context = Context(mesh, data_registry.load_dataset(config.data, progress=progress))
   device = context.mesh.devices.flat[0]
   hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
   say(f"[data] {context.dataset.protocol}")
   return context
+
+
+def require_valid(config: ConfigDict) -> None:
+  """Refuses what is invalid in a configuration, before anything is read or made.
+
+  What depends on the images, such as enough of them, is checked when they are known.
+
+  Args:
+    config: Whole; fields may be "auto".
+
+  Raises:
+    InputError: If a field is invalid.
+  """
+  fields.require_valid(config, but=automatic.AUTO)
+  make_plan(automatic.provisional(config))
+  data_registry.require_valid(config.data)
 
 
 def train(
@@ -59,7 +75,7 @@ def train(
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  make_plan(automatic.provisional(config))  # refuses what is invalid, before anything is read
+  require_valid(config)
   prepare_workdir(workdir)
   context = _context(config, devices)
   config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
@@ -114,7 +130,9 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
   """
   workdir = pathlib.Path(workdir)
   config = stored_config(workdir) if config is None else config
+  require_valid(config)
   plan = make_plan(config)
+  prepare_workdir(workdir)
   context = _context(config)
   outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
   return evaluate(context, config, plan, outputs, workdir)
