@@ -22,6 +22,8 @@ class Kind(NamedTuple):
 
 TEXT = Kind("text", lambda value: isinstance(value, str))
 LIST = Kind("a list", lambda value: isinstance(value, list))
+ANYTHING = Kind("anything", lambda value: True)
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TEXTS = Kind(
   "a list of texts",
   lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
@@ -104,4 +106,4 @@ _SHORT.maxstring = _SHORT.maxother = 60
 
 def brief(value: object) -> str:
   """A value as Python writes it, in part if it is long."""
-  return _SHORT.repr(value)
+  return " ".join(_SHORT.repr(value).split())

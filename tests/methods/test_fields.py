@@ -94,7 +94,7 @@ def may_be(field, was, value):
   if isinstance(was, str):
     return isinstance(value, str) and field in FREE_TEXT
   if isinstance(was, list):
-    return isinstance(value, list | tuple) and all(map(is_number, value)) and min(value) > 0
+    return isinstance(value, list | tuple) and all(is_number(item) and item > 0 for item in value)
   if not is_number(value) or not abs(value) <= (1e30 if isinstance(was, float) else 1e12):
     return False  # NaN too
   if field == "loss.margin":

@@ -7,7 +7,7 @@ from udh_jax.data.protocol import make_splits, split_digest
 from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, tfds
 from udh_jax.data.types import Dataset, Progress, Reader
 from udh_jax.errors import require
-from udh_jax.records import whole
+from udh_jax.records import brief, whole
 
 READERS: dict[str, Reader] = {
   "digits": digits.DIGITS,
@@ -96,7 +96,7 @@ def _checked(config: Any, reader: Reader) -> types.SimpleNamespace:
   usual, choices = _fields(reader), {**_SPLIT_CHOICES, **reader.choices}
   fields = {key: getattr(config, key, value) for key, value in usual.items()}
   for key, value in fields.items():
-    given = f"data field {key} is {value!r}"
+    given = f"data field {key} is {brief(value)}"
     if key in choices:
       require(
         isinstance(value, str) and value in choices[key],

@@ -14,6 +14,7 @@ import numpy as np
 
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
+from udh_jax.records import ANYTHING, OBJECT, require_fields, whole
 from udh_jax.stores.interface import (
   Condition,
   DistinctNames,
@@ -116,7 +117,11 @@ class LanceStore:
       described is not None,
       f"{self.location} is no table of udh_jax; name another with --table.",
     )
-    described = json.loads(described)
+    described = require_fields(
+      self.location,
+      json.loads(described),
+      {"version": ANYTHING, "num_bits": whole(1, 1 << 20), "about": OBJECT, "columns": OBJECT},
+    )
     require(
       described["version"] == VERSION,
       f"{self.location} was made by version {described['version']} of the store's schema, this "
