@@ -5,8 +5,11 @@ written last, so a folder without one was interrupted and does not count; a fold
 with its record is damaged, is named, and the one before it is used.
 """
 
+import contextlib
+import errno
 import functools
 import logging
+import os
 import pathlib
 import shutil
 import zlib
@@ -73,7 +76,7 @@ def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Me
   import orbax.checkpoint as ocp
 
   remove(folder)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+  with _space_needed(folder), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     checkpointer.save(
       folder.absolute(), args=ocp.args.PyTreeSave(serialization.to_state_dict(tree))
     )
@@ -86,7 +89,28 @@ def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Me
     }
     write_json(_record_path(folder), record)
 
-  mesh_lib.on_main(f"record {folder}", write_record)
+  with _space_needed(folder):
+    mesh_lib.on_main(f"record {folder}", write_record)
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def _space_needed(folder: pathlib.Path) -> Iterator[None]:
+  """Makes one line of a full disk, of which Orbax tells in errors of many types."""
+  try:
+    yield
+  except Exception as error:
+    reasons = [os.strerror(code) for code in _NO_SPACE if os.strerror(code) in str(error)]
+    if not reasons:
+      raise
+    for path in folder.parent.glob(f"{folder.name}*"):  # Orbax's temporary ones too
+      shutil.rmtree(path, ignore_errors=True)
+    raise InputError(
+      f"The checkpoint {folder} cannot be written ({reasons[0]}); make room and start again: the "
+      "saves before it are whole."
+    ) from error
 
 
 def fault(folder: pathlib.Path) -> str | None:
