@@ -114,7 +114,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_save_before_it(tmp_path, mesh, r
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
   try:
-    with pytest.raises(InputError, match=r"2 cannot be written \(.*\); make room") as e:
+    with pytest.raises(InputError, match="2 cannot be written") as error:
       progress.save(2, large, row_keys=())
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, limits)
