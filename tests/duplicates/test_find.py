@@ -188,7 +188,7 @@ def test_reports_and_page(collection, tmp_path, capsys, failing):
   printed = capsys.readouterr()
   assert json.loads(printed.out) == record
   assert "3 groups" in printed.err
-  assert "is no folder" in failing(duplicates.main, [*arguments, "--images=/nowhere"])
+  assert "is not a folder" in failing(duplicates.main, [*arguments, "--images=/nowhere"])
   assert "reach is 99" in failing(duplicates.main, [*arguments, "--reach=99"])
   assert "cannot both print" in failing(duplicates.main, [*arguments, "--json=-", "--csv=-"])
 

@@ -250,7 +250,7 @@ def test_a_folder_that_vanished_empties_no_index(made, pictures, tmp_path):
   for folder, words in (
     (empty, "is a disk not mounted"),
     (other, "No picture in .* is in the index"),
-    (tmp_path / "none", "is no folder"),
+    (tmp_path / "none", "is not a folder"),
   ):
     with pytest.raises(InputError, match=words):
       encode_folder(made, folder, output, update=True)
@@ -309,8 +309,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_p
     "there": "is a folder",
     "none/a.index": "does not exist",
     "pipe": "no regular file",
-    "pictures/1.png": "is there and is no index",
-    "notes.txt": "is there and is no index",
+    "pictures/1.png": "is there and is not an index",
+    "notes.txt": "is there and is not an index",
     "a" * 255: "cannot be written",  # there is no room for .partial
   }.items():
     with pytest.raises(InputError, match=words):
@@ -345,7 +345,7 @@ def test_any_name_is_kept_in_the_index_and_shown_on_one_line(spy, save_pictures,
   assert "2 of 9 files cannot be read" in capsys.readouterr().out
   assert (tmp_path / "a.index.unreadable.txt").read_text().splitlines() == [
     "pipe.jpg: it is a named pipe",
-    r"x\n\x1b.jpg: it is no picture of a known format, or its beginning is damaged",
+    r"x\n\x1b.jpg: it is not a picture of a known format, or its beginning is damaged",
   ]
 
 

@@ -169,7 +169,7 @@ def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsy
   assert "holds no encoder" in failing(encode.main, arguments)
   encoder.save(run / "encoder_12bits")
   assert "holds no encoder of 8 bits" in failing(encode.main, [*arguments, "--bits=8"])
-  assert "is no folder" in failing(encode.main, [*arguments, "--images=/nowhere"])
+  assert "is not a folder" in failing(encode.main, [*arguments, "--images=/nowhere"])
   assert "does not exist" in failing(encode.main, [*arguments, "--output=/nowhere/x"])
   assert "give 1 or more" in failing(encode.main, [*arguments, "--batch-size=0"])
   empty = tmp_path / "empty"

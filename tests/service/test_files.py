@@ -79,9 +79,9 @@ def test_the_folder_itself_may_be_reached_by_a_link(pictures, tmp_path):
 
 def test_what_is_no_picture_is_refused(pictures):
   (pictures / "group 0" / "0.png").write_text("<script>alert(1)</script>")
-  assert "no picture any more" in refused(pictures, "group 0/0.png")
+  assert "not a picture any more" in refused(pictures, "group 0/0.png")
   (pictures / "empty.png").touch()
-  assert "no picture any more" in refused(pictures, "empty.png")
+  assert "not a picture any more" in refused(pictures, "empty.png")
   assert "no regular file" in refused(pictures, "group 0")
   assert "no longer in the folder" in refused(pictures, "group 0/none.png")
   assert "no longer in the folder" in refused(pictures, "group 0/0.png/none.png")

@@ -208,7 +208,7 @@ class PairEncoder:
     """Writes a folder that can be published and that `udh_jax.load_encoder` reads.
 
     ``networks.safetensors`` holds both networks, ``config.json`` the rest; it is written last, so
-    that a folder without it is no encoder.
+    that a folder without it is not an encoder.
 
     Raises:
       InputError: If the folder cannot be written to.

@@ -274,7 +274,7 @@ class Service:
       )
     ((kind, value),) = asked.items()
     if not isinstance(value, str):
-      raise Problem(f"{kind} is no string.", code="bad_json")
+      raise Problem(f"{kind} is not a string.", code="bad_json")
     if kind == "name":
       return await self._by_name(served, value, arguments)
     if kind == "text":
@@ -542,9 +542,9 @@ def _json_object(body: bytes) -> dict[str, Any]:
   try:
     found = json.loads(body)
   except (ValueError, RecursionError):
-    raise Problem("What was sent is no JSON.", code="bad_json") from None
+    raise Problem("What was sent is not JSON.", code="bad_json") from None
   if not isinstance(found, dict):
-    raise Problem("What was sent is no JSON object.", code="bad_json")
+    raise Problem("What was sent is not a JSON object.", code="bad_json")
   return found
 
 

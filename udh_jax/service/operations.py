@@ -59,7 +59,7 @@ def arguments_of(operation: Operation, query: bytes) -> dict[str, Any]:
 
   Args:
     operation: That was asked for.
-    query: The part of the address after ?. Bytes that are no UTF-8 stay as they were, as in names
+    query: The part of the address after ?. Bytes that are not UTF-8 stay as they were, as in names
       of files.
 
   Returns:
@@ -195,5 +195,5 @@ def _described(operation: Operation, token: bool) -> dict[str, Any]:
 
 
 def json_bytes(value: Any) -> bytes:
-  """JSON in ASCII, so that names whose bytes are no UTF-8 come through."""
+  """JSON in ASCII, so that names whose bytes are not UTF-8 come through."""
   return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

@@ -179,7 +179,7 @@ def require_columns(columns: Mapping[str, str]) -> None:
   """Refuses metadata columns that a store cannot hold.
 
   Raises:
-    InputError: If a name is no plain identifier or one of the store's own, or a type is unknown.
+    InputError: If a name is not a plain identifier or one of the store's own, or a type is unknown.
   """
   for name, kind in columns.items():
     require(
@@ -201,13 +201,13 @@ def require_columns(columns: Mapping[str, str]) -> None:
 def name_problem(name: str) -> str | None:
   """Why a store cannot hold a name, or None where it can."""
   if not isinstance(name, str):
-    return f"{name!r} is no string"
+    return f"{name!r} is not a string"
   if "\0" in name:
     return f"{name!r} holds a NUL character"
   try:
     size = len(name.encode())
   except UnicodeEncodeError:
-    return f"{name!r} holds bytes that are no UTF-8"
+    return f"{name!r} holds bytes that are not UTF-8"
   if not 1 <= size <= LONGEST_NAME:
     return f"a name of {size} bytes ({name[:40]!r}), 1 to {LONGEST_NAME} are allowed"
   return None
@@ -308,7 +308,7 @@ def checked_codes(codes: np.ndarray, num_bits: int) -> np.ndarray:
   """Packed codes of a store's width, as one block of memory.
 
   Raises:
-    InputError: If they are no uint8 codes or of another width.
+    InputError: If they are not uint8 codes or of another width.
   """
   codes = np.ascontiguousarray(codes)
   require_packed("store: codes", codes)
@@ -344,7 +344,7 @@ def conditions_of(where: Where | None, columns: Mapping[str, str]) -> list[Condi
     )
     require(
       operator in OPERATORS,
-      f"{operator!r} is no operator; choose one of {' '.join(OPERATORS)}.",
+      f"{operator!r} is not an operator; choose one of {' '.join(OPERATORS)}.",
     )
     require(
       value is not None or operator in ("=", "!="),
@@ -362,12 +362,12 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
     columns: The store's, which give the value its type.
 
   Raises:
-    InputError: If a text is no condition, names no column, or its value does not fit.
+    InputError: If a text is not a condition, names no column, or its value does not fit.
   """
   conditions = []
   for text in texts:
     match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
-    require(match is not None, f"{text!r} is no condition; give one such as year>=2020.")
+    require(match is not None, f"{text!r} is not a condition; give one such as year>=2020.")
     column, operator, value = match[1].strip(), match[2], match[3].strip()
     require(
       column in columns,

@@ -114,7 +114,7 @@ class LanceStore:
       described = (self._table.schema.metadata or {}).get(_ABOUT)
     require(
       described is not None,
-      f"{self.location} is no table of udh_jax; name another with --table.",
+      f"{self.location} is not a table of udh_jax; name another with --table.",
     )
     described = json.loads(described)
     require(

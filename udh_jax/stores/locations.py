@@ -91,4 +91,4 @@ def _parsed(location: str, schema: str | None) -> tuple[str, str]:
     require(schema is None, "LanceDB has no schemas; name the --table alone.")
     return "lancedb", rest
   shown = location.partition("@")[2] or location  # what stands before @ may be a password
-  raise InputError(f"{shown!r} is no store; give one of {FORMS}.")
+  raise InputError(f"{shown!r} is not a store; give one of {FORMS}.")
