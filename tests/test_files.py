@@ -83,8 +83,8 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
     tmp_path: "is a folder",
     tmp_path / "none" / "a": "does not exist",
     tmp_path / "file" / "a": r"does not exist|cannot be written \(Not a directory",
-    tmp_path / "pipe": "no regular file",
-    "/dev/null": "no regular file",
+    tmp_path / "pipe": "not a regular file",
+    "/dev/null": "not a regular file",
     tmp_path / ("a" * 256): r"cannot be written \(File name too long\)",
   }.items():
     with pytest.raises(InputError, match=words):

@@ -40,7 +40,7 @@ def test_a_picture_is_opened_with_its_kind(pictures):
 )  # fmt: skip
 @pytest.mark.parametrize("follow_links", [False, True])
 def test_names_that_leave_the_folder_are_refused(pictures, secret, name, follow_links):
-  assert "no name within the folder" in refused(pictures, name, follow_links=follow_links)
+  assert "not a name within the folder" in refused(pictures, name, follow_links=follow_links)
 
 
 def test_an_absolute_name_is_refused(pictures, secret):

@@ -1,4 +1,4 @@
-"""Codes for one's own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
+"""Codes for your own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
 
 Encodes every picture in a folder and the folders in it and writes an index, which ``udh-jax
 search`` reads. Stopped and started again with the same arguments, it goes on where it last saved.

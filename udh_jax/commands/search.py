@@ -5,7 +5,7 @@ The index is one that ``udh-jax encode`` wrote; it names the encoder that made i
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
 JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
 many strangers to expect among it. ``--store`` in place of ``--index`` asks a database that
-``udh-jax encode --store`` has filled; ``--where`` keeps those whose metadata are so.
+``udh-jax encode --store`` has filled; ``--where`` keeps the items whose metadata match.
 """
 
 import argparse

@@ -136,8 +136,8 @@ def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | Pair
     if source:
       raise
     raise InputError(
-      f"The index was made with the encoder {where}, which cannot be had: {error} If it was moved, "
-      "say with --encoder where it is now."
+      f"The index was made with the encoder {where}, which cannot be loaded: {error} If it was "
+      "moved, say with --encoder where it is now."
     ) from error
   require(
     encoder.digest == made["digest"],

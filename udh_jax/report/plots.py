@@ -234,7 +234,7 @@ def distances(
 def bit_statistics(
   path: str | os.PathLike, balance: np.ndarray, correlation: np.ndarray, *, title: str
 ) -> None:
-  """Draws how even each bit is, and how bits go together.
+  """Draws how even each bit is, and how strongly bits are correlated.
 
   Args:
     path: PNG to write.

@@ -125,7 +125,7 @@ _STATUSES = {
   415: "What was sent is of a kind that is not read.",
   421: "The server was called by a name that is not its own.",
   422: "The picture, code or text cannot be used.",
-  500: "A defect of the server; its log says more.",
+  500: "An error in the server; its log says more.",
   503: "Too much is asked at once, or the store cannot be reached.",
 }
 _ALWAYS = (400, 421, 500, 503)

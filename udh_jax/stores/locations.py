@@ -10,8 +10,8 @@ from udh_jax.stores.lance import create_lance, open_lance
 from udh_jax.stores.postgresql import create_postgresql, open_postgresql
 
 FORMS = (
-  "postgresql://user@host/database (a server), postgresql or postgresql:FOLDER (a server of one's "
-  "own, which is started), lancedb:FOLDER, lancedb:s3://bucket/path"
+  "postgresql://user@host/database (a server), postgresql or postgresql:FOLDER (a server "
+  "that is started for you), lancedb:FOLDER, lancedb:s3://bucket/path"
 )
 
 

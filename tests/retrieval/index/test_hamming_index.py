@@ -394,7 +394,7 @@ CODES = np.zeros((3, 2), np.uint8)
     (lambda: HammingIndex(CODES, "abc", num_bits=15.5), "num_bits is 15.5"),
     (lambda: HammingIndex(CODES, "abc", about={"x": float("nan")}), "kept as JSON"),
     (lambda: HammingIndex(CODES, "abc", about={"x": object()}), "kept as JSON"),
-    (lambda: HammingIndex(CODES, ["a", "b", "\ud800"]), "no text that UTF-8 can hold"),
+    (lambda: HammingIndex(CODES, ["a", "b", "\ud800"]), "not text that UTF-8 can hold"),
     (lambda: HammingIndex(CODES, "abc", columns={"x": [1]}), r"column x is int64 of shape \(1,\)"),
     (lambda: HammingIndex(CODES, "abc", columns={"x": [*"abc"]}), "expected numbers"),
     (lambda: HammingIndex(CODES, "abc", columns={"names": [1] * 3}), "cannot be called 'names'"),
