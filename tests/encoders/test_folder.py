@@ -288,7 +288,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_p
   for output, words in {
     "there": "is a folder",
     "none/a.index": "does not exist",
-    "pipe": "no regular file",
+    "pipe": "not a regular file",
     "pictures/1.png": "is there and is not an index",
     "notes.txt": "is there and is not an index",
     "a" * 255: "cannot be written",  # there is no room for .partial

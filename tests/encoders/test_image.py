@@ -148,7 +148,7 @@ def test_pictures_are_encoded_and_found_from_the_command_line(encoder, pictures,
 def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsys):
   run, index = tmp_path / "run", tmp_path / "x.index"
   arguments = [f"--workdir={run}", f"--images={pictures}", f"--output={index}"]
-  assert "holds no encoder" in failing(encode.main, arguments)
+  assert "is not a folder" in failing(encode.main, arguments)
   encoder.save(run / "encoder_12bits")
   assert "holds no encoder of 8 bits" in failing(encode.main, [*arguments, "--bits=8"])
   assert "is not a folder" in failing(encode.main, [*arguments, "--images=/nowhere"])

@@ -44,7 +44,7 @@ def test_names_that_leave_the_folder_are_refused(pictures, secret, name, follow_
 
 
 def test_an_absolute_name_is_refused(pictures, secret):
-  assert "no name within the folder" in refused(pictures, str(secret))
+  assert "not a name within the folder" in refused(pictures, str(secret))
 
 
 def test_a_file_that_became_a_link_is_refused(pictures, secret):
@@ -82,7 +82,7 @@ def test_what_is_no_picture_is_refused(pictures):
   assert "not a picture any more" in refused(pictures, "group 0/0.png")
   (pictures / "empty.png").touch()
   assert "not a picture any more" in refused(pictures, "empty.png")
-  assert "no regular file" in refused(pictures, "group 0")
+  assert "not a regular file" in refused(pictures, "group 0")
   assert "no longer in the folder" in refused(pictures, "group 0/none.png")
   assert "no longer in the folder" in refused(pictures, "group 0/0.png/none.png")
 
@@ -90,7 +90,7 @@ def test_what_is_no_picture_is_refused(pictures):
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
 def test_a_named_pipe_is_not_waited_for(pictures):
   os.mkfifo(pictures / "pipe.png")
-  assert "no regular file" in refused(pictures, "pipe.png")
+  assert "not a regular file" in refused(pictures, "pipe.png")
 
 
 def test_a_folder_that_is_gone_is_said(pictures):
