@@ -73,8 +73,8 @@ def test_a_link_to_nothing_is_refused(pictures):
 
 def test_the_folder_itself_may_be_reached_by_a_link(pictures, tmp_path):
   (tmp_path / "link").symlink_to(pictures)
-  with open_picture(tmp_path / "link", "group 0/0.png").file:
-    pass
+  with open_picture(tmp_path / "link", "group 0/0.png").file as file:
+    assert file.read() == (pictures / "group 0" / "0.png").read_bytes()
 
 
 def test_what_is_no_picture_is_refused(pictures):
