@@ -19,12 +19,12 @@ def work(arguments):
 
   from udh_jax.data.protocol import Splits
   from udh_jax.data.types import Dataset
-  from udh_jax.methods import defaults
+  from udh_jax.methods import dudch
   from udh_jax.runtime import mesh as mesh_lib
   from udh_jax.runtime.runner import select
   from udh_jax.runtime.stage import Context
   from udh_jax.sharding import split_rows
-  from udh_jax.stages import discrete
+  from udh_jax.stages import student
 
   rng = np.random.default_rng(0)
   rows, bits = arguments.rows, arguments.bits
@@ -48,12 +48,12 @@ def work(arguments):
     factor /= np.linalg.norm(factor, axis=1, keepdims=True)
     factors[side] = split_rows(mesh, factor)
   del factor
-  config = defaults.dudch("nus_wide")
+  config = dudch.default_config("nus_wide")
   config.bits = bits
   config.student.rounds = arguments.rounds
   before, start = machine.peak_memory(), time.perf_counter()
-  work = discrete.discrete(
-    Context(mesh, dataset), select(config, discrete.FIELDS), {"similarity": factors}
+  work = student.student(
+    Context(mesh, dataset), select(config, student.STAGE.fields), {"similarity": factors}
   )
   state = work.state
   for batch in work.batches(0):
@@ -75,7 +75,8 @@ def main():
   parser.add_argument("--image_width", type=int, default=512)
   parser.add_argument("--text_width", type=int, default=1000)
   parser.add_argument("--rounds", type=int, default=2)
-  arguments, report = machine.measured_apart(parser, work)
+  arguments = machine.parsed(parser, work)
+  report = machine.run_again()
   print(machine.describe())
   print(
     f"{arguments.rows:,} pairs, {arguments.bits} bits, images {arguments.image_width} wide, "

@@ -85,6 +85,6 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
       raise InputError(
         f"The field {field} is {now!r}, of type {type(now).__name__}; {value!r} of type "
-        f"{type(value).__name__} cannot stand for it."
+        f"{type(value).__name__} was given; give a value of the field's type."
       ) from error
   return config
