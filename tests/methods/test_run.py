@@ -37,7 +37,7 @@ def test_a_missing_field_is_named_before_anything_runs():
 @pytest.mark.parametrize(
   ("text", "words"),
   [
-    ("", "is no JSON"),
+    ("", "is not JSON"),
     ("[]", "expected an object"),
     ("{}", "it has no field method"),
     ('{"method": 3}', "its field method is 3, expected text"),
