@@ -104,12 +104,13 @@ def _fit(unit, weights, *, chunk_size, axis_name):
     bins = jnp.clip(jnp.floor(distances * (BINS / 2)), 0, BINS - 1).astype(jnp.int32)
     return jnp.zeros(BINS, jnp.int32).at[bins.ravel()].add(counts.ravel().astype(jnp.int32))
 
-  mode = (jnp.argmax(over_pairs(histogram, jnp.zeros(BINS, jnp.int32))) + 0.5) * (2 / BINS)
+  fullest = jnp.argmax(over_pairs(histogram, jnp.zeros(BINS, jnp.int32)))
+  mode = (fullest.astype(unit.dtype) + 0.5) * (2 / BINS)
 
   def spread(distances, counts):
     squares = (distances - mode) ** 2
     sides = (counts & (distances <= mode), counts & (distances > mode))
-    return tuple((jnp.sum(squares, where=side), jnp.sum(side)) for side in sides)
+    return tuple((jnp.sum(squares, where=side), jnp.sum(side, dtype=jnp.int32)) for side in sides)
 
   none = (jnp.zeros((), unit.dtype), jnp.zeros((), jnp.int32))
   deviations = (
