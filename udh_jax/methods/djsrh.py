@@ -55,7 +55,6 @@ def teacher_bits(config: ConfigDict) -> int:
 
 def djsrh_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], str]:
   """The stages up to DJSRH's networks, and the name of the last one."""
-  defaults.require_training(config, "djsrh")
   before, roles = backbone_stages(config)
   bits = teacher_bits(config)
   name = f"djsrh_{bits}bits"

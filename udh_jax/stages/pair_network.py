@@ -167,16 +167,9 @@ def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransf
       ``decay``: "none" keeps the rates, "cosine" lowers them to 0.
     num_steps: How many steps there will be.
 
-  Raises:
-    InputError: If ``decay`` is neither.
-
   References:
     Su et al., DJSRH, ICCV 2019: momentum 0.9, weight decay 5e-4, constant rates.
   """
-  require(
-    settings.decay in ("none", "cosine"),
-    f"decay is {settings.decay!r}; choose 'none' or 'cosine'.",
-  )
 
   def descent(rate):
     if settings.decay == "cosine":
