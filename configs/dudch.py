@@ -3,8 +3,9 @@
 python train.py --config configs/dudch.py:wikipedia --workdir runs/dudch \
   --config.data.path=wikipedia.npz
 
-Presets: wikipedia, and features for one's own (features of pairs, two CPU cores); mirflickr25k and
-nus_wide (pictures and tags in their official layouts; give --config.teacher.weights).
+Presets: pairs for one's own pictures and texts (a table; the backbone stays as it is), wikipedia,
+and features for one's own features of pairs, all on two CPU cores; mirflickr25k and nus_wide
+(pictures and tags in their official layouts; give --config.teacher.weights).
 """
 
 from udh_jax.methods import defaults, dudch
@@ -37,6 +38,11 @@ def features():
   return on_features("features")
 
 
+def pairs():
+  """One's own pictures and texts: a table, see docs/own_pictures.md."""
+  return defaults.on_own_pairs(on_features("pairs"))
+
+
 def mirflickr25k():
   return defaults.on_picture_pairs(dudch.default_config("mirflickr25k"))
 
@@ -48,6 +54,7 @@ def nus_wide():
 PRESETS = {
   "wikipedia": wikipedia,
   "features": features,
+  "pairs": pairs,
   "mirflickr25k": mirflickr25k,
   "nus_wide": nus_wide,
 }
