@@ -8,7 +8,7 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from udh_jax.encoders.pair import LAYER_FIELDS, pair_module
+from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Work

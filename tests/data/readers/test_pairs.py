@@ -167,5 +167,5 @@ def test_unknown_columns_and_policies_are_refused(tmp_path, plain):
     load(path, text_column="caption")
   with pytest.raises(InputError, match="on_missing is 'keep'; choose one of skip, refuse"):
     load(path, on_missing="keep")
-  with pytest.raises(InputError, match="set data.path"):
+  with pytest.raises(InputError, match=r"set data\.path"):
     load("")

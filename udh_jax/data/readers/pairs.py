@@ -1,4 +1,4 @@
-"""One's own pictures with texts: a table that names the picture, the text and what else is known."""
+"""One's own pictures with texts: a table that names picture, text and what else is known."""
 
 import collections
 import hashlib
