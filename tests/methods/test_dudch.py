@@ -15,11 +15,11 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
 
-@pytest.mark.parametrize("method", ["djsrh", "dudch", "pair_contrast"])
+@pytest.mark.parametrize("method", ["djsrh", "dudch", "pair_contrast", "ucch"])
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   config = shorten_pairs(load(method, "wikipedia"), made)
   scores = train(config, tmp_path / "run")
-  title = {"djsrh": "DJSRH", "dudch": "DUDCH", "pair_contrast": "Pair contrast"}[method]
+  title = {"pair_contrast": "Pair contrast"}.get(method, method.upper())
   assert scores[f"{title}, text→text"] > 0.5  # chance is 1/3
   assert score(tmp_path / "run") == scores
   (entry,) = json.loads((tmp_path / "run" / "metrics.json").read_text())

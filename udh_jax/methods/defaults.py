@@ -128,7 +128,7 @@ def on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDi
   return config
 
 
-_PAIR_SECTIONS = ("djsrh", "student", "contrast")
+_PAIR_SECTIONS = ("djsrh", "student", "contrast", "ucch")
 _PUBLISHED = "hf-hub:timm/mobilenetv2_100.ra_in1k"
 
 
@@ -234,6 +234,26 @@ def require_at_least_one(config: ConfigDict, *fields: str) -> None:
     for name in field.split("."):
       value = value[name]
     require(isinstance(value, int) and value >= 1, f"{field} is {value!r}; it has to be 1 or more.")
+
+
+def require_shares(config: ConfigDict, *fields: str) -> None:
+  """Refuses shares outside [0, 1].
+
+  Args:
+    config: Whole.
+    *fields: Dotted names of shares.
+
+  Raises:
+    InputError: If a field is no number, or outside.
+  """
+  for field in fields:
+    value = config
+    for name in field.split("."):
+      value = value[name]
+    require(
+      isinstance(value, int | float) and 0 <= value <= 1,
+      f"{field} is {value!r}; it has to be a number from 0 to 1.",
+    )
 
 
 def require_training(config: ConfigDict, *sections: str) -> None:
