@@ -52,6 +52,7 @@ def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
   backbone = None
   if about["backbone"]:
     backbone = create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
+  about = {**_LATER, **about}
   layers = {name: about[name] for name in LAYER_FIELDS}
   return PairNetwork(about["bits"], backbone=backbone, **layers)
 
