@@ -75,7 +75,8 @@ def main():
   parser.add_argument("--image_width", type=int, default=512)
   parser.add_argument("--text_width", type=int, default=1000)
   parser.add_argument("--rounds", type=int, default=2)
-  arguments, report = machine.measured_apart(parser, work)
+  arguments = machine.parsed(parser, work)
+  report = machine.run_again()
   print(machine.describe())
   print(
     f"{arguments.rows:,} pairs, {arguments.bits} bits, images {arguments.image_width} wide, "

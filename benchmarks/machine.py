@@ -120,28 +120,33 @@ def peak_memory() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-def measured_apart(
+def parsed(
   parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], dict[str, Any]]
-) -> tuple[argparse.Namespace, dict[str, Any]]:
-  """Runs ``work`` in a process of its own, so that the peak of its memory is its own too.
+) -> argparse.Namespace:
+  """The program's arguments; in a process that `run_again` has started, does its work and ends.
 
   Args:
     parser: Of the program's arguments.
     work: Gets them and returns what it measured, JSON values by name.
-
-  Returns:
-    The arguments and what ``work`` returned.
   """
   parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   if arguments.inside:
     print(json.dumps(work(arguments)))
     sys.exit()
-  return arguments, run_again()
+  return arguments
 
 
 def run_again(*more: str, **environment: str) -> dict[str, Any]:
-  """Runs this program once more, with ``--inside``, and returns what it printed last, as JSON."""
+  """Has `parsed` do the work in a process of its own, so that the peak of its memory is its own.
+
+  Args:
+    *more: Arguments that are added to this program's.
+    **environment: Variables that are added.
+
+  Returns:
+    What ``work`` measured.
+  """
   command = [sys.executable, *sys.argv, *more, "--inside"]
   found = os.environ | environment
   out = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=found).stdout

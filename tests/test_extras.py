@@ -1,11 +1,17 @@
 """A missing optional dependency is one line that says what to install."""
 
 import json
+import sys
 
+import numpy as np
 import pytest
 
+from udh_jax.data.readers import arrays, digits, tfds
 from udh_jax.errors import InputError
 from udh_jax.extras import require_extra, require_installed
+from udh_jax.report import plots
+from udh_jax.retrieval import HammingIndex
+from udh_jax.runtime.log import Events
 
 
 def test_a_module_that_is_there():
@@ -31,3 +37,25 @@ def test_what_is_needed_later_is_asked_for_at_the_start():
   require_installed("json", extra="any")
   with pytest.raises(InputError, match=r'^no_such_module is .* "udh_jax\[report\]"\.$'):
     require_installed("no_such_module", extra="report")
+
+
+@pytest.mark.parametrize(
+  ("module", "use", "extra"),
+  [
+    ("sklearn.datasets", lambda folder: digits.read_digits(), "train"),
+    ("scipy.io", lambda folder: arrays.open_arrays(folder / "x.mat").__enter__(), "train"),
+    ("h5py", lambda folder: arrays.open_arrays(folder / "x.mat").__enter__(), "train"),
+    ("tensorflow_datasets", lambda folder: tfds._open_prepared("cifar10", folder, ""), "tfds"),
+    (
+      "matplotlib.figure",
+      lambda folder: plots.bit_statistics(folder, np.ones(2), np.eye(2), title=""),
+      "report",
+    ),
+    ("clu.metric_writers", lambda folder: Events(folder).write(0, {}), "train"),
+    ("faiss", lambda folder: HammingIndex(np.zeros((1, 1), np.uint8), ["a"]).to_faiss(), "faiss"),
+  ],
+)
+def test_every_use_names_the_extra(module, use, extra, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, module, None)
+  with pytest.raises(InputError, match=rf'^{module} is not installed; .* "udh_jax\[{extra}\]"\.$'):
+    use(tmp_path)

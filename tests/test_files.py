@@ -83,8 +83,8 @@ def test_what_cannot_be_written_is_known_before(tmp_path):
     tmp_path: "is a folder",
     tmp_path / "none" / "a": "does not exist",
     tmp_path / "file" / "a": r"does not exist|cannot be written \(Not a directory",
-    tmp_path / "pipe": "no regular file",
-    "/dev/null": "no regular file",
+    tmp_path / "pipe": "not a regular file",
+    "/dev/null": "not a regular file",
     tmp_path / ("a" * 256): r"cannot be written \(File name too long\)",
   }.items():
     with pytest.raises(InputError, match=words):
@@ -106,7 +106,7 @@ def test_a_folder_without_permission_is_known_before(tmp_path, monkeypatch):
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": \xff}', b"[" * 100_000, b"nothing"])
 def test_what_is_no_json_names_the_file(tmp_path, content):
   (tmp_path / "a.json").write_bytes(content)
-  with pytest.raises(InputError, match=r"a\.json is damaged: it is no JSON") as error:
+  with pytest.raises(InputError, match=r"a\.json is damaged: it is not JSON") as error:
     read_json(tmp_path / "a.json")
   assert "\n" not in str(error.value)
   with pytest.raises(InputError, match=r"none cannot be read \(No such file"):

@@ -83,6 +83,6 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
       now = flatten(config).get(field)
       raise InputError(
         f"The field {field} is {now!r}, of type {type(now).__name__}; {value!r} of type "
-        f"{type(value).__name__} cannot stand for it."
+        f"{type(value).__name__} was given; give a value of the field's type."
       ) from error
   return config

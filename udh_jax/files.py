@@ -84,7 +84,7 @@ def require_writable(path: str | os.PathLike) -> None:
   try:
     mode = path.stat().st_mode if path.exists() else None
     require(mode is None or not stat.S_ISDIR(mode), f"{path} is a folder; name a file in it.")
-    require(mode is None or stat.S_ISREG(mode), f"{path} is no regular file; name another.")
+    require(mode is None or stat.S_ISREG(mode), f"{path} is not a regular file; name another.")
     require(
       path.parent.is_dir(),
       f"The folder {path.parent} does not exist; create it, or name another.",
@@ -110,7 +110,7 @@ def read_json(path: str | os.PathLike) -> Any:
   """Reads what `write_json` wrote.
 
   Raises:
-    InputError: If the file cannot be read or is no JSON.
+    InputError: If the file cannot be read or is not JSON.
   """
   try:
     return json.loads(pathlib.Path(path).read_text("utf-8"))
@@ -118,5 +118,5 @@ def read_json(path: str | os.PathLike) -> Any:
     raise InputError(f"{os.fspath(path)} cannot be read ({error.strerror}).") from error
   except (ValueError, RecursionError) as error:
     raise InputError(
-      f"{os.fspath(path)} is damaged: it is no JSON ({error}); fetch it or make it again."
+      f"{os.fspath(path)} is damaged: it is not JSON ({error}); fetch it or make it again."
     ) from error

@@ -3,7 +3,7 @@
 import unicodedata
 
 # Control characters (line breaks and the escape that drives terminals are some), halves of pairs
-# (bytes of a file name that are no text), and what ends a line or a paragraph.
+# (bytes of a file name that are not text), and what ends a line or a paragraph.
 _ESCAPED = ("Cc", "Cs", "Zl", "Zp")
 # Marks that turn the direction of the text around them.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

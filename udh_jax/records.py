@@ -81,7 +81,7 @@ def require_fields(source: object, record: Any, kinds: Mapping[str, Kind]) -> di
     The record.
 
   Raises:
-    InputError: If it is no record, or a field is not as it should be; names file and field.
+    InputError: If it is not a record, or a field is not as it should be; names file and field.
   """
   remedy = "fetch it or make it again"
   require(

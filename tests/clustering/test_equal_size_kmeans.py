@@ -154,10 +154,9 @@ def test_many_duplicates_are_shared_out(rng):
 def test_chunks_do_not_matter(rng):
   features = load_digits().data.astype(np.float32)[:701]
   whole = cluster(features, 10, chunk_size=None)
-  for chunk_size in (64, 700):
-    chunked = cluster(features, 10, chunk_size=chunk_size)
-    np.testing.assert_array_equal(whole.labels, chunked.labels)
-    np.testing.assert_allclose(whole.inertia, chunked.inertia, rtol=1e-5)
+  chunked = cluster(features, 10, chunk_size=100)  # the last one holds a single row
+  np.testing.assert_array_equal(whole.labels, chunked.labels)
+  np.testing.assert_allclose(whole.inertia, chunked.inertia, rtol=1e-5)
 
 
 def test_masked_rows_count_nowhere(rng):
@@ -165,16 +164,16 @@ def test_masked_rows_count_nowhere(rng):
   padded = np.insert(features, 50, np.full((9, 1), np.nan), axis=0)
   weights = np.insert(np.ones(203), 50, np.zeros(9))
   init = features[:6]
-  plain = equal_size_kmeans(features, 6, key=KEY, init=init)
-  out = equal_size_kmeans(padded, 6, key=KEY, init=init, weights=weights)
+  plain = cluster(features, 6, init=init)
+  out = cluster(padded, 6, init=init, weights=weights)
   assert (out.labels[50:59] == -1).all()
   np.testing.assert_array_equal(np.delete(out.labels, np.s_[50:59]), plain.labels)
   np.testing.assert_array_equal(out.sizes, plain.sizes)
   np.testing.assert_allclose(out.inertia, plain.inertia, rtol=1e-5)
 
 
-@pytest.mark.parametrize("options", [{}, {"num_restarts": 3, "chunk_size": 50}])
-def test_jit_shard_map_and_pmap_agree(mesh, options):
+def test_jit_shard_map_and_pmap_agree(mesh):
+  options = {"num_restarts": 2, "chunk_size": 50}
   features = load_digits().data.astype(np.float32)[:1501]
   padded = np.concatenate([features, np.full((3, 64), np.inf, np.float32)])
   weights = np.r_[np.ones(1501), np.zeros(3)].astype(np.float32)
@@ -193,8 +192,6 @@ def test_jit_shard_map_and_pmap_agree(mesh, options):
   np.testing.assert_array_equal(sharded.sizes, single.sizes)
   np.testing.assert_allclose(sharded.inertia, single.inertia, rtol=1e-5)
   np.testing.assert_allclose(sharded.centroids, single.centroids, atol=1e-3)
-  if options:
-    return
   mapped = jax.pmap(run, axis_name="data", in_axes=(0, 0, None))(
     padded.reshape(8, 188, 64), weights.reshape(8, 188), KEY
   )

@@ -23,7 +23,7 @@ def test_hadamard_centres_are_half_of_the_bits_apart_or_all(classes, bits):
 
 @pytest.mark.parametrize(
   ("classes", "bits", "words"),
-  [(10, 12, "12 bits are no power of two"), (40, 16, "40 classes are more than twice 16 bits")],
+  [(10, 12, "12 bits is not a power of two"), (40, 16, "40 classes are more than twice 16 bits")],
 )
 def test_where_there_is_no_hadamard_matrix_random_balanced_codes_are_used_and_said(
   classes, bits, words

@@ -45,7 +45,7 @@ def test_from_index_to_store_to_store_to_index(index, tmp_path, capsys, failing)
   assert "no plan.json" in failing(
     copy.main, ["--from", str(tmp_path), "--output", str(tmp_path / "c.index")]
   )
-  assert "--from is no store" in failing(
+  assert "--from is not a store" in failing(
     copy.main, ["--from", str(tmp_path / "a.index"), "--from-table", "t", "--store", second]
   )
   assert "no table of codes" in failing(

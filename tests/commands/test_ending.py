@@ -61,6 +61,8 @@ def test_a_log_line_is_one_line_whatever_name_it_tells(monkeypatch):
 def test_streams_that_are_closed_or_missing_are_no_hindrance(monkeypatch):
   closed = io.TextIOWrapper(io.BytesIO(), "latin-1")
   closed.close()
-  for stream in (None, closed, io.StringIO()):
+  streams, ended = (None, closed, io.StringIO()), []
+  for stream in streams:
     monkeypatch.setattr(sys, "stdout", stream)
-    guarded(lambda: None)
+    guarded(lambda: ended.append(sys.stdout))
+  assert len(ended) == len(streams)

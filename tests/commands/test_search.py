@@ -4,34 +4,16 @@ import csv
 import json
 import os
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 from udh_jax.commands import search
 from udh_jax.encoders.folder import encode_folder
-from udh_jax.encoders.image import Encoder
-from udh_jax.models.registry import create_backbone
-
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 16,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 24,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {},
-}
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
+def collection(tmp_path_factory, small_encoder):
   root = tmp_path_factory.mktemp("collection")
   folder = root / "pictures"
   folder.mkdir()
@@ -39,13 +21,7 @@ def collection(tmp_path_factory):
   for i in range(9):
     small = Image.fromarray(rng.integers(0, 256, (5, 4, 3), dtype=np.uint8))
     small.resize((40, 50)).save(folder / f"{i}, ä.png")
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
-  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
-  encoder = Encoder(
-    {"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT
-  )
+  encoder = small_encoder()
   encoder.save(root / "encoder")
   encode_folder(encoder, folder, root / "a.index", source=str(root / "encoder"))
   (root / "broken.png").write_bytes(b"none")

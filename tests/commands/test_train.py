@@ -1,7 +1,6 @@
 """``udh-jax train`` and ``udh-jax eval`` from their arguments on, in this process."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from udh_jax.methods.run import stored_config
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
 
-QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "configs" / "quickstart.py"
 NUM_PICTURES = 40
 # What a user writes for small pictures, and so short that nothing is learned.
 CONFIGURATION = """
@@ -140,36 +138,11 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, arguments
   assert "cluster.num_clusters=4 (now 5)" in line
 
 
-@pytest.mark.parametrize(
-  ("wrong", "words"),
-  [
-    ("--config.bitz=64", "bitz"),
-    ("--config.bits=many", "bits"),
-    ("--config.bits=0", "bits is 0"),
-    ("--config.cluster.num_clusters=0", "num_clusters is 0"),
-    ("--config.cluster.num_clusters=1600", "1600, but there are 1497 training images"),
-    ("--config.method=magic", "'magic' is unknown"),
-    ("--config.teacher.weights=absent.safetensors", "absent.safetensors"),
-    ("stray", "stray"),
-    ("--wordkir=x", "did you mean --workdir"),
-  ],
-)
-def test_a_wrong_argument_is_refused_in_one_line(tmp_path, failing, wrong, words):
-  line = failing(train.main, [f"--config={QUICKSTART}", f"--workdir={tmp_path / 'run'}", wrong])
-  assert line.startswith("error: ") and words in line
-
-
 def test_several_lengths_are_whole_numbers():
   assert train.numbers("bits", ["8", " 16"], 32) == [8, 16]
   assert train.numbers("bits", None, 32) == [32]
   with pytest.raises(udh_jax.InputError, match="--bits is '8,x'; give comma-separated whole num"):
     train.numbers("bits", ["8", "x"], 32)
-
-
-def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path, failing):
-  config = QUICKSTART.with_name("udh_ecc.py")
-  line = failing(train.main, [f"--config={config}:mnist", f"--workdir={tmp_path}"])
-  assert "no preset 'mnist'" in line and "cifar10" in line
 
 
 def test_scoring_an_empty_folder_says_what_to_do(tmp_path, failing):

@@ -255,7 +255,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path):
   (tmp_path / "empty.jpg").write_bytes(b"")
   for name, words in {
     "pipe": "a named pipe", "folder": "a folder", "loop": "Too many levels", "device": "a device",
-    "socket": "a socket", "none": "No such file", "empty": "no picture of a known format",
+    "socket": "a socket", "none": "No such file", "empty": "not a picture of a known format",
   }.items():  # fmt: skip
     with pytest.raises(ValueError, match=words):
       read_picture(tmp_path / f"{name}.jpg", 8)

@@ -58,18 +58,18 @@ def test_brightness_letters_and_size_are_no_difference_and_another_picture_is():
     lettered,
     original.resize((50, 90)),
   ]
-  found = compare([(original, copy) for copy in copies])
-  assert (np.asarray(found.blocks) > 0.7).all()
-  others = compare([(original, scene(seed)) for seed in range(20, 40)])
-  assert np.asarray(others.blocks).max() < 0.4
-  turned = compare([(original, original.transpose(Image.Transpose.FLIP_LEFT_RIGHT))])
-  assert turned.blocks[0] < 0.4
+  others = [scene(seed) for seed in range(20, 40)]
+  others.append(original.transpose(Image.Transpose.FLIP_LEFT_RIGHT))
+  found = compare([(original, other) for other in copies + others])
+  assert (np.asarray(found.blocks)[:3] > 0.7).all()
+  assert np.asarray(found.blocks)[3:].max() < 0.4
 
 
 @pytest.mark.parametrize("align", [True, False])
 def test_plain_pictures(align):
   grey, black = Image.new("L", (9, 9), 128), Image.new("L", (9, 9))
-  found = compare([(grey, black), (grey, grey), (black, scene(1))], align=align)
+  pairs = [(grey, black), (grey, grey), (black, scene(1)), (grey, scene(1))]
+  found = compare(pairs, align=align)
   np.testing.assert_array_equal(found.detail[:2], 0)
   np.testing.assert_allclose(found.whole[:2], 1, atol=1e-3)
   assert found.whole[2] < 0.5

@@ -4,8 +4,6 @@ import csv
 import json
 import shutil
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
@@ -14,24 +12,8 @@ from udh_jax.commands import duplicates
 from udh_jax.duplicates import find
 from udh_jax.duplicates.find import find_duplicates
 from udh_jax.encoders.folder import encode_folder
-from udh_jax.encoders.image import Encoder
 from udh_jax.errors import InputError
-from udh_jax.models.registry import create_backbone
 from udh_jax.retrieval import HammingIndex
-
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 16,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 24,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {},
-}
 
 
 def scene(seed, size=(320, 240)):
@@ -46,7 +28,7 @@ def scene(seed, size=(320, 240)):
 
 
 @pytest.fixture(scope="module")
-def collection(tmp_path_factory):
+def collection(tmp_path_factory, small_encoder):
   """A folder of twelve scenes with copies of two of them, and its index."""
   root = tmp_path_factory.mktemp("collection")
   folder = root / "pictures"
@@ -60,13 +42,7 @@ def collection(tmp_path_factory):
   shutil.copy(folder / "5.jpg", folder / "same.jpg")
   for name, colour in (("plain 1.png", 90), ("plain 2.png", 90)):
     Image.new("RGB", (40, 30), (colour, 0, 0)).save(folder / name)
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
-  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
-  encoder = Encoder(
-    {"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT
-  )
+  encoder = small_encoder()
   encode_folder(encoder, folder, root / "a.index")
   return root
 
@@ -188,7 +164,7 @@ def test_reports_and_page(collection, tmp_path, capsys, failing):
   printed = capsys.readouterr()
   assert json.loads(printed.out) == record
   assert "3 groups" in printed.err
-  assert "is no folder" in failing(duplicates.main, [*arguments, "--images=/nowhere"])
+  assert "is not a folder" in failing(duplicates.main, [*arguments, "--images=/nowhere"])
   assert "reach is 99" in failing(duplicates.main, [*arguments, "--reach=99"])
   assert "cannot both print" in failing(duplicates.main, [*arguments, "--json=-", "--csv=-"])
 

@@ -6,23 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder, pair_module
-from udh_jax.models.registry import create_backbone
 
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 8,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 8,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {"test": 0.5},
-}
 PAIR_ABOUT = {
   "backbone": "",
   "padding": "",
@@ -41,15 +26,8 @@ PAIR_ABOUT = {
 
 
 @pytest.fixture(scope="session")
-def image_encoder():
-  module = create_backbone("small_convnet", padding="symmetric")
-  shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-  rng = np.random.default_rng(0)
-  backbone = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32) + 0.1, shapes)
-  kernel = rng.normal(size=(module.feature_dim, 12)).astype(np.float32)
-  return Encoder(
-    {"backbone": backbone, "hash": {"kernel": kernel, "bias": np.zeros(12, np.float32)}}, ABOUT
-  )
+def image_encoder(small_encoder):
+  return small_encoder(image_size=8, picture_size=8)
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,6 @@ import subprocess
 import sys
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,32 +18,14 @@ from udh_jax.encoders import folder as folder_module
 from udh_jax.encoders.folder import encode_folder
 from udh_jax.encoders.image import Encoder
 from udh_jax.errors import InputError
-from udh_jax.models.registry import create_backbone
 from udh_jax.retrieval import HammingIndex
 
 ROOT = pathlib.Path(__file__).parents[2]
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 16,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 24,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {},
-}
 
 
 @pytest.fixture(scope="module")
-def made():
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
-  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
-  return Encoder({"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT)
+def made(small_encoder):
+  return small_encoder()
 
 
 class Counting:
@@ -222,7 +202,7 @@ def test_another_encoder_is_refused_and_takes_up_only_its_own_work(
   made, pictures, tmp_path, capsys
 ):
   output = tmp_path / "a"
-  other = Encoder(made.variables, ABOUT | {"image_size": 20})
+  other = Encoder(made.variables, made.about | {"image_size": 20})
   old = encode_folder(made, pictures, output)
   with pytest.raises(InputError, match=r"was made by another encoder .* without --update"):
     encode_folder(other, pictures, output, update=True)
@@ -250,7 +230,7 @@ def test_a_folder_that_vanished_empties_no_index(made, pictures, tmp_path):
   for folder, words in (
     (empty, "is a disk not mounted"),
     (other, "No picture in .* is in the index"),
-    (tmp_path / "none", "is no folder"),
+    (tmp_path / "none", "is not a folder"),
   ):
     with pytest.raises(InputError, match=words):
       encode_folder(made, folder, output, update=True)
@@ -308,9 +288,9 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_work(spy, save_p
   for output, words in {
     "there": "is a folder",
     "none/a.index": "does not exist",
-    "pipe": "no regular file",
-    "pictures/1.png": "is there and is no index",
-    "notes.txt": "is there and is no index",
+    "pipe": "not a regular file",
+    "pictures/1.png": "is there and is not an index",
+    "notes.txt": "is there and is not an index",
     "a" * 255: "cannot be written",  # there is no room for .partial
   }.items():
     with pytest.raises(InputError, match=words):
@@ -345,7 +325,7 @@ def test_any_name_is_kept_in_the_index_and_shown_on_one_line(spy, save_pictures,
   assert "2 of 9 files cannot be read" in capsys.readouterr().out
   assert (tmp_path / "a.index.unreadable.txt").read_text().splitlines() == [
     "pipe.jpg: it is a named pipe",
-    r"x\n\x1b.jpg: it is no picture of a known format, or its beginning is damaged",
+    r"x\n\x1b.jpg: it is not a picture of a known format, or its beginning is damaged",
   ]
 
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,28 +21,11 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.retrieval import HammingIndex
 
 ROOT = pathlib.Path(__file__).parents[2]
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 16,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 24,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {"test": 0.5},
-}
 
 
 @pytest.fixture(scope="module")
-def encoder():
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
-  kernel = jax.random.normal(jax.random.key(1), (features.shape[1], 12))
-  return Encoder({"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT)
+def encoder(small_encoder):
+  return small_encoder()
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +62,7 @@ def test_saved_and_loaded_again(encoder, images, tmp_path):
   encoder.save(tmp_path / "e")
   again = udh_jax.load_encoder(tmp_path / "e")
   np.testing.assert_array_equal(again(images), encoder(images))
-  assert again.about == ABOUT
+  assert again.about == encoder.about
   assert sorted(path.name for path in (tmp_path / "e").iterdir()) == [
     "config.json",
     "hash_layer.safetensors",
@@ -126,7 +108,7 @@ def test_codes_under_jit_and_shard_map(encoder, images, mesh):
   eight = images[:8]
   rows, same = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
   sharded = jax.shard_map(
-    lambda variables, images: codes_of(variables, images, ABOUT),
+    lambda variables, images: codes_of(variables, images, encoder.about),
     mesh=mesh,
     in_specs=(same, rows),
     out_specs=rows,
@@ -166,10 +148,10 @@ def test_pictures_are_encoded_and_found_from_the_command_line(encoder, pictures,
 def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsys):
   run, index = tmp_path / "run", tmp_path / "x.index"
   arguments = [f"--workdir={run}", f"--images={pictures}", f"--output={index}"]
-  assert "holds no encoder" in failing(encode.main, arguments)
+  assert "is not a folder" in failing(encode.main, arguments)
   encoder.save(run / "encoder_12bits")
   assert "holds no encoder of 8 bits" in failing(encode.main, [*arguments, "--bits=8"])
-  assert "is no folder" in failing(encode.main, [*arguments, "--images=/nowhere"])
+  assert "is not a folder" in failing(encode.main, [*arguments, "--images=/nowhere"])
   assert "does not exist" in failing(encode.main, [*arguments, "--output=/nowhere/x"])
   assert "give 1 or more" in failing(encode.main, [*arguments, "--batch-size=0"])
   empty = tmp_path / "empty"
@@ -186,7 +168,7 @@ def test_bad_input_is_one_clear_line(encoder, pictures, failing, tmp_path, capsy
   found = failing(search.main, [f"--index={index}", f"--image={empty / 'a.png'}"])
   assert "a.png cannot be read" in found
   assert "k is 0" in failing(search.main, [f"--index={index}", query, "-k", "0"])
-  other = Encoder(encoder.variables, ABOUT | {"image_size": 20})
+  other = Encoder(encoder.variables, encoder.about | {"image_size": 20})
   other.save(tmp_path / "other")
   found = failing(search.main, [f"--index={index}", query, f"--encoder={tmp_path / 'other'}"])
   assert "is not the one that made the index" in found

@@ -54,7 +54,7 @@ def test_what_is_no_encoder_is_refused_with_what_would_be_one(tmp_path):
   (tmp_path / "stages").mkdir()
   (tmp_path / "file").write_text("")
   for source in (tmp_path, tmp_path / "none", tmp_path / "file"):
-    with pytest.raises(InputError, match="holds no encoder"):
+    with pytest.raises(InputError, match=r"holds no encoder|is not a folder"):
       load_encoder(source)
 
 

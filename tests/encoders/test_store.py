@@ -110,17 +110,17 @@ def test_names_that_a_store_cannot_hold_are_left_out(encoder, store, folder, exp
   name = os.fsdecode(b"broken \xff.png")
   shutil.copyfile(folder / sorted(expected)[0], folder / name)
   done = encode_folder_to_store(encoder, folder, store, remove=True)
-  assert "no UTF-8" in done.unreadable[name]
+  assert "not UTF-8" in done.unreadable[name]
   assert codes_in(store) == expected
 
 
 def test_what_cannot_be_encoded(encoder, other_encoder, store, folder, tmp_path):
   with pytest.raises(InputError, match="another encoder"):
     encode_folder_to_store(other_encoder, folder, store)
-  with pytest.raises(InputError, match="is no folder"):
+  with pytest.raises(InputError, match="is not a folder"):
     encode_folder_to_store(encoder, tmp_path / "absent", store)
   (tmp_path / "empty").mkdir()
-  with pytest.raises(InputError, match="no pictures in"):
+  with pytest.raises(InputError, match="holds no pictures"):
     encode_folder_to_store(encoder, tmp_path / "empty", store)
   plain = create_store(f"lancedb:{tmp_path / 'p'}", num_bits=12, about=store.about)
   with pytest.raises(InputError, match="lacks the columns bytes, changed"):
@@ -163,7 +163,7 @@ def test_from_the_command_line(
   assert "no approximate index" in failing(search.main, [*asked, "--approximate"])
   assert "udh-jax copy" in failing(search.main, [*asked, "--radius", "auto"])
   assert "nothing to search" in failing(search.main, [*asked, "--where", "bytes=1"])
-  assert "give --output, or --store" in failing(encode.main, filled[:4])
+  assert "give --output or --store" in failing(encode.main, filled[:4])
   assert "not both" in failing(encode.main, [*filled, "--output", "x.index"])
   assert "--table is given without --store" in failing(
     encode.main, [*filled[:4], "--output", "x.index", "--table", "t"]

@@ -105,13 +105,15 @@ def configurations(folder: pathlib.Path) -> dict:
   config.teacher.weights = ""  # the one teacher that is trained
   config.rounds = 1
   config.student.backbone = "small_convnet"
-  config.pretrain.update(steps=3, batch_size=30, augment=views)
+  config.cluster.num_clusters = 3  # as there are classes: no label hangs on the last digit
+  config.pretrain.update(steps=9, batch_size=30, augment=views)
   config.finetune.update(steps=3, batch_size=18, augment=views)
   on_pictures("cibhash", cibhash.default_config("folder"), "contrast")
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
   on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
   on_pictures("dhih", dhih.default_config("folder"), "supervised")
-  on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
+  config = on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
+  config.supervised.steps = 9
   on_pictures("itq", baseline.default_config("folder"))
 
   def on_pairs(name, config):

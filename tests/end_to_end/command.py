@@ -26,10 +26,10 @@ SHORT = (
 
 
 def environment(devices: int = 1) -> dict[str, str]:
-  """The environment of a program that finds so many CPU devices."""
+  """The environment of a program that finds so many CPU devices and compiles as tests do."""
   inherited = {name: value for name, value in os.environ.items() if not name.startswith("TF_")}
   return inherited | {
-    "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+    "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
     "JAX_PLATFORMS": "cpu",
     "PYTHONUNBUFFERED": "1",
   }

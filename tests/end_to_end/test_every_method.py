@@ -1,7 +1,12 @@
-"""Every method to its end on one device, on eight, and in two processes of two: the same scores."""
+"""Every method to its end on one device, on eight, and in two processes of two.
+
+What is printed of training (losses, terms, shares) and the scores are those of one device.
+"""
 
 import json
+import math
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -19,9 +24,8 @@ PATIENCE = 900  # seconds; a run in which one process waits for another ends her
 
 def start(folder: pathlib.Path, *process: str, devices: int) -> subprocess.Popen:
   variables = environment(devices)
-  variables["XLA_FLAGS"] += " --xla_backend_optimization_level=0"
   variables["XDG_CACHE_HOME"] = str(folder / "cache")
-  log = folder / f"log_{'_'.join(process[-1:]) or devices}.txt"
+  log = folder / (f"log_process_{process[-1]}.txt" if process else f"log_{devices}.txt")
   with log.open("w") as output:
     return subprocess.Popen(
       [sys.executable, str(PROGRAM), str(folder), *process],
@@ -52,27 +56,42 @@ def scores(folder: pathlib.Path, processes: int, devices: int) -> dict[str, dict
   return json.loads(path.read_text())
 
 
+def last_steps(log: pathlib.Path) -> dict[tuple[int, str, str], float]:
+  """What was printed at the last step of each stage: run, stage and name to value."""
+  found, run = {}, 0
+  for line in log.read_text().splitlines():
+    run += line.startswith("[devices]")
+    step = re.match(r"\[\d+/\d+\] (\w+): step (\d+)/\2 ", line)
+    for name, value in re.findall(r"  ([a-z_]+) (-?[0-9.e-]+)(?=\s|$)", line) if step else ():
+      found[run, step[1], name] = float(value)
+  return found
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """The data, and the scores of one device."""
+  """The data, and the runs on one device and on eight, which take turns on the cores."""
   folder = tmp_path_factory.mktemp("methods")
   all_methods.made_data(folder)
-  ended(folder, [start(folder, devices=1)])
+  ended(folder, [start(folder, devices=1), start(folder, devices=8)])
   return folder
 
 
-def compare(folder, processes, devices):
+def compare(folder, processes, devices, log):
   ours, reference = scores(folder, processes, devices), scores(folder, 1, 1)
   assert ours.keys() == reference.keys() == all_methods.configurations(folder).keys()
   for method, rows in reference.items():
     assert rows and ours[method].keys() == rows.keys(), method
     for row, value in rows.items():
-      assert abs(ours[method][row] - value) < 0.01, (method, row)
+      # After so few steps outputs lie next to 0, where the order of a sum decides the bit.
+      assert abs(ours[method][row] - value) < 0.03, (method, row)
+  ours, reference = last_steps(folder / log), last_steps(folder / "log_1.txt")
+  assert ours.keys() == reference.keys() and len({run for run, _, _ in ours}) == 10  # ITQ has none
+  for name, value in reference.items():
+    assert math.isclose(ours[name], value, rel_tol=0.05, abs_tol=0.01), name
 
 
 def test_every_method_ends_on_eight_devices(folder):
-  ended(folder, [start(folder, devices=8)])
-  compare(folder, 1, 8)
+  compare(folder, 1, 8, "log_8.txt")
 
 
 def test_every_method_ends_in_two_processes_of_two_devices(folder):
@@ -80,6 +99,7 @@ def test_every_method_ends_in_two_processes_of_two_devices(folder):
     probe.bind(("127.0.0.1", 0))
     address = f"127.0.0.1:{probe.getsockname()[1]}"
   ended(folder, [start(folder, address, "2", str(i), devices=2) for i in range(2)])
-  compare(folder, 2, 4)
+  compare(folder, 2, 4, "log_process_0.txt")
+  assert not last_steps(folder / "log_process_1.txt"), "process 0 alone prints"
   # What only process 0 draws, from what both have read.
   assert (folder / "2_processes_4_devices" / "psch" / "attention.png").exists()

@@ -47,6 +47,7 @@ def first(weights, tmp_path_factory):
   return train(shortened("dhih", weights), workdir), workdir
 
 
+@pytest.mark.slow
 def test_dhih_is_trained_and_scored_beside_the_baselines(first):
   scores, workdir = first
   assert list(scores) == ["DHIH", *BASELINES]

@@ -15,7 +15,10 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 
 
-@pytest.mark.parametrize("method", ["djsrh", "dudch", "pair_contrast", "ucch"])
+@pytest.mark.parametrize(
+  "method",
+  ["djsrh", "dudch", "ucch", pytest.param("pair_contrast", marks=pytest.mark.slow)],
+)
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   config = shorten_pairs(load(method, "wikipedia"), made)
   scores = train(config, tmp_path / "run")
@@ -40,6 +43,7 @@ def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   assert np.isclose(found, scores[f"{title}, image→text"])
 
 
+@pytest.mark.slow
 def test_learned_codes_and_teacher_have_rows_of_their_own(made, tmp_path):
   config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.djsrh.bits = 16
@@ -67,6 +71,7 @@ def test_a_data_set_without_texts_is_refused(made, tmp_path):
     train(config, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_discrete_step_may_be_left_out(made, tmp_path):
   config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.student.discrete = "sign"
@@ -162,6 +167,7 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
     train(config, tmp_path / "without weights")
 
 
+@pytest.mark.slow
 def test_wikipedia_is_read_and_learned(shared, tmp_path):
   config = load("dudch", "wikipedia")
   config.bits = 16

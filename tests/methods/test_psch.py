@@ -15,7 +15,7 @@ from udh_jax.methods import psch
   [
     ("parts", {"groups": 7}, "128 channels cannot be split into 7 equal groups"),
     ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; choose one of parts, one"),
-    ("psch", {"apart": -2.0}, "psch.apart is -2.0; choose one from -1 to 1"),
+    ("psch", {"apart": -2.0}, "psch.apart is -2.0; give a number from -1 to 1"),
     ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; choose one of ignore, structure"),
   ],
 )

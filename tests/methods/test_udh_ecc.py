@@ -48,6 +48,7 @@ def pictures(tmp_path, rng, monkeypatch):
   return folder
 
 
+@pytest.mark.slow
 def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path, caplog):
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)

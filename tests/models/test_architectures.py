@@ -299,15 +299,6 @@ def test_gradient_does_not_reach_across_images_and_leaves_the_statistics_alone(r
   assert not any(np.any(leaf) for leaf in jax.tree.leaves(statistics))
 
 
-def test_unknown_names_are_refused_with_the_known_ones():
-  with pytest.raises(InputError, match=r"resnet51.*mobilenetv2_100, resnet18, resnet50"):
-    create_backbone("resnet51")
-  with pytest.raises(InputError, match=r"valid.*symmetric, same"):
-    create_backbone("resnet18", padding="valid")
-  with pytest.raises(InputError, match=r"float16.*bfloat16"):
-    create_backbone("resnet18", dtype="float16")
-
-
 def test_transformer_refuses_sides_that_patches_do_not_fill():
   backbone = create_backbone("vit_small_patch16_224")
   with pytest.raises(InputError, match=r"100 x 96.*16"):

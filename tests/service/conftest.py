@@ -16,9 +16,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from udh_jax.encoders.folder import encode_folder
-from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder, pair_module
-from udh_jax.models.registry import create_backbone
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.service.access import Access
 from udh_jax.service.application import Limits, Service
@@ -26,36 +24,16 @@ from udh_jax.service.encoding import Coder
 from udh_jax.service.following import Following, IndexFile, Served, StoreTable
 from udh_jax.service.thumbnails import Cache, Thumbnails
 
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 8,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 8,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {"test": 0.5},
-}
 SIZES = (1, 4)
 
 
-def _encoder(seed):
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
-  width = module.apply(backbone, jnp.zeros((1, 8, 8, 3))).shape[1]
-  kernel = jax.random.normal(jax.random.key(seed), (width, 12))
-  return Encoder({"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT)
-
-
 @pytest.fixture(scope="session")
-def encoders(tmp_path_factory):
+def encoders(tmp_path_factory, small_encoder):
   """Two encoders and where they are saved."""
   found = []
   for seed in (1, 2):
-    encoder, folder = _encoder(seed), tmp_path_factory.mktemp(f"encoder{seed}")
+    encoder = small_encoder(seed, image_size=8, picture_size=8)
+    folder = tmp_path_factory.mktemp(f"encoder{seed}")
     encoder.save(folder)
     found.append((encoder, folder))
   return found

@@ -141,7 +141,7 @@ def test_fixed_centres_are_said_and_a_row_filled_up_or_without_a_label_has_no_sa
   # 11 rows on 2 devices; image 12 has no label.
   dataset = several(dataset)
   step = first_step(mesh_lib.make_mesh(jax.devices()[:2]), dataset, "csq", quantisation_weight=0.5)
-  assert capsys.readouterr().out.count("12 bits are no power of two") == 1
+  assert capsys.readouterr().out.count("12 bits is not a power of two") == 1
   assert "head" not in step.start
   centres = class_centres(3, 12, seed=0)
   total = count = 0

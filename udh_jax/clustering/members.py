@@ -101,7 +101,7 @@ def whole_numbers(name: str, **options: Any) -> list[Any]:
     **options: By name.
 
   Raises:
-    InputError: If one is no whole number.
+    InputError: If one is not a whole number.
   """
   return [
     value

@@ -24,7 +24,7 @@ def sign(x: Array) -> jax.Array:
     InputError: If ``x`` is boolean or unsigned, or holds NaN or infinity.
 
   References:
-    Our own definition; published codes differ (numpy's sign(0) is 0, which is no bit).
+    Our own definition; published codes differ (numpy's sign(0) is 0, which is not a bit).
   """
   x = jnp.asarray(x)
   require(

@@ -34,7 +34,7 @@ def hadamard(order: int) -> np.ndarray:
     int8 array of shape ``[order, order]``.
 
   Raises:
-    InputError: If ``order`` is no power of two.
+    InputError: If ``order`` is not a power of two.
   """
   require(
     order >= 1 and order & (order - 1) == 0,
@@ -92,7 +92,7 @@ def class_centres(num_classes: int, num_bits: int, *, seed: int) -> Centres:
     "bits.",
   )
   why = (
-    f"{num_bits} bits are no power of two"
+    f"{num_bits} bits is not a power of two"
     if num_bits & (num_bits - 1)
     else f"{num_classes} classes are more than twice {num_bits} bits"
   )

@@ -30,13 +30,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--from", dest="source", required=True, help="index file, folder of encode --ray, or store"
   )
-  parser.add_argument("--from-table", help="the table to copy from (codes)")
-  parser.add_argument("--from-schema", help="where PostgreSQL has it (public)")
+  parser.add_argument("--from-table", help="with a store: the table to copy from (codes)")
+  parser.add_argument("--from-schema", help="with PostgreSQL: the schema of that table (public)")
   where = parser.add_mutually_exclusive_group(required=True)
   where.add_argument("--output", help="index file to write")
   add_store_flags(parser, where)
   parser.add_argument(
-    "--approximate", action="store_true", help="make the store's approximate index afterwards"
+    "--approximate",
+    action="store_true",
+    help="with --store: build its approximate index afterwards",
   )
   options = parser.parse_args(arguments)
 
@@ -48,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from_store = is_store(options.source)
     for name in ("table", "schema"):
       given = getattr(options, f"from_{name}")
-      require(from_store or given is None, f"--from-{name} is given, but --from is no store.")
+      require(from_store or given is None, f"--from-{name} is given, but --from is not a store.")
     if from_store:
       copied = _copy_store(options)
     elif os.path.isfile(options.source):

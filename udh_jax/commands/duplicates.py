@@ -24,13 +24,16 @@ from udh_jax.retrieval.index import HammingIndex
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax duplicates", description=__doc__)
-  parser.add_argument("--index", required=True, help="written by udh-jax encode")
+  parser.add_argument("--index", required=True, help="index written by udh-jax encode")
   parser.add_argument("--images", help="where the pictures are now, if they were moved")
   parser.add_argument("--json", metavar="FILE", help="file to write the groups to; - prints them")
   parser.add_argument("--csv", metavar="FILE", help="the same as a table; - prints it")
   parser.add_argument("--page", metavar="FILE", help="HTML page of the groups to write")
   parser.add_argument(
-    "--reach", type=int, default=REACH, help=f"bits of 104 that candidates may differ in ({REACH})"
+    "--reach",
+    type=int,
+    default=REACH,
+    help=f"compare pictures whose signs differ in at most this many of 104 bits ({REACH})",
   )
   options = parser.parse_args(arguments)
 

@@ -1,4 +1,4 @@
-"""Codes for one's own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
+"""Codes for your own pictures: udh-jax encode --encoder RUN --images FOLDER --output FILE.
 
 Encodes every picture in a folder and the folders in it and writes an index, which ``udh-jax
 search`` reads. Stopped and started again with the same arguments, it goes on where it last saved.
@@ -32,32 +32,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax encode", description=__doc__)
   where = parser.add_mutually_exclusive_group()
-  where.add_argument("--workdir", help="a run that train.py has finished")
-  where.add_argument("--encoder", help="an encoder's folder, a run's, or hf-hub:owner/name")
-  parser.add_argument("--bits", type=int, help="length of the codes: which of the run's encoders")
+  where.add_argument("--workdir", help="work directory of a finished run of train.py")
+  where.add_argument(
+    "--encoder", help="folder of an encoder or of a finished run, or hf-hub:owner/name"
+  )
+  parser.add_argument(
+    "--bits", type=int, help="length of the codes, where a run has encoders of several"
+  )
   parser.add_argument("--images", help="folder of pictures; with --ray also a listing of them")
   parser.add_argument("--output", help="index file to write; with --ray a folder")
   add_store_flags(parser)
   parser.add_argument(
-    "--update", action="store_true", help="encode only what is new; encoder and folder are noted"
+    "--update",
+    action="store_true",
+    help="encode only what is new or changed; the index knows its encoder and folder",
   )
   parser.add_argument(
     "--verify", action="store_true", help="with --update: compare contents, not sizes and times"
   )
-  parser.add_argument("--batch-size", type=int, default=64)
+  parser.add_argument("--batch-size", type=int, default=64, help="pictures encoded at once (64)")
   cluster = parser.add_argument_group("encoding on several machines (docs/stores.md)")
   cluster.add_argument("--ray", action="store_true", help="encode on a Ray cluster")
-  cluster.add_argument("--root", help="what relative paths of a listing are relative to")
-  cluster.add_argument("--part-size", type=int, help="pictures of an output file (10,000)")
-  cluster.add_argument("--workers", type=int, help="how many (as many as there is room for)")
-  cluster.add_argument("--cpus-per-worker", type=int, help="cores of a worker (1)")
-  cluster.add_argument("--gpus-per-worker", type=float, help="GPUs of a worker (0)")
+  cluster.add_argument("--root", help="folder or URL that relative paths of a listing start from")
+  cluster.add_argument("--part-size", type=int, help="pictures in each output file (10,000)")
+  cluster.add_argument(
+    "--workers", type=int, help="how many workers (as many as there is room for)"
+  )
+  cluster.add_argument("--cpus-per-worker", type=int, help="CPU cores for each worker (1)")
+  cluster.add_argument("--gpus-per-worker", type=float, help="GPUs for each worker (0)")
   options = parser.parse_args(arguments)
 
   def run():
     require(options.update or not options.verify, "--verify is given without --update.")
     table_of(options)
-    require(options.output or options.store, "give --output, or --store.")
+    require(options.output or options.store, "give --output or --store: where the codes are to go.")
     if options.ray or options.store:
       _encode_elsewhere(options)
       return
@@ -113,7 +121,10 @@ def _encode_elsewhere(options) -> None:
   place = options.encoder or options.workdir
   require(place, "give --encoder or --workdir.")
   require(options.images, "give --images.")
-  require(not options.verify, "--verify is for an index.")
+  require(
+    not options.verify,
+    "--verify compares the files of an index; leave it out with --ray and --store.",
+  )
   source = find_encoder(place, options.bits)
   encoder = load_encoder(source, options.bits)
   if options.ray:
@@ -123,8 +134,11 @@ def _encode_elsewhere(options) -> None:
 
 
 def _encode_on_cluster(options, encoder, source) -> None:
-  require(options.output, "give --output, the folder that is to hold the codes.")
-  require(not options.update, "--update is for an index or a store; --ray goes on by itself.")
+  require(options.output, "--ray needs --output: a folder for the codes.")
+  require(
+    not options.update,
+    "--update is for an index or a store; leave it out with --ray, which always continues.",
+  )
   given = {name: getattr(options, name) for name in _CLUSTER if getattr(options, name) is not None}
   encode_distributed(
     encoder, options.images, options.output, source=source, batch_size=options.batch_size, **given

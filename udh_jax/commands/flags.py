@@ -20,7 +20,7 @@ _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Find the other processes by oneself (TPU pods, Slurm, Open MPI)."
+  "distributed", False, "Find the other processes automatically (TPU pods, Slurm, Open MPI)."
 )
 
 

@@ -5,7 +5,7 @@ The index is one that ``udh-jax encode`` wrote; it names the encoder that made i
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
 JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
 many strangers to expect among it. ``--store`` in place of ``--index`` asks a database that
-``udh-jax encode --store`` has filled; ``--where`` keeps those whose metadata are so.
+``udh-jax encode --store`` has filled; ``--where`` keeps the items whose metadata match.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 
 from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
-from udh_jax.data.pictures import list_pictures, read_picture
+from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
 from udh_jax.encoders.queries import search_picture, search_pictures, search_text
 from udh_jax.errors import InputError, require
@@ -36,18 +36,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax search", description=__doc__)
   searched = parser.add_mutually_exclusive_group(required=True)
-  searched.add_argument("--index", help="written by udh-jax encode")
+  searched.add_argument("--index", help="index written by udh-jax encode")
   add_store_flags(parser, searched)
   parser.add_argument(
     "--where", action="append", default=[], metavar="CONDITION",
-    help="of a store: only items so, such as label=cat or year>=2020; may be repeated",
+    help="with --store: only items that match, such as label=cat or year>=2020; may be repeated",
   )  # fmt: skip
   parser.add_argument(
-    "--approximate", action="store_true", help="of a store: by its approximate index"
+    "--approximate", action="store_true", help="with --store: search by its approximate index"
   )
   query = parser.add_mutually_exclusive_group(required=True)
   query.add_argument("--image", nargs="+", help="pictures to look for, or folders of them")
-  query.add_argument("--text", help="words to look for, separated by blanks or commas")
+  query.add_argument("--text", help="words to look for, separated by spaces or commas")
   parser.add_argument("-k", type=int, help="how many neighbours (10; all with --radius)")
   parser.add_argument(
     "--radius", help="only neighbours within this Hamming distance, or auto: see --strangers"
@@ -133,9 +133,7 @@ def _files(given) -> tuple[list[str], bool]:
   for path in given:
     if os.path.isdir(path):
       inside = list_pictures(pathlib.Path(path))
-      require(
-        inside, f"There are no pictures in {path}; known endings are those of common formats."
-      )
+      require(inside, f"{path} {NO_PICTURES}")
       files += [os.path.join(path, name) for name in inside]
     else:
       files.append(path)
@@ -227,7 +225,7 @@ def _write(path, records) -> None:
 
 
 class _Encoded:
-  """A text file over a binary one; names that are no UTF-8 keep their bytes."""
+  """A text file over a binary one; names that are not UTF-8 keep their bytes."""
 
   def __init__(self, file):
     self._file = file

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from udh_jax.commands.ending import guarded
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
+from udh_jax.stores.locations import FORMS
 
 TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
@@ -23,42 +24,57 @@ def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   parser = argparse.ArgumentParser("udh-jax serve", description=__doc__)
   what = parser.add_mutually_exclusive_group(required=True)
-  what.add_argument("--index", help="written by udh-jax encode")
-  what.add_argument("--store", help="such as postgresql://user@host/database or lancedb:FOLDER")
-  parser.add_argument("--table", default="codes", help="of the store (codes)")
-  parser.add_argument("--schema", help="of PostgreSQL, where the table is")
+  what.add_argument("--index", help="index written by udh-jax encode")
+  what.add_argument("--store", help=f"a database of codes: {FORMS}")
+  parser.add_argument("--table", default="codes", help="the store's table (codes)")
+  parser.add_argument("--schema", help="where PostgreSQL has the table (public)")
   parser.add_argument(
     "--approximate", action="store_true", help="search by the store's approximate index"
   )
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, if they were moved")
   parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-  parser.add_argument("--port", type=int, default=8000, help="8000; 0 takes a free one")
   parser.add_argument(
-    "--token-file", help=f"file of a token that clients must send; or set {TOKEN}"
+    "--port", type=int, default=8000, help="port to listen on (8000); 0 takes a free one"
+  )
+  parser.add_argument(
+    "--token-file", help=f"file that holds the token which clients must send; or set {TOKEN}"
   )
   parser.add_argument(
     "--allow-host", action="append", default=[], metavar="NAME",
-    help="a name that the server may be called by, as behind a proxy; may be repeated",
+    help="another name by which clients may call the server, as behind a proxy; may be repeated",
   )  # fmt: skip
-  parser.add_argument("--max-upload-mb", type=float, default=20, help="of a picture that is sent")
-  parser.add_argument("--max-megapixels", type=float, default=50, help="of a picture that is sent")
-  parser.add_argument("--max-batch", type=int, default=16, help="pictures encoded at once")
   parser.add_argument(
-    "--max-wait-ms", type=float, default=2, help="how long a picture waits for others"
+    "--max-upload-mb", type=float, default=20, help="largest picture to accept, MiB (20)"
+  )
+  parser.add_argument(
+    "--max-megapixels",
+    type=float,
+    default=50,
+    help="largest picture to accept, million pixels (50)",
+  )
+  parser.add_argument(
+    "--max-batch", type=int, default=16, help="most pictures encoded at once (16)"
+  )
+  parser.add_argument(
+    "--max-wait-ms", type=float, default=2, help="how long a picture waits for others, ms (2)"
   )
   parser.add_argument("--cache", help="folder of thumbnails (~/.cache/udh_jax/thumbnails)")
-  parser.add_argument("--cache-mb", type=float, default=512, help="most that is kept in it")
   parser.add_argument(
-    "--follow-links", action="store_true", help="serve pictures that are links, too"
+    "--cache-mb", type=float, default=512, help="largest size of that folder, MiB (512)"
   )
-  parser.add_argument("--access-log", action="store_true", help="a line for each request")
+  parser.add_argument(
+    "--follow-links", action="store_true", help="also serve pictures that are links"
+  )
+  parser.add_argument("--access-log", action="store_true", help="log a line for each request")
   options = parser.parse_args(arguments)
 
   def run():
     require(0 <= options.port < 65536, f"--port is {options.port}; give 0 to 65535.")
-    require(1 <= options.max_batch <= 1024, "--max-batch: give 1 to 1024.")
-    require(0 <= options.max_wait_ms <= 1000, "--max-wait-ms: give 0 to 1000.")
+    require(1 <= options.max_batch <= 1024, f"--max-batch is {options.max_batch}; give 1 to 1024.")
+    require(
+      0 <= options.max_wait_ms <= 1000, f"--max-wait-ms is {options.max_wait_ms:g}; give 0 to 1000."
+    )
     for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
       value = getattr(options, name)
       require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
@@ -123,7 +139,7 @@ def _token(file: str | None) -> str | None:
     try:
       token = pathlib.Path(file).read_text().strip()
     except (OSError, ValueError) as error:
-      reason = getattr(error, "strerror", None) or "it is no text"
+      reason = getattr(error, "strerror", None) or "it is not text"
       raise InputError(f"The token file {file} cannot be read ({reason}).") from error
   if token is None:
     return None

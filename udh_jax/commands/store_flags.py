@@ -11,8 +11,8 @@ from udh_jax.stores.locations import FORMS
 def add_store_flags(parser: argparse.ArgumentParser, group: Any = None) -> None:
   """Adds ``--store``, to a group of the parser where one is given, ``--table`` and ``--schema``."""
   (group or parser).add_argument("--store", help=f"a database of codes: {FORMS}")
-  parser.add_argument("--table", help="the store's table (codes)")
-  parser.add_argument("--schema", help="where PostgreSQL has the table (public)")
+  parser.add_argument("--table", help="with --store: its table (codes)")
+  parser.add_argument("--schema", help="with PostgreSQL: the schema of the table (public)")
 
 
 def table_of(options: argparse.Namespace) -> dict[str, Any]:

@@ -69,9 +69,11 @@ def use_numba(*arrays: Any) -> bool:
 
 
 def _check(name: str, source: str) -> None:
-  require(name in KERNELS, f"{source} is {name!r}; the kernels are one of {', '.join(KERNELS)}.")
+  require(name in KERNELS, f"{source} is {name!r}; choose one of {', '.join(KERNELS)}.")
   if name == "numba" and not _installed():
-    raise InputError(f"{source} is 'numba', which is not installed; run pip install numba.")
+    raise InputError(
+      f"{source} is 'numba', which is not installed; run pip install \"udh_jax[cpu]\"."
+    )
 
 
 @functools.cache

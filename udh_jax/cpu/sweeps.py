@@ -62,7 +62,7 @@ def _sweep(codes, linear, gram, num_sweeps, code, term, out):
         code[bit, row], term[bit, row] = value, linear[start + row, bit]
     for bit in range(num_bits):
       for row in range(count):
-        # Of what is not finite, the product with 0 is no number.
+        # Of what is not finite, the product with 0 is not a number.
         wrong += (abs(code[bit, row]) != 1) | (term[bit, row] * np.float32(0) != 0)
     sound = sound and wrong == 0
     for _ in range(num_sweeps):

@@ -25,6 +25,7 @@ from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+NO_PICTURES = f"holds no pictures: no file in it ends in {', '.join(SUFFIXES)}."
 
 # EXIF orientation to what undoes it, by the names of PIL.Image.Transpose.
 _UPRIGHT = {
@@ -72,7 +73,7 @@ def open_regular(path: str | os.PathLike) -> IO[bytes]:
   """Opens a file for reading.
 
   Raises:
-    ValueError: If it is a named pipe, a folder or anything else that is no regular file.
+    ValueError: If it is a named pipe, a folder or anything else that is not a regular file.
     OSError: If it cannot be opened.
   """
   mode = os.stat(path).st_mode
@@ -110,7 +111,7 @@ def decode_picture(
     Array of shape ``[size, size, 3]``, uint8.
 
   Raises:
-    ValueError: If it is no picture, is cut short or damaged, its values have no known range, or it
+    ValueError: If it is not a picture, is cut short or damaged, its values have no known range, or
       has more pixels than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`, twice).
   """
   file = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
@@ -190,7 +191,7 @@ def _reason(error: Exception) -> str:
   from PIL import Image, UnidentifiedImageError
 
   if isinstance(error, UnidentifiedImageError):
-    return "it is no picture of a known format, or its beginning is damaged"
+    return "it is not a picture of a known format, or its beginning is damaged"
   if isinstance(error, MemoryError):
     return "it needs more memory than there is"
   if isinstance(error, Image.DecompressionBombError):
@@ -397,7 +398,9 @@ def open_pictures(
         problems.update((row, text) for row, text in zip(rows, found, strict=True) if text)
         if problems and on_unreadable == "refuse":
           first = next(iter(problems.values()))
-          raise InputError(f'{first} Remove it, or set on_unreadable to "skip" to leave such out.')
+          raise InputError(
+            f'{first} Remove it, or set on_unreadable to "skip" to leave such pictures out.'
+          )
         progress(rows.stop, len(files))
     finally:
       sound.save()

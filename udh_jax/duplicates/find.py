@@ -91,7 +91,7 @@ def find_duplicates(
   folder = pathlib.Path(folder)
   reach = whole_number("find_duplicates: reach", reach)
   require(0 <= reach <= _FAR, f"find_duplicates: reach is {reach}, expected 0 to {_FAR}.")
-  require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
+  require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   wanted = ("look", "width", "height", "size")
   require(
     all(name in index.columns for name in wanted),

@@ -45,7 +45,7 @@ def look_of(picture: "Image.Image") -> np.ndarray:
   ]
   cosines, chosen = _cosines(), _chosen()
   frequencies = cosines @ np.stack(views) @ cosines.T  # [2, v, u]
-  # Of a picture of one colour every frequency is rounding error: those are no signs.
+  # Of a picture of one colour every frequency is rounding error: those are not signs.
   return np.packbits(frequencies[:, chosen] > 1e-2, axis=1)
 
 

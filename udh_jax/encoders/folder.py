@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import decode_picture, list_pictures, open_regular
+from udh_jax.data.pictures import NO_PICTURES, decode_picture, list_pictures, open_regular
 from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.loading import absolute
@@ -124,7 +124,7 @@ def encode_folder(
   require_pictures(encoder)
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
-  require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
+  require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   file = output.with_name(f"{output.name}.partial")
   _require_free(output)
   for path in (output, file, output.with_name(f"{output.name}.unreadable.txt")):
@@ -171,7 +171,7 @@ def _require_free(output: pathlib.Path) -> None:
       beginning = file.read(len(MAGIC))
     require(
       beginning in (b"", MAGIC),
-      f"{output} is there and is no index; remove it, or name another file.",
+      f"{output} is there and is not an index; remove it, or name another file.",
     )
 
 
@@ -217,9 +217,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   num_files = len(changes.listed)
   todo = np.arange(num_files) if verify else np.flatnonzero(~changes.same)
   total = len(todo)
-  require(
-    num_files, f"There are no pictures in {folder}; known endings are those of common formats."
-  )
+  require(num_files, f"{folder} {NO_PICTURES}")
   if update or total < num_files:
     words = "are unchanged" if update else "were done before"
     _tell(f"{num_files - total:,} of {num_files:,} pictures {words}")

@@ -102,7 +102,7 @@ class Encoder:
     """Writes a folder that can be published and that `load_encoder` reads.
 
     ``model.safetensors`` holds the backbone in timm's naming, ``hash_layer.safetensors`` the hash
-    layer, ``config.json`` the rest; it is written last, so that a folder without it is no encoder.
+    layer, ``config.json`` the rest; it is written last: a folder without it is not an encoder.
 
     Raises:
       InputError: If the folder cannot be written to.

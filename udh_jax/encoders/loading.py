@@ -59,7 +59,7 @@ def _part(source: str | os.PathLike, name: str) -> pathlib.Path:
   file = pathlib.Path(source) / name
   require(
     file.is_file(),
-    f"{source} is no encoder: it has no {name}; give a folder that train.py wrote, such as "
+    f"{source} is not an encoder: it has no {name}; give a folder that train.py wrote, such as "
     "encoder_32bits in the work directory.",
   )
   return file
@@ -87,15 +87,15 @@ def find_encoder(source: str | os.PathLike, bits: int | None = None) -> str:
     The absolute path of the encoder's folder, or ``source`` if it is on the hub.
 
   Raises:
-    InputError: If it is no folder, a run has none, or there is a choice to make.
+    InputError: If it is not a folder, a run has none, or there is a choice to make.
   """
   if on_hub(source):
     return str(source)
   folder = pathlib.Path(source).expanduser().resolve()
   require(
     folder.is_dir(),
-    f"{folder} holds no encoder, for it is no folder; give that of an encoder, the work directory "
-    "of a finished run, or hf-hub:owner/name.",
+    f"{folder} is not a folder; give that of an encoder, the work directory of a finished run, or "
+    "hf-hub:owner/name.",
   )
   found = sorted(path.parent for path in folder.glob(f"encoder_*bits/{CONFIG}"))
   is_run = found or (folder / "stages").is_dir()
@@ -136,8 +136,8 @@ def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | Pair
     if source:
       raise
     raise InputError(
-      f"The index was made with the encoder {where}, which cannot be had: {error} If it was moved, "
-      "say with --encoder where it is now."
+      f"The index was made with the encoder {where}, which cannot be loaded: {error} If it was "
+      "moved, say with --encoder where it is now."
     ) from error
   require(
     encoder.digest == made["digest"],

@@ -229,7 +229,7 @@ class PairEncoder:
     """Writes a folder that can be published and that `udh_jax.load_encoder` reads.
 
     ``networks.safetensors`` holds both networks, ``config.json`` the rest; it is written last, so
-    that a folder without it is no encoder.
+    that a folder without it is not an encoder.
 
     Raises:
       InputError: If the folder cannot be written to.
@@ -271,7 +271,7 @@ def read_pair_encoder(networks: pathlib.Path, about: dict[str, Any]) -> PairEnco
   require(
     pictures == bool(about["picture_size"]) != bool(about["image_width"]),
     f"{config} is damaged: backbone {about['backbone']!r}, picture_size {about['picture_size']} "
-    f"and image_width {about['image_width']} do not go together; fetch it again.",
+    f"and image_width {about['image_width']} contradict each other; fetch it again.",
   )
   tensors = published.read_tensors(networks, _shapes(about))
   encoder = PairEncoder(traverse_util.unflatten_dict(tensors, sep="/"), about)

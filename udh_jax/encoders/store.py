@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import list_pictures, read_picture
+from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
@@ -75,9 +75,9 @@ def encode_folder_to_store(
     "make it with udh-jax encode --store.",
   )
   folder = pathlib.Path(folder)
-  require(folder.is_dir(), f"{folder} is no folder; give the folder of the pictures.")
+  require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   files = list_pictures(folder)
-  require(files, f"There are no pictures in {folder}; known endings are those of common formats.")
+  require(files, f"{folder} {NO_PICTURES}")
   bad: dict[str, str] = {}
   states: dict[str, tuple[int, int]] = {}
   size = encoder.about["picture_size"]

@@ -63,7 +63,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
   }
   folder = workdir / f"encoder_{config.bits}bits"
   Encoder(hash_variables(network), about).save(folder)
-  say(f"Hash network for one's own pictures: {folder}")
+  say(f"Hash network for your own pictures: {folder}")
 
 
 def write(
@@ -102,7 +102,7 @@ def write(
   )
   of_bits = Section(
     "Bits",
-    ["Share of +1 of each bit over the database, and how far bits go together."],
+    ["Share of +1 of each bit over the database, and how strongly bits are correlated."],
     picture=picture("bits"),
   )
   nearest = sections.gallery(

@@ -50,7 +50,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
   }
   folder = workdir / f"encoder_{config.bits}bits"
   PairEncoder(dict(network["variables"]), about).save(folder)
-  say(f"Networks for one's own pictures and texts: {folder}")
+  say(f"Networks for your own pictures and texts: {folder}")
 
 
 def _score(config, dataset, codes) -> dict[str, dict[str, RetrievalScores]]:

@@ -60,7 +60,7 @@ def smoothed_cross_entropy(
     Weighted mean over the batch, float32 scalar (float64 stays); 0 if all weights are 0.
 
   Raises:
-    InputError: If the shapes disagree, the labels are no integers or ``smoothing`` is outside
+    InputError: If the shapes disagree, the labels are not integers or ``smoothing`` is outside
       [0, 1).
 
   References:

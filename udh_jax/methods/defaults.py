@@ -227,7 +227,7 @@ def require_at_least_one(config: ConfigDict, *fields: str) -> None:
     *fields: Dotted names of counts.
 
   Raises:
-    InputError: If a field is no whole number, or below 1.
+    InputError: If a field is not a whole number, or below 1.
   """
   for field in fields:
     value = config

@@ -63,6 +63,11 @@ class MobileNetV2(nn.Module):
   padding: str = "symmetric"
 
   @property
+  def last_parts(self) -> tuple[str, ...]:
+    """How the names of its last parts begin: about a sixth of the layers; () has no such end."""
+    return ("blocks_5", "blocks_6", "conv_head", "bn2")
+
+  @property
   def feature_dim(self) -> int:
     """Length of the pooled features."""
     return 1280

@@ -39,7 +39,7 @@ def create_backbone(
     padding: "symmetric" (PyTorch) or "same" (TensorFlow): what the weights were trained with.
 
   Returns:
-    A Flax module with a property ``feature_dim``.
+    A Flax module with the properties ``feature_dim`` and ``last_parts``.
 
   Raises:
     InputError: If the name, the dtype or the padding is unknown.

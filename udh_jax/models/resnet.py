@@ -69,6 +69,11 @@ class ResNet(nn.Module):
   padding: str = "symmetric"
 
   @property
+  def last_parts(self) -> tuple[str, ...]:
+    """How the names of its last parts begin: about a sixth of the layers; () has no such end."""
+    return ("layer4",)
+
+  @property
   def feature_dim(self) -> int:
     """Length of the pooled features."""
     return 2048 if self.bottleneck else 512

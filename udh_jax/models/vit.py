@@ -80,6 +80,11 @@ class VisionTransformer(nn.Module):
   heads: int = 6
 
   @property
+  def last_parts(self) -> tuple[str, ...]:
+    """How the names of its last parts begin: about a sixth of the layers; () has no such end."""
+    return (f"blocks_{self.depth - 2}", f"blocks_{self.depth - 1}", "norm")
+
+  @property
   def feature_dim(self) -> int:
     """Length of the features."""
     return self.width

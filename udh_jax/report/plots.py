@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from udh_jax.data.types import Dataset
+from udh_jax.extras import require_extra
 from udh_jax.files import write_atomically
 from udh_jax.printable import printable
 
@@ -15,11 +16,9 @@ RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 
 def _figure(width: float, height: float):
   """A figure without a window system."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
-  FigureCanvasAgg(figure)
+  module = require_extra("matplotlib.figure", extra="report")
+  figure = module.Figure(figsize=(width, height), dpi=120, layout="constrained")
+  require_extra("matplotlib.backends.backend_agg", extra="report").FigureCanvasAgg(figure)
   return figure
 
 
@@ -62,8 +61,8 @@ def neighbours(
     items: Rows of their neighbours, nearest first. Array of shape ``[q, k]``.
     distances: Hamming distances. Array of shape ``[q, k]``.
     title: Stands above.
-    sides: What is shown of queries and of items, "image" or "text"; where there is no picture, or
-      a text has no words, the item's name and classes stand instead.
+    sides: What is shown of queries and of items, "image" or "text"; where there is no picture, or a
+      text has no words, the item's name and classes stand instead.
   """
   count, k = items.shape
   figure = _figure(1.0 * (k + 1) + 0.3, 1.18 * count + 0.9)
@@ -242,7 +241,7 @@ def distances(
 def bit_statistics(
   path: str | os.PathLike, balance: np.ndarray, correlation: np.ndarray, *, title: str
 ) -> None:
-  """Draws how even each bit is, and how bits go together.
+  """Draws how even each bit is, and how strongly bits are correlated.
 
   Args:
     path: PNG to write.

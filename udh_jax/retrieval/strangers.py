@@ -59,7 +59,7 @@ def radius_by_strangers(index: HammingIndex, *, share: float = 0.05, seed: int =
   require(0 < share < 1, f"radius_by_strangers: share is {share}, expected above 0 and below 1.")
   require(
     len(index) >= 2,
-    f"radius_by_strangers: the index has {len(index)} items; a radius needs two and more.",
+    f"radius_by_strangers: the index has {len(index)} items; a radius needs two or more.",
   )
   counts = _histogram(index, whole_number("radius_by_strangers: seed", seed))
   total = counts.sum()

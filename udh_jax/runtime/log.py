@@ -4,6 +4,7 @@ import pathlib
 import time
 from typing import Any
 
+from udh_jax.extras import require_extra
 from udh_jax.runtime import mesh as mesh_lib
 
 INTERVAL = 5.0  # seconds between two lines of progress
@@ -34,8 +35,7 @@ class Events:
     if not mesh_lib.is_main():
       return
     if self._writer is None:
-      from clu import metric_writers
-
+      metric_writers = require_extra("clu.metric_writers", extra="train")
       self._writer = metric_writers.SummaryWriter(str(self._folder))
     self._writer.write_scalars(step, scalars)
 

@@ -124,7 +124,9 @@ class Access:
       Problem: Of status 403.
     """
     if request.headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site"):
-      raise Problem("Pages of other sites may not ask.", status=403, code="other_site")
+      raise Problem(
+        "Requests from pages of other sites are refused.", status=403, code="other_site"
+      )
 
   def is_known(self, request: Request) -> bool:
     """Whether the client has shown the token."""

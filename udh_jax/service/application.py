@@ -129,10 +129,14 @@ class Service:
       return self._pictures.waiting + self._texts.waiting + self._searches.waiting
 
     gauge = self.figures.gauge
-    gauge("waiting", "Queries that wait.", waiting)
-    gauge("upload_bytes", "Held of pictures that were sent.", lambda: self._room.taken)
-    gauge("thumbnail_bytes", "Held by the cache.", lambda: self._thumbnails.kept_bytes)
-    gauge("index_loaded_seconds", "When the index was loaded.", lambda: self._following.now.loaded)
+    gauge("waiting", "Queries waiting to be encoded.", waiting)
+    gauge("upload_bytes", "Bytes of uploaded pictures in memory.", lambda: self._room.taken)
+    gauge("thumbnail_bytes", "Bytes of cached thumbnails.", lambda: self._thumbnails.kept_bytes)
+    gauge(
+      "index_loaded_seconds",
+      "When the index was loaded (Unix time).",
+      lambda: self._following.now.loaded,
+    )
     gauge("index_stale", "1 if its newest state is not served.", self._stale)
 
   def _stale(self) -> float:
@@ -274,7 +278,7 @@ class Service:
       )
     ((kind, value),) = asked.items()
     if not isinstance(value, str):
-      raise Problem(f"{kind} is no string.", code="bad_json")
+      raise Problem(f"{kind} is not a string.", code="bad_json")
     if kind == "name":
       return await self._by_name(served, value, arguments)
     if kind == "text":
@@ -289,7 +293,9 @@ class Service:
 
   async def _by_text(self, served: Served, text: str, arguments) -> Response:
     if served.coder is None:
-      raise Problem("Nothing is known of the encoder; ask by an item or a code.", code="no_texts")
+      raise Problem(
+        "The encoder of this collection is not known; ask by an item or a code.", code="no_texts"
+      )
     known, unknown = served.coder.known_words(text)
     code = await self._texts((served.coder, known))
     query = {"kind": "text", "words": known, "unknown_words": unknown}
@@ -470,7 +476,10 @@ class Service:
     """There is no such address, or no such method."""
     if not isinstance(error, HTTPException):
       raise error
-    words = {404: "There is nothing at this address", 405: "This is not done at this address"}
+    words = {
+      404: "There is nothing at this address",
+      405: "This method is not allowed at this address",
+    }
     message = f"{words.get(error.status_code, error.detail)}; openapi.json tells what there is."
     code = {404: "no_such_address", 405: "no_such_method"}.get(error.status_code, "bad_request")
     headers = dict(error.headers or {})
@@ -542,9 +551,9 @@ def _json_object(body: bytes) -> dict[str, Any]:
   try:
     found = json.loads(body)
   except (ValueError, RecursionError):
-    raise Problem("What was sent is no JSON.", code="bad_json") from None
+    raise Problem("What was sent is not JSON.", code="bad_json") from None
   if not isinstance(found, dict):
-    raise Problem("What was sent is no JSON object.", code="bad_json")
+    raise Problem("What was sent is not a JSON object.", code="bad_json")
   return found
 
 
@@ -591,7 +600,7 @@ def _defect(error: Exception, where: str) -> Response:
   mark = secrets.token_hex(4)
   _log.error("defect %s in %s", mark, where, exc_info=error)
   return _problem(
-    Problem(f"A defect of the server; its log has more at {mark}.", status=500, code="defect")
+    Problem(f"An error in the server; its log has more at {mark}.", status=500, code="defect")
   )
 
 

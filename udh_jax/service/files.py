@@ -51,7 +51,7 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
   """Opens a picture by its name in the index.
 
   That the index holds the name is for the caller to know. A name that leads out of the folder, one
-  that is a link or lies behind one, and what is no regular file or no picture are refused. Links
+  that is a link or lies behind one, and what is not a regular file or a picture are refused. Links
   are refused wherever they lead, as they may have been made after the pictures were encoded.
 
   Args:
@@ -66,9 +66,9 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
     raise gone("The index does not say where its pictures are; start the server with --images.")
   parts = name.split("/")
   if not all(parts) or {".", ".."} & set(parts) or "\0" in name:
-    raise gone(f"{name!r} is no name within the folder of the pictures; it is not served.")
+    raise gone(f"{name!r} is not a name within the folder of the pictures; it is not served.")
   if os.name == "nt" and any("\\" in part or ":" in part for part in parts):
-    raise gone(f"{name!r} is no name within the folder of the pictures; it is not served.")
+    raise gone(f"{name!r} is not a name within the folder of the pictures; it is not served.")
   try:
     handle = _open_link(folder, parts) if follow_links else _open_plain(folder, parts)
   except (FileNotFoundError, NotADirectoryError):
@@ -84,10 +84,10 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
   try:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
-      raise gone(f"{name!r} is no regular file; it is not served.")
+      raise gone(f"{name!r} is not a regular file; it is not served.")
     kind = kind_of(os.read(handle, 16))
     if kind is None:
-      raise gone(f"{name!r} is no picture any more; it is not served.")
+      raise gone(f"{name!r} is not a picture any more; it is not served.")
     os.lseek(handle, 0, os.SEEK_SET)
     return Opened(os.fdopen(handle, "rb"), status.st_size, status.st_mtime_ns, kind)
   except BaseException:

@@ -183,7 +183,7 @@ _JSON_BODY = {
   "properties": {
     "hex": _text("packed code, hexadecimal"),
     "base64": _text("packed code, base64"),
-    "text": _text("words, separated by blanks; or by commas, if there is one"),
+    "text": _text("words, separated by spaces; or by commas, if there is one"),
     "name": _text("of an item"),
   },
   "minProperties": 1,

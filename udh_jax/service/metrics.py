@@ -30,7 +30,11 @@ class Metrics:
 
     self.requests = made(Counter, "requests", "Requests.", ("operation", "status"))
     self.seconds = made(
-      Histogram, "request_seconds", "Time of a request.", ("operation",), buckets=_SECONDS
+      Histogram,
+      "request_seconds",
+      "Seconds of a request.",
+      ("operation",),
+      buckets=_SECONDS,
     )
     self.batch = made(
       Histogram, "batch_size", "Queries done in one call.", ("kind",), buckets=_SIZES
@@ -38,7 +42,7 @@ class Metrics:
     self.thumbnails = made(Counter, "thumbnails", "Thumbnails.", ("source",))
     self.loads = made(Counter, "index_loads", "New states of the index.", ("result",))
     self._made = made
-    made(Gauge, "start_time_seconds", "When the server began.").set(time.time())
+    made(Gauge, "start_time_seconds", "When the server began (Unix time).").set(time.time())
 
   def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
     """Adds a figure that is read when it is asked for."""

@@ -59,7 +59,7 @@ def arguments_of(operation: Operation, query: bytes) -> dict[str, Any]:
 
   Args:
     operation: That was asked for.
-    query: The part of the address after ?. Bytes that are no UTF-8 stay as they were, as in names
+    query: The part of the address after ?. Bytes that are not UTF-8 stay as they were, as in names
       of files.
 
   Returns:
@@ -125,7 +125,7 @@ _STATUSES = {
   415: "What was sent is of a kind that is not read.",
   421: "The server was called by a name that is not its own.",
   422: "The picture, code or text cannot be used.",
-  500: "A defect of the server; its log says more.",
+  500: "An error in the server; its log says more.",
   503: "Too much is asked at once, or the store cannot be reached.",
 }
 _ALWAYS = (400, 421, 500, 503)
@@ -195,5 +195,5 @@ def _described(operation: Operation, token: bool) -> dict[str, Any]:
 
 
 def json_bytes(value: Any) -> bytes:
-  """JSON in ASCII, so that names whose bytes are no UTF-8 come through."""
+  """JSON in ASCII, so that names whose bytes are not UTF-8 come through."""
   return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

@@ -86,7 +86,7 @@ class StoreCollection:
 
 
 def _asked(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-  """Asks the store; that it cannot be reached is no fault of the client."""
+  """Asks the store; that it cannot be reached is not a fault of the client."""
   try:
     return function(*arguments, **options)
   except StoreError as error:

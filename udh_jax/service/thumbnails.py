@@ -43,7 +43,7 @@ def make_thumbnail(data: bytes) -> bytes:
   """The square that the encoder sees of a picture: a WebP of at most `SIDE` pixels, not enlarged.
 
   Raises:
-    ValueError: If it is no picture, is cut short or damaged.
+    ValueError: If it is not a picture, is cut short or damaged.
   """
   from PIL import Image
 
@@ -61,8 +61,8 @@ def make_thumbnail(data: bytes) -> bytes:
 class Cache:
   """Files in a folder, the least used of which go when they hold too many bytes.
 
-  Several processes may share the folder. A folder that cannot be written to is no error: nothing is
-  kept then, and one line of the log says so.
+  Several processes may share the folder. Where it cannot be written to, nothing is kept, and one
+  line of the log says so.
   """
 
   def __init__(self, folder: pathlib.Path, max_bytes: int):
@@ -147,7 +147,7 @@ class Thumbnails:
       opened: Closed afterwards.
 
     Raises:
-      Problem: If it is no picture that can be decoded.
+      Problem: If it is not a picture that can be decoded.
     """
     text = "\0".join([place, opened.tag, str(SIDE), str(_VERSION)])
     key = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -137,7 +137,7 @@ def decode_upload(data: bytes, size: int, max_pixels: int) -> np.ndarray:
   """Decodes a client's picture as `decode_picture` does, after a look at its first bytes.
 
   Raises:
-    Problem: If it is no picture, of a format that is not read, too large, cut short or damaged.
+    Problem: If it is not a picture, of a format that is not read, too large, cut short or damaged.
   """
   from PIL import Image
 

@@ -49,7 +49,7 @@ def pseudo_label_pairs(
     Targets ``[m, m]`` and weights ``[m, m]``, 1 where the target is known, else 0; float32.
 
   Raises:
-    InputError: If the shapes disagree, the labels are no integers or ``apart`` is out of range.
+    InputError: If the shapes disagree, the labels are not integers or ``apart`` is out of range.
 
   References:
     PSCH: soft similarity within a class, and codes of different classes apart, are the paper's;

@@ -85,7 +85,7 @@ def started_at_itq(
     baselines: Outputs of the stage `udh_jax.stages.baselines` on the same features.
 
   Returns:
-    The network. Its classifier counts as fresh: zeros are no values of use.
+    The network. Its classifier counts as fresh: zeros are not useful values.
   """
   layer = linear_layer(context, features, fitted(baselines, "itq"))
   started = network.with_parts(hash=mesh_lib.replicate(context.mesh, layer))

@@ -25,7 +25,7 @@ def require_choices(settings: ConfigDict) -> None:
     InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`, or ``apart`` is out of range.
   """
   require_start(settings.hash_start)
-  require(-1 <= settings.apart <= 1, f"psch.apart is {settings.apart}; choose one from -1 to 1.")
+  require(-1 <= settings.apart <= 1, f"psch.apart is {settings.apart}; give a number from -1 to 1.")
   for field, words in CHOICES.items():
     require(
       settings[field] in words,

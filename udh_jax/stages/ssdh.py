@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from udh_jax.losses.pairs import pair_loss
+from udh_jax.losses.reduction import weighted_mean
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.hash_network import pairwise_network
@@ -32,8 +33,9 @@ def ssdh(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       constants["structure"],
       deviations=config.structure.deviations,
     )
-    value = pair_loss(relaxed, signs, abs(signs), weights=batch["weight"])
-    return value, {"known": abs(signs).mean()}
+    weights = batch["weight"]
+    value = pair_loss(relaxed, signs, abs(signs), weights=weights)
+    return value, {"known": weighted_mean(weighted_mean(abs(signs), weights), weights)}
 
   constants = {
     "features": inputs["features"]["features"],

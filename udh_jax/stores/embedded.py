@@ -51,15 +51,15 @@ def embedded_server(folder: str | os.PathLike | None = None) -> str:
   require(
     re.search(r"[\s'\"\\]", str(folder)) is None,
     f"The embedded PostgreSQL cannot have its data in {str(folder)!r}; name a folder whose whole "
-    "path is without blanks and quotes (postgresql:FOLDER).",
+    "path has no spaces and no quotes (postgresql:FOLDER).",
   )
   try:
     folder.parent.mkdir(parents=True, exist_ok=True)
     return pgserver.get_server(folder).get_uri()
   except (OSError, RuntimeError, AssertionError, subprocess.SubprocessError) as error:
     raise StoreError(
-      f"The embedded PostgreSQL cannot be started in {folder} ({_reason(error)}); its own words "
-      f"are in {folder / 'log'}. Give another folder (postgresql:FOLDER) or a server's URL."
+      f"The embedded PostgreSQL cannot be started in {folder} ({_reason(error)}); its log is "
+      f"{folder / 'log'}. Give another folder (postgresql:FOLDER) or a server's URL."
     ) from error
 
 

@@ -1,9 +1,10 @@
 """What every store of codes can do, whatever holds it."""
 
+import abc
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -62,7 +63,7 @@ class Condition(NamedTuple):
 Where = Mapping[str, Value | tuple[str, Value]] | Sequence[Condition]
 
 
-class Store(Protocol):
+class Store(abc.ABC):
   """Packed codes with a name and metadata each, in a database.
 
   The order of ties is the same in all of them: by distance, then by place, then by name. An item
@@ -74,17 +75,26 @@ class Store(Protocol):
     about: JSON values by name. ``about["encoder"]`` holds the ``digest`` of the encoder that made
       the codes and its ``source``, as in a `HammingIndex`.
     columns: Type of each metadata column, one of `COLUMN_TYPES`.
+    most_candidates: The largest ``effort`` of `nearest`; None where there is no limit.
   """
 
   location: str
   num_bits: int
   about: Mapping[str, Any]
   columns: Mapping[str, str]
+  most_candidates: int | None = None
 
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.close()
+
+  @abc.abstractmethod
   def count(self, where: Where | None = None) -> int:
     """Number of items, of those that ``where`` selects."""
-    ...
 
+  @abc.abstractmethod
   def load(self, batches: Iterable[Rows]) -> int:
     """Writes items in one transaction, all or none; those whose names are there are replaced.
 
@@ -98,7 +108,6 @@ class Store(Protocol):
       InputError: If a name is given twice, or names, codes or metadata do not fit the store.
       StoreError: If the store cannot be reached or written to; nothing of the load is stored.
     """
-    ...
 
   def upsert(
     self,
@@ -107,11 +116,11 @@ class Store(Protocol):
     metadata: Mapping[str, Sequence[Value]] | None = None,
   ) -> int:
     """Writes items in one transaction; those whose names are there are replaced."""
-    ...
+    return self.load([Rows(list(names), codes, dict(metadata or {}))])
 
+  @abc.abstractmethod
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
-    ...
 
   def nearest(
     self,
@@ -137,35 +146,68 @@ class Store(Protocol):
       InputError: If the width differs, an argument is out of range, or there is no approximate
         index.
     """
-    ...
+    queries = checked_codes(queries, self.num_bits)
+    require(k >= 1, f"k is {k}, expected 1 or more.")
+    conditions = conditions_of(where, self.columns)
+    if not approximate:
+      return self._nearest(queries, k, conditions)
+    most = self.most_candidates
+    limit = " or more." if most is None else f" to {most:,}; search exactly for more."
+    require(
+      k <= effort and (most is None or effort <= most),
+      f"effort is {effort}, expected k = {k}{limit}",
+    )
+    require(
+      self.has_index(),
+      f"{self.location} has no approximate index; make it with build_index(), or search exactly.",
+    )
+    return self._nearest_by_index(queries, k, conditions, effort)
 
   def within(self, queries: np.ndarray, radius: int, *, where: Where | None = None) -> list[Found]:
-    """All items within a Hamming radius of each query: exact."""
-    ...
+    """All items within a Hamming radius of each query: exact; reads all codes."""
+    queries = checked_codes(queries, self.num_bits)
+    require(radius >= 0, f"radius is {radius}, expected 0 or more.")
+    return self._within(queries, radius, conditions_of(where, self.columns))
 
+  @abc.abstractmethod
+  def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence["Condition"]) -> list[Found]:
+    """Exact search; reads all codes."""
+
+  @abc.abstractmethod
+  def _nearest_by_index(
+    self, queries: np.ndarray, k: int, conditions: Sequence["Condition"], effort: int
+  ) -> list[Found]:
+    """Search among ``effort`` candidates; where they are fewer than k, the exact one answers."""
+
+  @abc.abstractmethod
+  def _within(
+    self, queries: np.ndarray, radius: int, conditions: Sequence["Condition"]
+  ) -> list[Found]:
+    """All within the radius; reads all codes."""
+
+  @abc.abstractmethod
   def get(self, names: Sequence[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
-    ...
 
+  @abc.abstractmethod
   def rows(self, batch_size: int = 10_000) -> Iterator[Rows]:
     """All items in the order of their places, a batch at a time, of one moment."""
-    ...
 
+  @abc.abstractmethod
   def names(self, batch_size: int = 100_000) -> Iterator[list[str]]:
     """All names in the order of their places, a batch at a time."""
-    ...
 
+  @abc.abstractmethod
   def build_index(self) -> None:
     """Makes the approximate index anew, of the items that are there."""
-    ...
 
+  @abc.abstractmethod
   def has_index(self) -> bool:
     """Whether there is an approximate index."""
-    ...
 
+  @abc.abstractmethod
   def close(self) -> None:
     """Lets go of connections."""
-    ...
 
 
 COLUMN_TYPES = {"text": str, "integer": int, "real": float, "boolean": bool}
@@ -179,7 +221,7 @@ def require_columns(columns: Mapping[str, str]) -> None:
   """Refuses metadata columns that a store cannot hold.
 
   Raises:
-    InputError: If a name is no plain identifier or one of the store's own, or a type is unknown.
+    InputError: If a name is not a plain identifier or one of the store's own, or a type is unknown.
   """
   for name, kind in columns.items():
     require(
@@ -201,13 +243,13 @@ def require_columns(columns: Mapping[str, str]) -> None:
 def name_problem(name: str) -> str | None:
   """Why a store cannot hold a name, or None where it can."""
   if not isinstance(name, str):
-    return f"{name!r} is no string"
+    return f"{name!r} is not a string"
   if "\0" in name:
     return f"{name!r} holds a NUL character"
   try:
     size = len(name.encode())
   except UnicodeEncodeError:
-    return f"{name!r} holds bytes that are no UTF-8"
+    return f"{name!r} holds bytes that are not UTF-8"
   if not 1 <= size <= LONGEST_NAME:
     return f"a name of {size} bytes ({name[:40]!r}), 1 to {LONGEST_NAME} are allowed"
   return None
@@ -297,7 +339,7 @@ def checked_value(column: str, kind: str, value: Any) -> Value:
   fits = type(value) is COLUMN_TYPES[kind]
   fits &= kind != "integer" or (fits and -(2**63) <= value < 2**63)
   fits &= kind != "real" or (fits and math.isfinite(value))
-  require(fits, f"Column {column!r} holds {kind} values; {value!r} is none.")
+  require(fits, f"Column {column!r} holds {kind} values; {value!r} is not one.")
   if kind == "text":
     valid = "\0" not in value and value.encode("utf-8", "replace").decode() == value
     require(valid, f"Column {column!r}: {value!r} holds a NUL character or no Unicode text.")
@@ -308,7 +350,7 @@ def checked_codes(codes: np.ndarray, num_bits: int) -> np.ndarray:
   """Packed codes of a store's width, as one block of memory.
 
   Raises:
-    InputError: If they are no uint8 codes or of another width.
+    InputError: If they are not uint8 codes or of another width.
   """
   codes = np.ascontiguousarray(codes)
   require_packed("store: codes", codes)
@@ -344,11 +386,11 @@ def conditions_of(where: Where | None, columns: Mapping[str, str]) -> list[Condi
     )
     require(
       operator in OPERATORS,
-      f"{operator!r} is no operator; choose one of {' '.join(OPERATORS)}.",
+      f"{operator!r} is not an operator; choose one of {' '.join(OPERATORS)}.",
     )
     require(
       value is not None or operator in ("=", "!="),
-      f"Column {column!r}: nothing is {operator} None; use = or !=.",
+      f"Column {column!r}: None cannot be compared by {operator}; use = or !=.",
     )
     found.append(Condition(column, operator, checked_value(column, columns[column], value)))
   return found
@@ -362,12 +404,12 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
     columns: The store's, which give the value its type.
 
   Raises:
-    InputError: If a text is no condition, names no column, or its value does not fit.
+    InputError: If a text is not a condition, names no column, or its value does not fit.
   """
   conditions = []
   for text in texts:
     match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
-    require(match is not None, f"{text!r} is no condition; give one such as year>=2020.")
+    require(match is not None, f"{text!r} is not a condition; give one such as year>=2020.")
     column, operator, value = match[1].strip(), match[2], match[3].strip()
     require(
       column in columns,
@@ -385,7 +427,7 @@ def _parsed(column: str, kind: str, text: str) -> Value:
       return {"true": True, "false": False}[text.lower()]
     return COLUMN_TYPES[kind](text)
   except (ValueError, KeyError):
-    raise InputError(f"Column {column!r} holds {kind} values; {text!r} is none.") from None
+    raise InputError(f"Column {column!r} holds {kind} values; {text!r} is not one.") from None
 
 
 def require_same_encoder(store: Store, digest: str | None) -> None:
@@ -410,6 +452,19 @@ def require_same_encoder(store: Store, digest: str | None) -> None:
 def digest_of(about: Mapping[str, Any]) -> str | None:
   """Digest of the encoder that made the codes, by what is known of them."""
   return (about.get("encoder") or {}).get("digest")
+
+
+def require_version(location: str, version: Any, known: int) -> None:
+  """Refuses a table whose schema another version of this program made.
+
+  Raises:
+    InputError: If the versions differ.
+  """
+  require(
+    version == known,
+    f"{location} was made by version {version} of the store's schema, this program knows {known}; "
+    "use the version of udh_jax that made it.",
+  )
 
 
 def require_alike(

@@ -8,7 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -19,15 +19,16 @@ from udh_jax.stores.interface import (
   DistinctNames,
   Found,
   Rows,
+  Store,
   StoreError,
   Value,
   Where,
-  checked_codes,
   checked_rows,
   conditions_of,
   name_problem,
   require_alike,
   require_columns,
+  require_version,
 )
 
 EXTRA = "lancedb"
@@ -92,7 +93,7 @@ def open_lance(url: str, *, table: str = "codes") -> "LanceStore":
   return LanceStore(url, _connect(url, table), table)
 
 
-class LanceStore:
+class LanceStore(Store):
   """A `Store` in a LanceDB table: ``name``, ``code``, ``place`` and a column for each other.
 
   Several machines may write at once, each call being one version of the table: LanceDB lets one
@@ -114,24 +115,14 @@ class LanceStore:
       described = (self._table.schema.metadata or {}).get(_ABOUT)
     require(
       described is not None,
-      f"{self.location} is no table of udh_jax; name another with --table.",
+      f"{self.location} is not a table of udh_jax; name another with --table.",
     )
     described = json.loads(described)
-    require(
-      described["version"] == VERSION,
-      f"{self.location} was made by version {described['version']} of the store's schema, this "
-      f"program knows {VERSION}; use the version of udh_jax that made it.",
-    )
+    require_version(self.location, described["version"], VERSION)
     self.num_bits: int = described["num_bits"]
     self.about: dict[str, Any] = described["about"]
     self.columns: dict[str, str] = described["columns"]
     require_true_distances(-(-self.num_bits // 8))
-
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self.close()
 
   def close(self) -> None:
     """Nothing is held open."""
@@ -182,15 +173,6 @@ class LanceStore:
         raise
     return written
 
-  def upsert(
-    self,
-    names: Sequence[str],
-    codes: np.ndarray,
-    metadata: Mapping[str, Sequence[Value]] | None = None,
-  ) -> int:
-    """Writes items in one version; those whose names are there are replaced."""
-    return self.load([Rows(list(names), codes, dict(metadata or {}))])
-
   def delete(self, names: Sequence[str]) -> int:
     """Removes items, 5,000 in a version; returns how many of the names were there."""
     removed = 0
@@ -199,32 +181,16 @@ class LanceStore:
         removed += self._table.delete(_among(some)).num_deleted_rows
     return removed
 
-  def nearest(
-    self,
-    queries: np.ndarray,
-    k: int,
-    *,
-    where: Where | None = None,
-    approximate: bool = False,
-    effort: int = 100,
-  ) -> list[Found]:
-    """The k nearest items of each query; see `Store.nearest`.
+  def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
+    selected = _filter(conditions)
+    with self._doing("searching"):
+      return [self._exact(query, k, selected) for query in queries]
 
-    Exact search reads all codes. The approximate one reads the graphs of the cells around the
-    query; items written after `build_index` are searched exactly beside them.
-    """
-    queries = checked_codes(queries, self.num_bits)
-    require(k >= 1, f"k is {k}, expected 1 or more.")
-    selected = _filter(conditions_of(where, self.columns))
-    if not approximate:
-      with self._doing("searching"):
-        return [self._exact(query, k, selected) for query in queries]
-    require(effort >= k, f"effort is {effort}, expected k = {k} or more.")
-    require(
-      self.has_index(),
-      f"{self.location} has no approximate index; make it with build_index(), or search exactly.",
-    )
-    found = []
+  def _nearest_by_index(
+    self, queries: np.ndarray, k: int, conditions: Sequence[Condition], effort: int
+  ) -> list[Found]:
+    """Reads the cells around a query; what came after `build_index` is searched exactly."""
+    found, selected = [], _filter(conditions)
     with self._doing("searching"):
       for query in queries:
         search = self._search(query, selected).nprobes(_PROBES).ef(effort).limit(effort)
@@ -234,13 +200,12 @@ class LanceStore:
         found.append(Found(some.names[:k], some.distances[:k]))
     return found
 
-  def within(self, queries: np.ndarray, radius: int, *, where: Where | None = None) -> list[Found]:
-    """All items within a Hamming radius of each query: exact; reads all codes."""
-    queries = checked_codes(queries, self.num_bits)
-    require(radius >= 0, f"radius is {radius}, expected 0 or more.")
-    selected = _filter(conditions_of(where, self.columns))
+  def _within(
+    self, queries: np.ndarray, radius: int, conditions: Sequence[Condition]
+  ) -> list[Found]:
+    selected = _filter(conditions)
     with self._doing("searching"):
-      return [self._within(query, radius, selected) for query in queries]
+      return [self._within_one(query, radius, selected) for query in queries]
 
   def get(self, names: Sequence[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
@@ -330,10 +295,10 @@ class LanceStore:
     some = self._ordered(query, self._search(query, selected).bypass_vector_index().limit(wanted))
     complete = len(some.names) < wanted or some.distances[k - 1] < some.distances[-1]
     if not complete:  # among those that were left out some may be as near as the k-th
-      some = self._within(query, int(some.distances[k - 1]), selected)
+      some = self._within_one(query, int(some.distances[k - 1]), selected)
     return Found(some.names[:k], some.distances[:k])
 
-  def _within(self, query: np.ndarray, radius: int, selected: str | None) -> Found:
+  def _within_one(self, query: np.ndarray, radius: int, selected: str | None) -> Found:
     search = self._search(query, selected).bypass_vector_index()
     limit = max(1, self._table.count_rows(selected))
     return self._ordered(query, search.distance_range(upper_bound=radius + 1).limit(limit))

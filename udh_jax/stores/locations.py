@@ -10,8 +10,8 @@ from udh_jax.stores.lance import create_lance, open_lance
 from udh_jax.stores.postgresql import create_postgresql, open_postgresql
 
 FORMS = (
-  "postgresql://user@host/database (a server), postgresql or postgresql:FOLDER (a server of one's "
-  "own, which is started), lancedb:FOLDER, lancedb:s3://bucket/path"
+  "postgresql://user@host/database (a server), postgresql or postgresql:FOLDER (a server "
+  "that is started for you), lancedb:FOLDER, lancedb:s3://bucket/path"
 )
 
 
@@ -91,4 +91,4 @@ def _parsed(location: str, schema: str | None) -> tuple[str, str]:
     require(schema is None, "LanceDB has no schemas; name the --table alone.")
     return "lancedb", rest
   shown = location.partition("@")[2] or location  # what stands before @ may be a password
-  raise InputError(f"{shown!r} is no store; give one of {FORMS}.")
+  raise InputError(f"{shown!r} is not a store; give one of {FORMS}.")

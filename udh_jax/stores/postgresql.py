@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -13,16 +13,17 @@ from udh_jax.stores.interface import (
   DistinctNames,
   Found,
   Rows,
+  Store,
   StoreError,
   Value,
   Where,
-  checked_codes,
   checked_rows,
   conditions_of,
   digest_of,
   name_problem,
   require_alike,
   require_columns,
+  require_version,
 )
 from udh_jax.stores.postgresql_server import META, Bits, Place, Server
 
@@ -96,12 +97,14 @@ def open_postgresql(
     raise
 
 
-class PostgreSQLStore:
+class PostgreSQLStore(Store):
   """A `Store` in a table: ``place``, ``name``, ``code`` and a column for each of ``columns``.
 
   Any thread may use it: each call borrows one of a few connections. A lost connection fails the
   call and is replaced for the next one.
   """
+
+  most_candidates = MOST_CANDIDATES
 
   def __init__(self, server: "Server", place: Place):
     """Reads what a table holds; see `open_postgresql`."""
@@ -115,19 +118,9 @@ class PostgreSQLStore:
         "one with udh-jax encode --store, or name another with --table."
       )
     version, self.num_bits, about, columns = row
-    require(
-      version == VERSION,
-      f"{self.location} was made by version {version} of the store's schema, this program knows "
-      f"{VERSION}; use the version of udh_jax that made it.",
-    )
+    require_version(self.location, version, VERSION)
     self.about: dict[str, Any] = json.loads(about)
     self.columns: dict[str, str] = json.loads(columns)
-
-  def __enter__(self) -> Self:
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    self.close()
 
   def close(self) -> None:
     """Closes the connections."""
@@ -187,62 +180,35 @@ class PostgreSQLStore:
       distinct.require()
     return written
 
-  def upsert(
-    self,
-    names: Sequence[str],
-    codes: np.ndarray,
-    metadata: Mapping[str, Sequence[Value]] | None = None,
-  ) -> int:
-    """Writes items in one transaction; those whose names are there are replaced."""
-    return self.load([Rows(list(names), codes, dict(metadata or {}))])
-
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
     text = self._text("DELETE FROM {table} WHERE name = ANY($1)")
     with self._server.connection("removing") as connection:
       return connection.execute(text, [_sendable(names)]).rowcount
 
-  def nearest(
-    self,
-    queries: np.ndarray,
-    k: int,
-    *,
-    where: Where | None = None,
-    approximate: bool = False,
-    effort: int = 100,
-  ) -> list[Found]:
-    """The k nearest items of each query; see `Store.nearest`.
-
-    Exact search reads the whole table. The approximate one walks pgvector's graph, whose candidates
-    PostgreSQL counts again; where it or a filter leaves fewer than k, the exact one answers.
-    ``effort`` is ``hnsw.ef_search``, at most 1,000.
-    """
-    queries = checked_codes(queries, self.num_bits)
-    require(k >= 1, f"k is {k}, expected 1 or more.")
-    conditions = conditions_of(where, self.columns)
-    selected = self._filter("WHERE", conditions, after=1)
+  def _exact(self, k: int, conditions: Sequence[Condition]) -> Any:
     # The cast keeps the planner from the graph, whose order is not exact.
-    exact = (
+    return (
       self._text("SELECT name, (code {distance} $1)::int AS d FROM {table}")
-      + selected
+      + self._filter("WHERE", conditions, after=1)
       + self._text(f" ORDER BY d, place LIMIT {int(k)}")
     )
-    if not approximate:
-      with self._server.connection("searching") as connection:
-        return [self._found(connection, exact, query, conditions) for query in queries]
-    require(
-      k <= effort <= MOST_CANDIDATES,
-      f"effort is {effort}, expected k = {k} to {MOST_CANDIDATES:,}; search exactly for more.",
-    )
-    require(
-      self.has_index(),
-      f"{self.location} has no approximate index; make it with build_index(), or search exactly.",
-    )
+
+  def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
+    exact = self._exact(k, conditions)
+    with self._server.connection("searching") as connection:
+      return [self._found(connection, exact, query, conditions) for query in queries]
+
+  def _nearest_by_index(
+    self, queries: np.ndarray, k: int, conditions: Sequence[Condition], effort: int
+  ) -> list[Found]:
+    """Walks pgvector's graph, whose candidates PostgreSQL counts again."""
+    exact = self._exact(k, conditions)
     graph = (
       self._text(
         "SELECT name, bit_count(code # $1)::int AS d FROM (SELECT name, code, place FROM {table}"
       )
-      + selected
+      + self._filter("WHERE", conditions, after=1)
       + self._text(
         f" ORDER BY code {{distance}} $1 LIMIT {int(effort)}) AS candidates "
         f"ORDER BY d, place LIMIT {int(k)}"
@@ -260,11 +226,9 @@ class PostgreSQLStore:
         found.append(some)
     return found
 
-  def within(self, queries: np.ndarray, radius: int, *, where: Where | None = None) -> list[Found]:
-    """All items within a Hamming radius of each query: exact; reads the whole table."""
-    queries = checked_codes(queries, self.num_bits)
-    require(radius >= 0, f"radius is {radius}, expected 0 or more.")
-    conditions = conditions_of(where, self.columns)
+  def _within(
+    self, queries: np.ndarray, radius: int, conditions: Sequence[Condition]
+  ) -> list[Found]:
     text = (
       self._text(
         "SELECT name, (code {distance} $1)::int AS d FROM {table} "

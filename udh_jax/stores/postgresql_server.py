@@ -53,8 +53,8 @@ class Server:
         self.schema = connection.execute("SELECT current_schema()").fetchone()[0]
     except self.psycopg.Error as error:
       raise StoreError(
-        f"{self.shown} cannot be used ({first_line(error)}); see that the server runs and lets "
-        "you in."
+        f"{self.shown} cannot be used ({first_line(error)}); check that the server runs and "
+        "accepts your login."
       ) from error
     self._pool = pool.ConnectionPool(
       whole,

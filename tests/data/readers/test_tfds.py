@@ -143,6 +143,7 @@ def test_the_newest_version_is_read(write_tfds):
   assert len(load_dataset(config_of("eurosat", path=str(path), num_queries=2)).images) == 12
 
 
+@pytest.mark.slow
 def test_the_real_cifar10(shared):
   import tensorflow_datasets as tfds
 

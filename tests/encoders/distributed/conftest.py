@@ -1,45 +1,18 @@
 """A small encoder and a folder of pictures."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from udh_jax.encoders.image import Encoder
-from udh_jax.models.registry import create_backbone
 
-ABOUT = {
-  "backbone": "small_convnet",
-  "padding": "symmetric",
-  "dtype": "float32",
-  "image_size": 16,
-  "mean": [0.5, 0.5, 0.5],
-  "std": [0.25, 0.25, 0.25],
-  "bits": 12,
-  "picture_size": 24,
-  "labels_used": "none",
-  "method": "test",
-  "scores": {"test": 0.5},
-}
-
-
-def make_encoder(seed=1):
-  module = create_backbone("small_convnet", padding="symmetric")
-  backbone = module.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
-  features = module.apply(backbone, jnp.zeros((1, 16, 16, 3)))
-  kernel = jax.random.normal(jax.random.key(seed), (features.shape[1], 12))
-  return Encoder({"backbone": backbone, "hash": {"kernel": kernel, "bias": jnp.zeros(12)}}, ABOUT)
+@pytest.fixture(scope="session")
+def encoder(small_encoder):
+  return small_encoder()
 
 
 @pytest.fixture(scope="session")
-def encoder():
-  return make_encoder()
-
-
-@pytest.fixture(scope="session")
-def other_encoder():
-  return make_encoder(2)
+def other_encoder(small_encoder):
+  return small_encoder(2)
 
 
 def write_pictures(folder, n):

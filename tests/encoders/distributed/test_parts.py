@@ -105,7 +105,7 @@ def test_a_text_file_of_paths(encoder, pictures, expected, tmp_path):
   found = found_in(output)
   assert list(found) == [*whole[:3], "relative.png"]
   assert found["relative.png"] == expected["group 0/000 ü.png"]
-  assert count_unreadable(output) == 1  # the name that is no UTF-8
+  assert count_unreadable(output) == 1  # the name that is not UTF-8
   listing.write_bytes(b"other.png\n")
   with pytest.raises(InputError, match="codes of another listing"):
     make_plan(encoder, str(listing), output)

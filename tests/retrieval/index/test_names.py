@@ -103,7 +103,7 @@ def test_memory_is_bytes_and_offsets():
 
 
 @pytest.mark.parametrize(
-  ("texts", "words"), [(["a", 1], "name 1 is not"), (["\ud800"], r"name '\\ud800' is no text")]
+  ("texts", "words"), [(["a", 1], "name 1 is not"), (["\ud800"], r"name '\\ud800' is not text")]
 )
 def test_what_is_no_text_is_refused(texts, words):
   with pytest.raises(InputError, match=words):

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from udh_jax.errors import InputError
+from udh_jax.extras import require_extra
 
+EXTRA = "train"  # brings SciPy and h5py
 _DEEPEST = 8  # structures in structures; a file may refer to itself
 _MOST_NAMED = 40  # arrays that a message lists
 _MOST_ELEMENTS = 1000  # of a cell array whose elements are arrays of their own
@@ -74,9 +76,8 @@ def _npz_array(archive: Any, name: str) -> Stored:
 
 @contextlib.contextmanager
 def _open_mat(file: pathlib.Path) -> Iterator[dict[str, Stored]]:
-  import h5py
-  import scipy.io
-
+  h5py = require_extra("h5py", extra=EXTRA)
+  scipy = require_extra("scipy.io", extra=EXTRA)
   if h5py.is_hdf5(file):
     with h5py.File(file) as archive:
       names = [name for name in archive if not name.startswith("#")]  # MATLAB's own groups
@@ -85,13 +86,13 @@ def _open_mat(file: pathlib.Path) -> Iterator[dict[str, Stored]]:
 
   def variable(name: str, shape: tuple[int, ...], kind: str) -> dict[str, Stored]:
     def value():
-      return scipy.io.loadmat(file, variable_names=[name])[name]
+      return scipy.loadmat(file, variable_names=[name])[name]
 
     if kind in ("struct", "cell", "char"):
       return _of_value(name, value(), _DEEPEST)
     return {name: Stored(tuple(shape), lambda: _dense(value()))}
 
-  yield _merged(variable(*found) for found in scipy.io.whosmat(file))
+  yield _merged(variable(*found) for found in scipy.whosmat(file))
 
 
 def _merged(parts) -> dict[str, Stored]:
@@ -99,9 +100,8 @@ def _merged(parts) -> dict[str, Stored]:
 
 
 def _dense(value: Any) -> np.ndarray:
-  import scipy.sparse
-
-  return value.toarray() if scipy.sparse.issparse(value) else np.asarray(value)
+  sparse = require_extra("scipy.sparse", extra=EXTRA)
+  return value.toarray() if sparse.issparse(value) else np.asarray(value)
 
 
 def _of_value(name: str, value: Any, deepest: int) -> dict[str, Stored]:
@@ -144,8 +144,7 @@ def _stacked(arrays: list[np.ndarray]) -> np.ndarray | None:
 
 def _of_hdf5(archive: Any, name: str, item: Any, deepest: int) -> dict[str, Stored]:
   """A variable of a MATLAB 7.3 file; the order of its dimensions is the reverse of ours."""
-  import h5py
-
+  h5py = require_extra("h5py", extra=EXTRA)
   if isinstance(item, h5py.Group):
     if "MATLAB_sparse" in item.attrs:
       shape = (int(item.attrs["MATLAB_sparse"]), len(item["jc"]) - 1)
@@ -182,9 +181,7 @@ def _text(values: np.ndarray) -> np.ndarray:
 
 
 def _sparse(item: Any, shape: tuple[int, int]) -> np.ndarray:
-  import scipy.sparse
-
   if "ir" not in item:  # all zero
     return np.zeros(shape)
   parts = (item["data"][()], item["ir"][()], item["jc"][()])
-  return scipy.sparse.csc_array(parts, shape).toarray()
+  return require_extra("scipy.sparse", extra=EXTRA).csc_array(parts, shape).toarray()

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from udh_jax.data.types import Reader, Source
+from udh_jax.extras import require_extra
 
 
 def read_digits() -> Source:
@@ -13,9 +14,7 @@ def read_digits() -> Source:
   Returns:
     The source; values 0 to 16 are spread over 0 to 255.
   """
-  from sklearn.datasets import load_digits
-
-  digits = load_digits()
+  digits = require_extra("sklearn.datasets", extra="train").load_digits()
   grey = np.round(digits.images * (255 / 16)).astype(np.uint8)  # [1797, 8, 8]
   images = np.repeat(grey[..., None], 3, axis=-1)
   return Source(

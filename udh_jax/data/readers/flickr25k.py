@@ -41,7 +41,7 @@ def read_flickr25k(path: str, *, image_size: int, on_unreadable: str, progress: 
     The source, ordered by the pictures' numbers.
 
   Raises:
-    InputError: If pictures or annotations are not there, or an annotation is no number.
+    InputError: If pictures or annotations are not there, or an annotation is not a number.
 
   References:
     Huiskes and Lew, The MIR Flickr Retrieval Evaluation, ACM MIR 2008.
@@ -62,7 +62,7 @@ def list_mirflickr25k(path: str, *, min_tag_count: int, on_unpaired: str) -> Lis
 
   The vocabulary is every tag on at least ``min_tag_count`` pictures, the most frequent first, equal
   ones by name. A pair has at least one tag of the vocabulary and at least one label. With 20
-  pictures a tag and what is no pair left out, the real set has 1,386 tags and 20,015 pairs by the
+  pictures a tag and what is not a pair left out, the real set has 1,386 tags, 20,015 pairs by the
   papers that use it.
 
   Args:
@@ -70,7 +70,7 @@ def list_mirflickr25k(path: str, *, min_tag_count: int, on_unpaired: str) -> Lis
       meta/tags or tags, of the folder itself or of that of the pictures. Without a folder of
       annotations there are no labels, and a pair needs tags alone.
     min_tag_count: On how many pictures a tag has to be.
-    on_unpaired: What is done with pictures that are no pair: "skip" leaves them out, with one
+    on_unpaired: What is done with pictures that are not pairs: "skip" leaves them out, with one
       warning; "refuse" makes them an error; "keep" keeps them. Tag files without a picture are
       counted there too.
 
@@ -78,7 +78,7 @@ def list_mirflickr25k(path: str, *, min_tag_count: int, on_unpaired: str) -> Lis
     The listing, ordered by the pictures' numbers.
 
   Raises:
-    InputError: If pictures or tags are not there, an annotation is no number, no tag is frequent
+    InputError: If pictures or tags are not there, an annotation is not a number, no tag is frequent
       enough, or by ``on_unpaired``.
 
   References:
@@ -154,7 +154,7 @@ def _numbered(folder, start, end):
 
 
 def _read_annotations(root):
-  """Numbers of the pictures that have each label, by label; empty if there is no folder of them."""
+  """Numbers of the pictures that have each label, by label; empty without a folder of them."""
   folders = [root / folder for folder in _LABEL_FOLDERS if (root / folder).is_dir()]
   files = [
     file
@@ -190,7 +190,7 @@ def _read_tags(root, folder, numbers):
       f"{root} holds no tags: looked for tags1.txt, tags2.txt, ... in "
       f"{', '.join(map(str, dict.fromkeys(places)))}; {_NEEDED}."
     )
-  # Owners typed the tags: bytes that are no UTF-8 still tell one tag from another.
+  # Owners typed the tags: bytes that are not UTF-8 still tell one tag from another.
   tags = {
     number: {
       line.strip()

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.data.pictures import SUFFIXES, list_pictures, open_pictures
+from udh_jax.data.pictures import NO_PICTURES, list_pictures, open_pictures
 from udh_jax.data.readers.files import FILE_CHOICES, FILE_FIELDS, file_options
 from udh_jax.data.types import Progress, Reader, Source
 from udh_jax.errors import require
@@ -34,7 +34,7 @@ def read_folder(path: str, *, image_size: int, on_unreadable: str, progress: Pro
   files = list_pictures(folder)
   require(
     len(files) > 0,
-    f"{folder} holds no pictures: no file in it ends in {', '.join(SUFFIXES)}.",
+    f"{folder} {NO_PICTURES}",
   )
   images, names, _ = open_pictures(
     folder, files, size=image_size, on_unreadable=on_unreadable, progress=progress

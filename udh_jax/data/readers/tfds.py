@@ -13,6 +13,9 @@ from udh_jax.data.images import DecodedImages
 from udh_jax.data.pictures import decode_picture
 from udh_jax.data.types import Progress, Reader, Source
 from udh_jax.errors import InputError, require
+from udh_jax.extras import require_extra, require_installed
+
+EXTRA = "tfds"
 
 
 def read_tfds(name: str, data_dir: str, *, parts: Sequence[str], progress: Progress) -> Source:
@@ -150,8 +153,8 @@ def _versions(folder: Any) -> list[tuple[tuple[int, ...], Any]]:
 
 def _open_prepared(name: str, root: Any, advice: str) -> Any:
   """The builder of the newest version, or an error that says how to prepare one."""
-  import tensorflow_datasets as tfds
-
+  tfds = require_extra("tensorflow_datasets", extra=EXTRA)
+  require_installed("array_record", extra=EXTRA)
   versions = _versions(root / name)
   require(
     len(versions) > 0,
@@ -172,8 +175,7 @@ def _read_records(name, builder, parts, fields, decode, image_shape, progress):
 
   Where there is no such field, None, records are named by part and number.
   """
-  import tensorflow_datasets as tfds
-
+  tfds = require_extra("tensorflow_datasets", extra=EXTRA)
   # Pictures stay encoded while fields are read: parsing alone takes a fifth of the time.
   encoded = {"image": tfds.decode.SkipDecoding()}
   sources = [builder.as_data_source(split=part, decoders=encoded) for part in parts]

@@ -103,7 +103,7 @@ def make_plan(
     InputError: If there are no pictures, the listing lacks the columns, or ``output`` holds codes
       of another encoder or listing.
   """
-  require(part_size >= 1, f"A part of {part_size} pictures is none; give 1 or more.")
+  require(part_size >= 1, f"--part-size is {part_size}; give 1 or more.")
   made_by = {"source": source, "digest": encoder.digest}
   old = read_plan(output, missing_ok=True)
   if old is not None:
@@ -273,7 +273,8 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str],
   else:
     require(
       path.endswith(".txt"),
-      f"{images} is no folder and no listing; a listing ends in .txt (a path a line) or .parquet.",
+      f"{images} is neither a folder nor a listing; a listing ends in .txt (a path a line) or "
+      ".parquet.",
     )
     fingerprint = _fingerprint([images])
     root, names = _folder_of(images) if root is None else root, _lines_of(fs, path)
@@ -284,7 +285,7 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str],
     files.append(joined(output, f"listing/{len(files):05d}.parquet"))
     write_table(files[-1], pa.table({"path": pa.array(held, pa.string())}))
   if bad:
-    reason = "its name holds bytes that are no UTF-8; rename it"
+    reason = "its name holds bytes that are not UTF-8; rename it"
     table = pa.table({"name": bad, "reason": [reason] * len(bad)})
     write_table(joined(output, "unreadable/listing.parquet"), table)
   return files, fingerprint, root

@@ -36,7 +36,7 @@ _SLOT = struct.Struct("<QQQ32s")  # number of the commit; place, length and SHA-
 _SLOTS = (512, 1024)  # a sector each, so that one is written whole or not at all
 _FIRST = 4096  # where commits begin
 _ALIGN = 64
-_OWN = ("codes", "name_ends", "names", "removed")  # parts that are no columns
+_OWN = ("codes", "name_ends", "names", "removed")  # parts that are not columns
 _PIECE = 1 << 16  # rows copied at once
 
 
@@ -114,12 +114,12 @@ class StoredIndex:
     """Reads the newest state of an open file.
 
     Raises:
-      InputError: If it is no index, cut short, damaged or of another version.
+      InputError: If it is not an index, cut short, damaged or of another version.
     """
     self.path = path
     status = os.fstat(file.fileno())
     start = file.read(_FIRST)
-    require(start.startswith(MAGIC), f"{path} is no index of udh_jax{REMEDY}")
+    require(start.startswith(MAGIC), f"{path} is not an index of udh_jax{REMEDY}")
     require(len(start) >= _FIRST, f"{path} is cut short{REMEDY}")
     number, place, length, digest = _newest(file, path)
     self.version = (status.st_dev, status.st_ino, number)
@@ -234,7 +234,7 @@ def file_version(path: str | os.PathLike) -> tuple[int, int, int] | None:
   """The `StoredIndex.version` of the file at ``path`` now, read in microseconds; None if absent.
 
   Raises:
-    InputError: If it is no index of this version, or damaged.
+    InputError: If it is not an index of this version, or damaged.
   """
   try:
     with open(path, "rb", buffering=0) as file:
@@ -248,7 +248,7 @@ def read_version(path: str | os.PathLike) -> int:
   """The version of the format of the file at ``path``.
 
   Raises:
-    InputError: If it cannot be read, or is no index.
+    InputError: If it cannot be read, or is not an index.
   """
   try:
     with open(path, "rb", buffering=0) as file:
@@ -258,7 +258,7 @@ def read_version(path: str | os.PathLike) -> int:
       f"The index {os.fspath(path)} cannot be read ({error.strerror}); make one with "
       "udh-jax encode."
     ) from error
-  require(start.startswith(MAGIC), f"{os.fspath(path)} is no index of udh_jax{REMEDY}")
+  require(start.startswith(MAGIC), f"{os.fspath(path)} is not an index of udh_jax{REMEDY}")
   require(len(start) == _START.size, f"{os.fspath(path)} is cut short{REMEDY}")
   return _START.unpack(start)[1]
 

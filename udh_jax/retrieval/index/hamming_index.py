@@ -359,7 +359,7 @@ class HammingIndex:
     million codes takes milliseconds. What other processes write to it later is not seen.
 
     Raises:
-      InputError: If there is no such file, it is no index, of another version, cut short or
+      InputError: If there is no such file, it is not an index, of another version, cut short or
         altered; altered codes and names are noticed at their first use.
     """
     path = pathlib.Path(path)
@@ -434,7 +434,7 @@ class HammingIndex:
     return self.codes if choice.use_numba(self.codes) else jax.device_put(self.codes)
 
   def _on_mesh(self, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
-    """The codes and which rows are no padding, split over the devices."""
+    """The codes and which rows are not padding, split over the devices."""
     placed = self.__dict__.setdefault("_placed", {})
     if mesh not in placed:
       arrays = (self.codes, np.ones(len(self), bool))

@@ -16,7 +16,7 @@ _MIX = np.uint64(0xBF58476D1CE4E5B9)
 class Names(Sequence[str]):
   """A sequence of strings that takes no more memory than their bytes and 8 bytes each.
 
-  Strings are made when they are asked for. A name of the file system that is no UTF-8 keeps its
+  Strings are made when they are asked for. A name of the file system that is not UTF-8 keeps its
   bytes (Python's "surrogateescape").
 
   Attributes:
@@ -33,7 +33,7 @@ class Names(Sequence[str]):
     """Names of strings.
 
     Raises:
-      InputError: If one is no string, or holds half of a surrogate pair.
+      InputError: If one is not a string, or holds half of a surrogate pair.
     """
     if isinstance(names, Names):
       return names
@@ -45,7 +45,7 @@ class Names(Sequence[str]):
       raise InputError(f"HammingIndex: name {wrong!r} is not a string.") from None
     except UnicodeEncodeError as error:
       raise InputError(
-        f"HammingIndex: name {error.object!a} is no text that UTF-8 can hold; repair it."
+        f"HammingIndex: name {error.object!a} is not text that UTF-8 can hold; repair it."
       ) from None
     ends = np.cumsum(np.fromiter(map(len, texts), np.uint64, len(texts)), dtype=np.uint64)
     return cls(np.frombuffer(b"".join(texts), np.uint8), ends)

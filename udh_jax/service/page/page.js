@@ -40,7 +40,7 @@ const several = (count, one) => `${number(count)} ${one}${count === 1 ? "" : "s"
 
 // --- the address
 
-// Bytes of names that are no UTF-8 would not survive URLSearchParams, so names stay encoded as the
+// Bytes of names that are not UTF-8 would not survive URLSearchParams, so names stay encoded as the
 // server wrote them.
 function nameIn(query) {
   return /(?:^\?|&)name=([^&]*)/.exec(query)?.[1] ?? null;

@@ -1,0 +1,34 @@
+"""Arguments of training that are wrong: one line, in this process."""
+
+import pathlib
+
+import pytest
+
+from udh_jax.commands import train
+
+QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "configs" / "quickstart.py"
+
+
+@pytest.mark.parametrize(
+  ("wrong", "words"),
+  [
+    ("--config.bitz=64", "bitz"),
+    ("--config.bits=many", "bits"),
+    ("--config.bits=0", "bits is 0"),
+    ("--config.cluster.num_clusters=0", "num_clusters is 0"),
+    ("--config.cluster.num_clusters=1600", "1600, but there are 1497 training images"),
+    ("--config.method=magic", "'magic' is unknown"),
+    ("--config.teacher.weights=absent.safetensors", "absent.safetensors"),
+    ("stray", "stray"),
+    ("--wordkir=x", "did you mean --workdir"),
+  ],
+)
+def test_a_wrong_argument_is_refused_in_one_line(tmp_path, failing, wrong, words):
+  line = failing(train.main, [f"--config={QUICKSTART}", f"--workdir={tmp_path / 'run'}", wrong])
+  assert line.startswith("error: ") and words in line
+
+
+def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path, failing):
+  config = QUICKSTART.with_name("udh_ecc.py")
+  line = failing(train.main, [f"--config={config}:mnist", f"--workdir={tmp_path}"])
+  assert "no preset 'mnist'" in line and "cifar10" in line
