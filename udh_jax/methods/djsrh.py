@@ -28,8 +28,8 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
   return config
 
 
-# On features one setting serves all sets, chosen on validation pairs of several (docs/results.md). On
-# pictures beta, within_weight, epochs and eta are the authors'.
+# On features one setting serves all sets, chosen on validation pairs of several (docs/results.md).
+# On pictures beta, within_weight, epochs and eta are the authors'.
 _ON_FEATURES = {
   "beta": 0.6,
   "eta": 0.2,
