@@ -19,12 +19,12 @@ def work(arguments):
 
   from udh_jax.data.protocol import Splits
   from udh_jax.data.types import Dataset
-  from udh_jax.methods import defaults
+  from udh_jax.methods import dudch
   from udh_jax.runtime import mesh as mesh_lib
   from udh_jax.runtime.runner import select
   from udh_jax.runtime.stage import Context
   from udh_jax.sharding import split_rows
-  from udh_jax.stages import discrete
+  from udh_jax.stages import student
 
   rng = np.random.default_rng(0)
   rows, bits = arguments.rows, arguments.bits
@@ -48,12 +48,12 @@ def work(arguments):
     factor /= np.linalg.norm(factor, axis=1, keepdims=True)
     factors[side] = split_rows(mesh, factor)
   del factor
-  config = defaults.dudch("nus_wide")
+  config = dudch.default_config("nus_wide")
   config.bits = bits
   config.student.rounds = arguments.rounds
   before, start = machine.peak_memory(), time.perf_counter()
-  work = discrete.discrete(
-    Context(mesh, dataset), select(config, discrete.FIELDS), {"similarity": factors}
+  work = student.student(
+    Context(mesh, dataset), select(config, student.STAGE.fields), {"similarity": factors}
   )
   state = work.state
   for batch in work.batches(0):

@@ -19,7 +19,7 @@ import numpy as np
 
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
-from udh_jax.methods import defaults
+from udh_jax.methods import dhih
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime import mesh as mesh_lib
@@ -47,7 +47,7 @@ def made(size, classes):
 
 def steps_of(size, options):
   """A generator that makes one training step each time it is asked."""
-  config = defaults.supervised("cifar10")
+  config = dhih.default_config("cifar10")
   config.student.image_size = options.size
   config.supervised.update(steps=options.steps + 3, batch_size=options.batch)
   context = Context(mesh_lib.make_mesh(), made(size, 10))
@@ -63,7 +63,7 @@ def steps_of(size, options):
   }
   teacher = new_network(context, backbone, about, (1, options.size, options.size, 3), seed=0)
   work = supervised.supervised(
-    context, select(config, supervised.STAGE.fields), {"teacher": teacher}
+    context, select(config, supervised.STAGE.fields), {"teacher": teacher.stored}
   )
   state = work.state
   for batch in work.batches(0):

@@ -45,7 +45,7 @@ def test_equal_codes_and_few_items():
   same = HammingIndex(np.zeros((50, 2), np.uint8), [""] * 50)
   assert radius_by_strangers(same).radius == 0
   for count in (0, 1):
-    with pytest.raises(InputError, match="needs two and more"):
+    with pytest.raises(InputError, match="needs two or more"):
       radius_by_strangers(HammingIndex(np.zeros((count, 2), np.uint8), [""] * count))
   with pytest.raises(InputError, match=r"share is 1\.5"):
     radius_by_strangers(same, share=1.5)

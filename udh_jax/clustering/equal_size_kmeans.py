@@ -192,7 +192,7 @@ def equal_size_kmeans(
     num_clusters: K, from 1 to the number of rows that are not masked. Static.
     key: Random key for the seeding.
     init: Start centroids instead of k-means++. Array of shape ``[K, d]``, with one restart.
-    num_restarts: Independent runs in one batch; the lowest inertia wins. Static.
+    num_restarts: Independent runs; the lowest inertia wins. Static.
     max_iterations: Most centroid updates in all, 1 or more. Static.
     min_size: Fewest members of a cluster; the floor of n / K where neither bound is given, 0 where
       only the other is.

@@ -83,7 +83,7 @@ def kmeans(
     num_clusters: K, from 1 to the number of rows that are not masked. Static.
     key: Random key for the seeding.
     init: Start centroids instead of k-means++. Array of shape ``[K, d]``, with one restart.
-    num_restarts: Independent runs in one batch; the lowest inertia wins. Static.
+    num_restarts: Independent runs; the lowest inertia wins. Static.
     max_iterations: Most centroid updates, 1 or more. Static.
     weights: 1, or 0 for a padded row, which gets label -1 and counts nowhere. Array of shape
       ``[n]``; all 1 by default.

@@ -245,17 +245,17 @@ def _rank(
           mark_below(distances, last[query] + 1, count, below)
           for i in range(BLOCK):
             relevant[i] = below[i] & np.uint8(gains[i] > 0)
-          for word in range(len(near)):
-            bits = near[word]
+          for group in range(BLOCK // 64):
+            bits = _as_bits(near[8 * group : 8 * group + 8])
             while bits:
-              i = 8 * word + np.int64(trailing_zeros(bits) >> np.uint64(3))
+              i = 64 * group + np.int64(trailing_zeros(bits))
               bits &= bits - np.uint64(1)
               places[i] = place[distances[i]]
               place[distances[i]] += 1
-        for word in range(len(words)):
-          bits = words[word]
+        for group in range(BLOCK // 64):
+          bits = _as_bits(words[8 * group : 8 * group + 8])
           while bits:
-            i = 8 * word + np.int64(trailing_zeros(bits) >> np.uint64(3))
+            i = 64 * group + np.int64(trailing_zeros(bits))
             bits &= bits - np.uint64(1)
             if places[i] < largest:
               at = found[distances[i]]
@@ -267,6 +267,17 @@ def _rank(
     _add_up(
       ranks[query], rank_gains[query], starts[query, 1, last[query]], cuts, discounts, sums[query]
     )
+
+
+@compiled()
+def _as_bits(words):
+  """64 bytes that are 0 or 1, in eight words, as the bits of one word, the first the lowest."""
+  bits = np.uint64(0)
+  for word in range(8):
+    # The product brings bit 8 i of a word to bit 56 + i.
+    byte = (words[word] * np.uint64(0x0102040810204080)) >> np.uint64(56)
+    bits |= byte << np.uint64(8 * word)
+  return bits
 
 
 @compiled()
