@@ -90,7 +90,6 @@ COVERED_BY = {
   "models/vit.py": "models/test_architectures.py",
   # By what their one caller reads or writes.
   "data/images.py": "data/test_pictures.py",
-  "data/readers/arrays.py": "data/readers/test_features.py",
   "data/readers/files.py": "data/readers/test_nus_wide.py",
   "data/readers/folder.py": "data/test_pictures.py",
   "duplicates/page.py": "duplicates/test_find.py",
@@ -126,7 +125,6 @@ COVERED_BY = {
   "methods/baseline.py": "methods/test_registry.py",
   "methods/defaults.py": "methods/test_registry.py",
   "methods/pair_contrast.py": "methods/test_registry.py",
-  "methods/run.py": "commands/test_train.py",
   "methods/ssdh.py": "methods/test_registry.py",
   "methods/steps.py": "methods/test_registry.py",
   "report/page.py": "commands/test_train.py",

@@ -77,10 +77,12 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
   known = field_names(config)
   for field, value in values.items():
     require(field in known, functools.partial(unknown_field, field, known))
+    now = flatten(config).get(field)
     try:
+      if isinstance(value, bool) and isinstance(now, int | float) and not isinstance(now, bool):
+        raise TypeError  # which would stand for 0 or 1
       config.update_from_flattened_dict({field: value})
-    except (TypeError, ValueError, AttributeError, KeyError) as error:
-      now = flatten(config).get(field)
+    except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
       raise InputError(
         f"The field {field} is {now!r}, of type {type(now).__name__}; {value!r} of type "
         f"{type(value).__name__} was given; give a value of the field's type."

@@ -22,6 +22,8 @@ class Kind(NamedTuple):
 
 TEXT = Kind("text", lambda value: isinstance(value, str))
 LIST = Kind("a list", lambda value: isinstance(value, list))
+ANYTHING = Kind("anything", lambda value: True)
+OBJECT = Kind("an object", lambda value: isinstance(value, dict))
 TEXTS = Kind(
   "a list of texts",
   lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
@@ -86,13 +88,13 @@ def require_fields(source: object, record: Any, kinds: Mapping[str, Kind]) -> di
   remedy = "fetch it or make it again"
   require(
     isinstance(record, dict),
-    lambda: f"{source} is damaged: it holds {_brief(record)}, expected an object; {remedy}.",
+    lambda: f"{source} is damaged: it holds {brief(record)}, expected an object; {remedy}.",
   )
   for name, kind in kinds.items():
     require(name in record, f"{source} is damaged: it has no field {name}; {remedy}.")
     if not kind.holds(record[name]):
       raise InputError(
-        f"{source} is damaged: its field {name} is {_brief(record[name])}, expected {kind.words}; "
+        f"{source} is damaged: its field {name} is {brief(record[name])}, expected {kind.words}; "
         f"{remedy}."
       )
   return record
@@ -102,5 +104,6 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 60
 
 
-def _brief(value):
-  return _SHORT.repr(value)
+def brief(value: object) -> str:
+  """A value as Python writes it, in part if it is long."""
+  return " ".join(_SHORT.repr(value).split())

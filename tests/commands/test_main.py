@@ -1,6 +1,8 @@
 """One program with many names, and Ctrl-C."""
 
+import os
 import signal
+import subprocess
 import sys
 
 import pytest
@@ -33,3 +35,73 @@ def test_a_name_of_no_program_is_refused(monkeypatch, capsys):
   assert ended.value.code == 2
   start = "error: there is no program 'serch'; choose one of train, eval, encode, search"
   assert capsys.readouterr().err.startswith(start)
+
+
+SAID = "stopped by Ctrl-C; the same command goes on where it last saved.\n"
+# Where a signal comes -> what is done there, status, output and errors.
+MOMENTS = {
+  "threads are at work": ("interrupt()", 130, "", SAID),
+  "an import makes another error of it": (
+    """
+  try:
+    interrupt()
+  except KeyboardInterrupt as error:
+    raise ImportError("the extension") from error
+""",
+    130,
+    "",
+    SAID,
+  ),
+  "a callback swallows it": (
+    """
+  class Callback:
+    def __del__(self):
+      interrupt()
+  Callback()
+  print("went on")
+""",
+    130,
+    "",
+    SAID,
+  ),
+  "the interpreter closes down": (
+    """
+  print("done", flush=True)
+  atexit.register(interrupt)
+""",
+    0,
+    "done\n",
+    "",
+  ),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_ctrl_c_at_any_moment_is_one_line_or_nothing(moment):
+  inside, *expected = MOMENTS[moment]
+  code = f"""
+import atexit, os, signal, sys, types
+from udh_jax.commands import main
+atexit.register(print, end="")
+
+def interrupt():
+  os.kill(os.getpid(), signal.SIGINT)
+  for _ in range(1000):  # until the interpreter looks
+    pass
+
+def work(arguments):
+  {inside.strip()}
+
+fake = sys.modules["udh_jax.commands.encode"] = types.ModuleType("encode")
+fake.main = work
+main.program("encode")
+"""
+  ended = subprocess.run(
+    [sys.executable, "-c", code],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=120,
+    env=os.environ | {"GLIBC_TUNABLES": ""},
+  )
+  assert [ended.returncode, ended.stdout, ended.stderr] == expected

@@ -1,6 +1,7 @@
 """Where encoders are found, and what is refused of damaged ones."""
 
 import json
+import resource
 import shutil
 
 import jax
@@ -13,6 +14,7 @@ from safetensors.numpy import load, save
 import udh_jax
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
 from udh_jax.errors import InputError
+from udh_jax.models.weights import save_weights
 from udh_jax.retrieval.index import HammingIndex
 
 
@@ -149,3 +151,30 @@ def test_any_byte_that_is_altered_is_refused_or_changes_no_code(encoder, tmp_pat
       file.write_bytes(files[file])
 
   attempt()
+
+
+def test_a_full_disk_leaves_the_encoder_that_was_there(encoder, tmp_path):
+  folder = tmp_path / "encoder"
+  encoder.save(folder)
+  before = {path.name: path.read_bytes() for path in folder.iterdir()}
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  for limit in (10, min(map(len, before.values())) + 1, max(map(len, before.values())) - 1):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+      with pytest.raises(InputError, match="cannot be written to"):
+        encoder.save(folder)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+  encoder.save(folder)
+  assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_equal_weights_make_equal_files_in_every_process(image_encoder, tmp_path):
+  """safetensors orders its metadata by a hash that differs from process to process."""
+  save_weights("small_convnet", image_encoder.variables["backbone"], tmp_path / "a.safetensors")
+  data = (tmp_path / "a.safetensors").read_bytes()
+  header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+  assert list(header["__metadata__"]) == ["architecture", "naming"]
+  names = [name for name in header if name != "__metadata__"]
+  assert names == sorted(names)

@@ -8,21 +8,22 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import InputError
 from udh_jax.methods import psch
+from udh_jax.methods.registry import make_plan
 
 
 @pytest.mark.parametrize(
   ("section", "values", "message"),
   [
     ("parts", {"groups": 7}, "128 channels cannot be split into 7 equal groups"),
-    ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; choose one of parts, one"),
-    ("psch", {"apart": -2.0}, "psch.apart is -2.0; give a number from -1 to 1"),
-    ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; choose one of ignore, structure"),
+    ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; give one of parts, one"),
+    ("psch", {"apart": -2.0}, "psch.apart is -2.0; give a finite number from -1 to 1"),
+    ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; give one of ignore, structure"),
   ],
 )
 def test_an_invalid_configuration_is_refused_before_anything_runs(section, values, message):
   config: ConfigDict = config_of("psch", **{section: values})
   with pytest.raises(InputError, match=message) as error:
-    psch.plan(config)
+    make_plan(config)
   assert "\n" not in str(error.value)
 
 

@@ -10,9 +10,9 @@ from udh_jax.methods.registry import make_plan
 @pytest.mark.parametrize(
   ("field", "value", "message"),
   [
-    ("contrast_share", 1.5, r"ucch\.contrast_share is 1\.5; .* from 0 to 1"),
+    ("contrast_share", 1.5, r"ucch\.contrast_share is 1\.5; give a finite number from 0 to 1"),
     ("memory_momentum", -0.1, r"ucch\.memory_momentum is -0\.1"),
-    ("negatives", 0, r"ucch\.negatives is 0; it has to be 1 or more"),
+    ("negatives", 0, r"ucch\.negatives is 0; give a whole number from 1"),
     ("trained", "some", r"ucch\.trained is 'some'"),
   ],
 )

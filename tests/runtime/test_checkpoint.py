@@ -1,12 +1,14 @@
 import functools
 import logging
 import pathlib
+import resource
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from udh_jax.errors import InputError
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
@@ -102,3 +104,32 @@ def test_nothing_is_saved_or_restored_where_process_0_is_alone(tmp_path, mesh):
   with pytest.raises(RuntimeError, match=f"restoring {tmp_path / 'x'} within 'drawing'"):
     mesh_lib.on_main("drawing", load)
   load()
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_save_before_it(tmp_path, mesh, rng):
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh)
+  small = mesh_lib.replicate(mesh, {"x": np.arange(5.0)})
+  progress.save(1, small, row_keys=())
+  large = mesh_lib.replicate(mesh, {"x": rng.normal(size=100_000)})
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+  try:
+    with pytest.raises(InputError, match="2 cannot be written") as error:
+      progress.save(2, large, row_keys=())
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert "\n" not in str(error.value)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "1.json"]
+  step, state = progress.restore({"x": jnp.zeros(5)})
+  assert step == 1
+  np.testing.assert_array_equal(state["x"], np.arange(5.0))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"row_keys": 3}', '{"row_keys": [], "num'])
+def test_a_damaged_record_is_a_save_that_does_not_count(tmp_path, mesh, text):
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh)
+  for step in (1, 2):
+    progress.save(step, mesh_lib.replicate(mesh, {"x": np.full(5, float(step))}), row_keys=())
+  (tmp_path / "2.json").write_text(text)
+  step, _ = progress.restore({"x": jnp.zeros(5)})
+  assert step == 1

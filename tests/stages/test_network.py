@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from udh_jax.errors import InputError
 from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
-from udh_jax.stages.network import new_network, require_trained, variables_of
+from udh_jax.stages.network import new_network, variables_of
 
 ABOUT = {
   "backbone": "resnet18",
@@ -71,8 +70,3 @@ def test_every_random_part_is_fresh_until_it_is_given_values(network):
   assert started.fresh == {"hash", "head"}
   given = started.with_parts(hash=started.variables["params"]["hash"])
   assert given.fresh == {"head"}
-
-
-def test_an_unknown_part_is_refused():
-  with pytest.raises(InputError, match=r"psch\.trained is 'half'; choose one of all, last, head"):
-    require_trained("psch.trained", "half")

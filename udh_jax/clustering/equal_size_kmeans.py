@@ -143,12 +143,25 @@ def _cluster(
   return run, inertia_of(rows, run.labels, run.centroids)
 
 
-def _check_sizes(num_clusters, min_size, max_size, total):
-  """Refuses numbers of rows that cannot be shared out as asked."""
+def require_sizes(
+  name: str, num_clusters: int, min_size: int | None, max_size: int | None, total: int
+) -> None:
+  """Refuses numbers of rows that cannot be shared out as asked.
+
+  Args:
+    name: Who asks, for the message.
+    num_clusters: K.
+    min_size: Fewest rows of a cluster, or None.
+    max_size: Most rows of a cluster, or None.
+    total: How many rows there are.
+
+  Raises:
+    InputError: If there is no such clustering.
+  """
   if min_size is None and max_size is None:
     errors.require(
       total >= num_clusters,
-      f"equal_size_kmeans: {total} rows cannot fill {num_clusters} clusters; "
+      f"{name}: {total} rows cannot fill {num_clusters} clusters; "
       "give more rows or fewer clusters.",
     )
     return
@@ -156,7 +169,7 @@ def _check_sizes(num_clusters, min_size, max_size, total):
   high = total if max_size is None else max_size
   errors.require(
     0 <= low <= high and low * num_clusters <= total <= high * num_clusters,
-    f"equal_size_kmeans: sizes from {low} to {high} cannot hold {total} rows in {num_clusters} "
+    f"{name}: sizes from {low} to {high} cannot hold {total} rows in {num_clusters} "
     f"clusters; expected 0 <= min_size <= {total / num_clusters:g} <= max_size.",
   )
 
@@ -247,7 +260,7 @@ def equal_size_kmeans(
     chunk_size=chunk_size,
   )
   if axis_name is None and not errors.is_traced(kept, min_size, max_size):
-    _check_sizes(num_clusters, min_size, max_size, int((kept > 0).sum()))
+    require_sizes("equal_size_kmeans", num_clusters, min_size, max_size, int((kept > 0).sum()))
   return _equal_size_kmeans(
     features,
     (kept > 0).astype(features.dtype),

@@ -1,9 +1,11 @@
 """The program ``udh-jax``: learns hash codes, scores them, encodes pictures and searches them."""
 
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 # Nothing of the package is imported before `run_by_name` takes care of Ctrl-C.
 
@@ -17,6 +19,7 @@ PROGRAMS = {
   "copy": ("copy", "copies codes between indexes, databases and the folders of encode --ray"),
   "duplicates": ("duplicates", "finds pictures that an index has twice"),
 }
+INTERRUPTED = 130  # status, as of a shell
 _CONTINUED = ("train", "encode")
 
 # What programs need beside the core, and the extra that brings it. Asked for at the start, because
@@ -59,9 +62,8 @@ def run_by_name(name: str, arguments: Sequence[str] | None = None) -> None:
     importlib.import_module(f"udh_jax.commands.{PROGRAMS[name][0]}").main(arguments)
   except KeyboardInterrupt:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends it at once
-    more = "; the same command goes on where it last saved" if name in _CONTINUED else ""
-    print(f"stopped by Ctrl-C{more}.", file=sys.stderr, flush=True)
-    sys.exit(130)
+    _say_interrupted(name)
+    sys.exit(INTERRUPTED)
 
 
 def main() -> None:
@@ -75,3 +77,54 @@ def main() -> None:
 
     fail(f"there is no program {name!r}; choose one of {', '.join(PROGRAMS)}.")
   run_by_name(name, arguments)
+
+
+def program(name: str | None = None) -> NoReturn:
+  """`main`, or the program ``name``, as all that its process does.
+
+  Ctrl-C is one line and status 130 wherever it comes: in an import, which makes another error of
+  it, in a callback, which swallows it, or while threads of XLA compile, which would crash the
+  interpreter if it closed down beside them. Once the work is done it is ignored.
+  """
+  came = False
+
+  def interrupt(number, frame):
+    nonlocal came
+    came = True
+    raise KeyboardInterrupt
+
+  def swallowed(unraisable):
+    if came and issubclass(unraisable.exc_type, KeyboardInterrupt):
+      _end_interrupted(name)
+    sys.__unraisablehook__(unraisable)
+
+  signal.signal(signal.SIGINT, interrupt)
+  sys.unraisablehook = swallowed
+  status: int | str | None = 0
+  try:
+    main() if name is None else run_by_name(name)
+  except SystemExit as ended:
+    status = ended.code
+  except BaseException:
+    if came:
+      _end_interrupted(name)
+    raise
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  if status == INTERRUPTED:
+    _end_now()
+  sys.exit(status)
+
+
+def _say_interrupted(name: str | None) -> None:
+  more = "; the same command goes on where it last saved" if name in _CONTINUED else ""
+  print(f"stopped by Ctrl-C{more}.", file=sys.stderr, flush=True)
+
+
+def _end_interrupted(name: str | None) -> NoReturn:
+  _say_interrupted(sys.argv[1] if name is None else name)
+  _end_now()
+
+
+def _end_now() -> NoReturn:
+  sys.stdout.flush()
+  os._exit(INTERRUPTED)

@@ -9,6 +9,7 @@ from udh_jax.data.protocol import make_splits, split_digest
 from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, pairs, tfds
 from udh_jax.data.types import Dataset, Progress, Reader, Texts
 from udh_jax.errors import require
+from udh_jax.records import brief, whole
 
 READERS: dict[str, Reader] = {
   "digits": digits.DIGITS,
@@ -38,12 +39,14 @@ _SPLIT_CHOICES = {
   "evaluate_on": ("query", "validation"),
   "train_draw": ("uniform", "balanced"),
 }
-_FROM_ONE = (
-  "image_size",
-  "min_tag_count",
-  "min_word_count",
-  "max_words",
-)  # counts that cannot be 0
+# Other counts are of images, and 0 has a meaning.
+_COUNTS = {
+  "image_size": whole(1, 1 << 14),  # pixels
+  "min_tag_count": whole(1, 10**9),
+  "min_word_count": whole(1, 10**9),
+  "max_words": whole(1, 10**6),
+  "seed": whole(0, 2**31 - 1),
+}
 
 
 def data_config(name: str) -> Any:
@@ -84,7 +87,10 @@ def data_config(name: str) -> Any:
 
 
 def _lookup(name: str) -> Reader:
-  require(name in READERS, f"Unknown data set {name!r}; the known ones are {', '.join(READERS)}.")
+  require(
+    isinstance(name, str) and name in READERS,
+    f"Unknown data set {name!r}; the known ones are {', '.join(READERS)}.",
+  )
   return READERS[name]
 
 
@@ -98,17 +104,30 @@ def _checked(config: Any, reader: Reader) -> types.SimpleNamespace:
   usual, choices = _fields(reader), {**_SPLIT_CHOICES, **reader.choices}
   fields = {key: getattr(config, key, value) for key, value in usual.items()}
   for key, value in fields.items():
-    given = f"data field {key} is {value!r}"
+    given = f"data field {key} is {brief(value)}"
     if key in choices:
-      require(value in choices[key], f"{given}; choose one of {', '.join(choices[key])}.")
+      require(
+        isinstance(value, str) and value in choices[key],
+        f"{given}; choose one of {', '.join(choices[key])}.",
+      )
     elif isinstance(usual[key], str):
       require(isinstance(value, str), f"{given}; give a string.")
     else:
-      least = 1 if key in _FROM_ONE else 0
-      require(
-        isinstance(value, int) and value >= least, f"{given}; give a whole number from {least} on."
-      )
+      kind = _COUNTS.get(key, whole(0, 10**9))
+      require(kind.holds(value), f"{given}; give {kind.words}.")
   return types.SimpleNamespace(name=config.name, **fields)
+
+
+def require_valid(config: Any) -> None:
+  """Refuses a data set's fields before it is looked for.
+
+  Args:
+    config: As of `load_dataset`.
+
+  Raises:
+    InputError: If the name is unknown, or a field is invalid.
+  """
+  _checked(config, _lookup(config.name))
 
 
 def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import shutil
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,20 +48,28 @@ def write_folder(
 ) -> None:
   """Writes an encoder: its parts first, so that a folder without ``config.json`` is none.
 
+  All of it is written beside the old one before that is touched, so that a full disk costs nothing.
+
   Args:
     folder: Made if missing; what is there is replaced.
-    write_parts: Called with the folder.
+    write_parts: Called with a folder to write them to.
     config: What ``config.json`` holds.
 
   Raises:
     InputError: If the folder cannot be written to.
   """
   folder = pathlib.Path(folder)
+  new = folder / ".new.tmp"
   try:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).unlink(missing_ok=True)
-    write_parts(folder)
-    write_json(folder / CONFIG, config)
+    new.mkdir(parents=True, exist_ok=True)
+    try:
+      write_parts(new)
+      write_json(new / CONFIG, config)
+      (folder / CONFIG).unlink(missing_ok=True)
+      for part in sorted(new.iterdir(), key=lambda part: part.name == CONFIG):  # it comes last
+        os.replace(part, folder / part.name)
+    finally:
+      shutil.rmtree(new, ignore_errors=True)
   except OSError as error:
     raise InputError(
       f"The encoder cannot be written to {folder} ({error.strerror}); give another folder."

@@ -20,6 +20,7 @@ from udh_jax.evaluation.scoring import (
   write_table,
 )
 from udh_jax.files import read_json
+from udh_jax.records import require_fields
 from udh_jax.report import plots, sections
 from udh_jax.report.page import Section, Table, write_page
 from udh_jax.retrieval.metrics import TIES, RetrievalScores
@@ -167,7 +168,7 @@ def write(
 def _chosen(workdir: pathlib.Path) -> list[Section]:
   """What was "auto" in the configuration, and the values it got; nothing where nothing was."""
   path = workdir / AUTOMATIC
-  chosen = read_json(path) if path.exists() else {}
+  chosen = require_fields(path, read_json(path), {}) if path.exists() else {}
   rows = [[field, str(value)] for field, value in chosen.items()]
   words = "Fields that were auto in the configuration; no label was read for them."
   table = Table(["field", "value"], rows)

@@ -8,7 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
+from udh_jax.errors import require
 from udh_jax.files import read_json, write_json, write_text
+from udh_jax.records import require_fields, whole
 from udh_jax.report.page import Table
 from udh_jax.report.table import markdown_table
 from udh_jax.retrieval.metrics import (
@@ -102,6 +104,9 @@ def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
   """Adds the entry of a code length to ``metrics.json``, in place of an older one of it."""
   path = workdir / "metrics.json"
   entries = read_json(path) if path.exists() else []
+  require(isinstance(entries, list), f"{path} is damaged: it is no list; remove it.")
+  for entry_there in entries:
+    require_fields(path, entry_there, {"bits": whole(1, 1 << 20)})
   entries = [*(e for e in entries if e["bits"] != entry["bits"]), entry]
   write_json(path, sorted(entries, key=lambda e: e["bits"]))
 

@@ -171,22 +171,35 @@ def margin_logits(
     f"margin_logits: outputs, class weights and targets have shapes {outputs.shape}, "
     f"{class_weights.shape} and {targets.shape}, expected [m, c], [K, c] and [m, K].",
   )
+  require_margin(kind, scale, margin, name="margin_logits: ")
+  plain, own = KINDS[kind](outputs, class_weights, scale, margin, annealing)
+  return jnp.where(targets, own, plain)
+
+
+def require_margin(kind: str, scale: float, margin: float, *, name: str = "") -> None:
+  """Refuses a scale or a margin that a loss cannot have.
+
+  Args:
+    kind: One of `KINDS`.
+    scale: See `margin_logits`.
+    margin: Likewise.
+    name: What stands before "scale" and "margin" in the message.
+
+  Raises:
+    InputError: If one is out of range.
+  """
   least = 1 if kind == "scale" else 0
   require(
     scale >= 1 or (scale > 0 and not least),
-    f"margin_logits: scale is {scale}, expected {'1 or more' if least else 'above 0'}.",
+    f"{name}scale is {scale}, expected {'1 or more' if least else 'above 0'}.",
   )
   if kind in WHOLE_MARGINS:
     require(
       margin >= 1 and margin == int(margin),
-      f"margin_logits: margin is {margin}, expected a whole number from 1 on for {kind}.",
+      f"{name}margin is {margin}, expected a whole number from 1 on for {kind}.",
     )
   else:
-    require(
-      0 <= margin < math.pi, f"margin_logits: margin is {margin}, expected 0 to less than pi."
-    )
-  plain, own = KINDS[kind](outputs, class_weights, scale, margin, annealing)
-  return jnp.where(targets, own, plain)
+    require(0 <= margin < math.pi, f"{name}margin is {margin}, expected 0 to less than pi.")
 
 
 def highly_interrelated_loss(

@@ -8,7 +8,12 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from udh_jax.methods import defaults
-from udh_jax.methods.steps import baselines_of, baselines_stage, features_stage
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  features_stage,
+  require_enough_features,
+)
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import linear
 from udh_jax.stages.teacher import teacher_stage
@@ -33,9 +38,9 @@ def default_config(data: str, *, method: str = "itq", **data_fields: Any) -> Con
 
 def plan(config: ConfigDict) -> Plan:
   """The baseline ``config.method`` with its configuration; see ``configs/baseline.py``."""
-  if not config.teacher.weights:
-    defaults.require_training(config, "pretrain")
   name = METHODS[config.method]
+  if name != "lsh":
+    require_enough_features(config, "method='lsh'")
   network, baselines = f"{config.method}_{config.bits}bits", baselines_stage(config)
   sources = {source.query["image"][1]: source for source in baselines_of(config)}
   own = sources.pop(name)

@@ -31,7 +31,6 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/cibhash.py``."""
-  defaults.require_training(config, "pretrain", "contrast")
   network = f"contrast_{config.bits}bits"
   return Plan(
     "CIBHash",

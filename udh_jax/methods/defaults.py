@@ -1,6 +1,5 @@
 """Fields that the configurations of several methods share; a method's own are in its file."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,6 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.registry import data_config
 from udh_jax.errors import require
-from udh_jax.stages.network import require_trained
 
 
 def augmentation(**changes: Any) -> dict[str, Any]:
@@ -217,91 +215,3 @@ def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:
     f"{', '.join(presets)}.",
   )
   return presets[argument]
-
-
-def require_at_least_one(config: ConfigDict, *fields: str) -> None:
-  """Refuses counts below 1.
-
-  Args:
-    config: Whole.
-    *fields: Dotted names of counts.
-
-  Raises:
-    InputError: If a field is not a whole number, or below 1.
-  """
-  for field in fields:
-    value = config
-    for name in field.split("."):
-      value = value[name]
-    require(isinstance(value, int) and value >= 1, f"{field} is {value!r}; it has to be 1 or more.")
-
-
-def require_shares(config: ConfigDict, *fields: str) -> None:
-  """Refuses shares outside [0, 1].
-
-  Args:
-    config: Whole.
-    *fields: Dotted names of shares.
-
-  Raises:
-    InputError: If a field is no number, or outside.
-  """
-  for field in fields:
-    value = config
-    for name in field.split("."):
-      value = value[name]
-    require(
-      isinstance(value, int | float) and 0 <= value <= 1,
-      f"{field} is {value!r}; it has to be a number from 0 to 1.",
-    )
-
-
-def require_training(config: ConfigDict, *sections: str) -> None:
-  """Refuses the numbers of a training that cannot run, before anything does.
-
-  Args:
-    config: Whole.
-    *sections: Names of sections such as `training` or `pair_training` makes.
-
-  Raises:
-    InputError: If a count is below 1, or a rate or weight is negative or not finite.
-  """
-  for section in sections:
-    require_trained(f"{section}.trained", config[section].trained)
-    for name, value in config[section].items():
-      field = f"{section}.{name}"
-      if name in ("steps", "epochs", "batch_size", "hidden", "projection", "image_size"):
-        require_at_least_one(config, field)
-      elif name.endswith(("rate", "weight", "decay")) and not isinstance(value, str):
-        require(
-          math.isfinite(value) and value >= 0,
-          f"{field} is {value}; it has to be a finite number from 0 on.",
-        )
-      elif name == "temperature":
-        require(
-          math.isfinite(value) and value > 0,
-          f"{field} is {value}; it has to be a finite number above 0.",
-        )
-
-
-def require_common(config: ConfigDict) -> None:
-  """Refuses fields that no method can run with.
-
-  Raises:
-    InputError: If a count is below 1 or the type of the arithmetic is unknown.
-  """
-  batches = [f"{section}.batch_size" for section in ("features", "encode") if section in config]
-  require_at_least_one(config, "bits", "checkpoint_every", *batches)
-  sizes = config.features.image_sizes
-  require(
-    len(sizes) >= 1 and all(isinstance(size, int) and size >= 1 for size in sizes),
-    f"features.image_sizes is {tuple(sizes)}; give one or more sides of 1 pixel or more.",
-  )
-  require(
-    config.dtype in ("float32", "bfloat16", "float16"),
-    f"dtype is {config.dtype!r}; choose float32, bfloat16 or float16.",
-  )
-  require(
-    isinstance(config.seed, int) and config.seed >= 0,
-    f"seed is {config.seed!r}; give a whole number from 0 on.",
-  )

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses import family
+from udh_jax.losses.margin import KINDS, require_margin
 from udh_jax.losses.registry import POINT_WISE
 from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
@@ -68,7 +69,7 @@ def plan(config: ConfigDict) -> Plan:
   """The method ``config.method`` with its configuration; see ``configs/dhih.py``.
 
   Raises:
-    InputError: If the loss is not the method's.
+    InputError: If the loss is not the method's, or cannot have such a scale or margin.
   """
   names = loss_names(config.method)
   require(
@@ -76,7 +77,10 @@ def plan(config: ConfigDict) -> Plan:
     f"loss.name is {config.loss.name!r}, but method {config.method!r} has {' or '.join(names)}; "
     "choose the preset of the other method.",
   )
-  defaults.require_training(config, "pretrain", "supervised")
+  # OrthoHash's margin is CosFace's; the other competing methods read none.
+  kind = {"orthohash": "cosface"}.get(config.loss.name, config.loss.name)
+  if kind in KINDS:
+    require_margin(kind, config.loss.scale, config.loss.margin, name="loss.")
   title, network = TITLES[config.method], f"supervised_{config.bits}bits"
   return Plan(
     title,

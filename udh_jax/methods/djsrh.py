@@ -64,7 +64,6 @@ def teacher_bits(config: ConfigDict) -> int:
 
 def djsrh_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], str, dict[str, str]]:
   """The stages up to DJSRH's networks, the name of the last one, and `backbone_stages`' roles."""
-  defaults.require_training(config, "djsrh")
   before, roles = backbone_stages(config)
   bits = teacher_bits(config)
   name = f"djsrh_{bits}bits"

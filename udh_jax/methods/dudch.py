@@ -34,8 +34,6 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/dudch.py``."""
-  student.require_discrete(config.student)
-  defaults.require_training(config, "student")
   before, teacher, roles = djsrh_stages(config)
   bits, longer = config.bits, teacher_bits(config)
   rebuilt, network = f"similarity_{longer}bits", f"student_{bits}bits"

@@ -31,7 +31,6 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/pair_contrast.py``."""
-  defaults.require_training(config, "contrast")
   before, roles = backbone_stages(config)
   features = cached_features(config, "contrast", roles)
   used = {role: name for role, name in roles.items() if role == "backbone"} | features

@@ -19,8 +19,9 @@ from udh_jax.methods.steps import (
   baselines_stage,
   codes_of,
   encode_stage,
-  enough_for,
+  enough_are_confident,
   features_stage,
+  require_enough_features,
   structure_stage,
 )
 from udh_jax.models.parts import require_groups
@@ -75,9 +76,8 @@ def plan(config: ConfigDict) -> Plan:
       ``psch`` is invalid.
   """
   require_groups(create_backbone(config.teacher.backbone).feature_dim, config.parts.groups)
-  psch.require_choices(config.psch)
-  defaults.require_training(config, "pretrain", "psch")
-  defaults.require_at_least_one(config, "cluster.num_clusters")
+  if config.psch.hash_start == "itq":
+    require_enough_features(config, "psch.hash_start='random'")
   network, baselines = f"psch_{config.bits}bits", baselines_stage(config)
   inputs = {"features": "features_1", "clustering": "cluster_1", "baselines": baselines.name}
   features = features_stage(config, 1, "teacher")
@@ -102,7 +102,7 @@ def plan(config: ConfigDict) -> Plan:
     (codes_of(config, "PSCH"), *baselines_of(config)),
     clusters=("cluster_1",),
     drawings=(Drawing(("teacher",), draw_attention),),
-    check=enough_for(config.cluster.num_clusters),
+    check=enough_are_confident(config.cluster),
   )
 
 

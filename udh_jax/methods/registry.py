@@ -8,10 +8,10 @@ from udh_jax.errors import require
 from udh_jax.methods import (
   baseline,
   cibhash,
-  defaults,
   dhih,
   djsrh,
   dudch,
+  fields,
   pair_contrast,
   psch,
   ssdh,
@@ -41,8 +41,8 @@ def make_plan(config: ConfigDict) -> Plan:
     InputError: If there is no such method, or a field is invalid.
   """
   require(
-    config.method in METHODS,
+    isinstance(config.method, str) and config.method in METHODS,
     lambda: f"method {config.method!r} is unknown; choose one of {', '.join(sorted(METHODS))}.",
   )
-  defaults.require_common(config)
+  fields.require_valid(config)
   return METHODS[config.method](config)

@@ -1,5 +1,6 @@
 """A whole run: configuration in, codes, scores and pictures out."""
 
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -7,14 +8,17 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
+from udh_jax.configuration import select
+from udh_jax.data import registry as data_registry
 from udh_jax.data.protocol import write_manifest
-from udh_jax.data.registry import load_dataset
-from udh_jax.errors import require
+from udh_jax.encoders.loading import on_hub
+from udh_jax.errors import InputError, require
 from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
-from udh_jax.methods import automatic
+from udh_jax.methods import automatic, fields
 from udh_jax.methods.registry import make_plan
+from udh_jax.records import OBJECT, TEXT, require_fields
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
 from udh_jax.runtime.runner import Runner, prepare_workdir
@@ -28,13 +32,56 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
     say(f"[data] {done:,}/{total:,} images read")
 
   mesh = mesh_lib.make_mesh(devices)
-  context = Context(mesh, load_dataset(config.data, progress=progress))
+  context = Context(mesh, data_registry.load_dataset(config.data, progress=progress))
   device = context.mesh.devices.flat[0]
   hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
   for note in (context.dataset.protocol, *context.dataset.notes):
     say(f"[data] {note}")
   return context
+
+
+# By no stage, but by the runner and by scoring.
+_READ_BESIDES = (
+  "checkpoint_every",
+  *(f"score.{name}" for name in ("at", "curve", "denominator", "ties", "empty")),
+)
+
+
+def require_valid(config: ConfigDict) -> None:
+  """Refuses what is invalid in a configuration, before anything is read or made.
+
+  What depends on the images, such as enough of them, is checked when they are known.
+
+  Args:
+    config: Whole; fields may be "auto".
+
+  Raises:
+    InputError: If a field is invalid.
+  """
+  fields.require_valid(config, but=automatic.AUTO)
+  whole = automatic.provisional(config)
+  try:
+    for stage in make_plan(whole).stages:
+      select(whole, stage.fields)
+    select(whole, _READ_BESIDES)
+  except (AttributeError, KeyError) as error:
+    raise InputError(
+      f"The configuration lacks a field ({' '.join(str(error).split())}); begin with the preset "
+      "of the method, which has them all."
+    ) from error
+  data_registry.require_valid(config.data)
+
+
+def with_absolute_paths(config: ConfigDict) -> ConfigDict:
+  """A copy whose files and folders are named from the root on, as they are stored with a run."""
+  config = config.copy_and_resolve_references()
+  for section, name in (("data", "path"), ("teacher", "weights")):
+    part = config.get(section)
+    path = part.get(name) if isinstance(part, ConfigDict) else None
+    if isinstance(path, str) and path and not on_hub(path) and "://" not in path:
+      part[name] = os.path.abspath(os.path.expanduser(path))
+  return config
 
 
 def train(
@@ -60,7 +107,8 @@ def train(
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
-  make_plan(automatic.provisional(config))  # refuses what is invalid, before anything is read
+  config = with_absolute_paths(config)
+  require_valid(config)
   prepare_workdir(workdir)
   context = _context(config, devices)
   config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
@@ -89,7 +137,9 @@ def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
   """
   path = pathlib.Path(workdir) / "config.json"
   require(path.exists(), f"{workdir} holds no finished run (no config.json); run train.py first.")
-  return ConfigDict(_with_tuples(read_json(path)))
+  record = require_fields(path, read_json(path), {"method": TEXT, "data": OBJECT})
+  require_fields(path, record["data"], {"name": TEXT})
+  return ConfigDict(_with_tuples(record))
 
 
 def _with_tuples(value):
@@ -115,7 +165,10 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
   """
   workdir = pathlib.Path(workdir)
   config = stored_config(workdir) if config is None else config
+  config = with_absolute_paths(config)
+  require_valid(config)
   plan = make_plan(config)
+  prepare_workdir(workdir)
   context = _context(config)
   outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
   return evaluate(context, config, plan, outputs, workdir)

@@ -11,11 +11,11 @@ from udh_jax.methods.steps import (
   codes_of,
   encode_stage,
   features_stage,
+  require_enough_features,
   structure_stage,
 )
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import ssdh
-from udh_jax.stages.hash_network import require_start
 from udh_jax.stages.teacher import teacher_stage
 
 
@@ -36,8 +36,8 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/ssdh.py``."""
-  require_start(config.ssdh.hash_start)
-  defaults.require_training(config, "pretrain", "ssdh")
+  if config.ssdh.hash_start == "itq":
+    require_enough_features(config, "ssdh.hash_start='random'")
   network, baselines = f"ssdh_{config.bits}bits", baselines_stage(config)
   inputs = {"features": "features_1", "structure": "structure", "baselines": baselines.name}
   return Plan(

@@ -1,15 +1,17 @@
 """Stages and rows of tables that several methods have in common."""
 
-import functools
 from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
+from udh_jax.clustering.equal_size_kmeans import require_sizes
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
+from udh_jax.models.registry import create_backbone
 from udh_jax.runtime.plan import CodeSource
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import baselines, encode, features, structure
+from udh_jax.stages.pseudo_labels import confident_count
 from udh_jax.stages.teacher import teacher_stage
 
 BASELINE_TITLES = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
@@ -97,9 +99,15 @@ def baselines_of(
   )
 
 
-def enough_for(num_clusters: int) -> Callable[[Dataset], None]:
-  """A check that there are as many training images as clusters."""
-  return functools.partial(_require_images, num_clusters=num_clusters)
+def enough_are_confident(cluster: ConfigDict) -> Callable[[Dataset], None]:
+  """A check that as many training images as clusters are within the threshold."""
+
+  def check(dataset):
+    _require_images(dataset, num_clusters=cluster.num_clusters)
+    available = len(dataset.splits.train)
+    confident_count(available, cluster.threshold_quantile, cluster.num_clusters)
+
+  return check
 
 
 def _require_images(dataset: Dataset, *, num_clusters: int) -> None:
@@ -108,4 +116,35 @@ def _require_images(dataset: Dataset, *, num_clusters: int) -> None:
     available >= num_clusters,
     f"cluster.num_clusters is {num_clusters}, but there are {available} training images; lower it "
     "or give more images.",
+  )
+
+
+def sizes_can_be_met(cluster: ConfigDict) -> Callable[[Dataset], None]:
+  """A check that the training images can be shared out among clusters of the sizes asked for."""
+
+  def check(dataset):
+    _require_images(dataset, num_clusters=cluster.num_clusters)
+    rows = len(dataset.splits.train)
+    require_sizes(
+      "cluster", cluster.num_clusters, cluster.min_size or None, cluster.max_size or None, rows
+    )
+
+  return check
+
+
+def require_enough_features(config: ConfigDict, otherwise: str) -> None:
+  """Refuses codes that are longer than a network has features, where ITQ or PCA makes them.
+
+  Args:
+    config: ``bits`` and ``teacher.backbone`` are read.
+    otherwise: The setting that does without.
+
+  Raises:
+    InputError: If so.
+  """
+  width = create_backbone(config.teacher.backbone).feature_dim
+  require(
+    config.bits <= width,
+    f"bits is {config.bits}, but {config.teacher.backbone} has only {width} features, and ITQ and "
+    f"PCA make at most one bit of each; ask for fewer bits, or set {otherwise}.",
   )

@@ -42,9 +42,6 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/ucch.py``."""
-  defaults.require_training(config, "ucch")
-  defaults.require_at_least_one(config, "ucch.negatives")
-  defaults.require_shares(config, "ucch.memory_momentum", "ucch.contrast_share")
   before, roles = backbone_stages(config)
   features = cached_features(config, "ucch", roles)
   used = {role: name for role, name in roles.items() if role == "backbone"} | features

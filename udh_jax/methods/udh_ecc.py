@@ -8,14 +8,16 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
   codes_of,
   encode_stage,
-  enough_for,
   features_stage,
+  require_enough_features,
+  sizes_can_be_met,
 )
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import cluster, distill, finetune, soft_labels
@@ -63,10 +65,14 @@ def plan(config: ConfigDict) -> Plan:
   Stages that depend on the code length carry it in their names, so that one work directory can hold
   several lengths on the same teacher.
   """
-  defaults.require_training(config, "pretrain", "finetune", "distill")
-  defaults.require_at_least_one(
-    config, "rounds", "cluster.num_clusters", "cluster.num_clusterings", "soft_labels.batch_size"
-  )
+  student = config.student
+  if student.start == "teacher":
+    require(
+      student.backbone == config.teacher.backbone,
+      f"student.start is 'teacher', but the student's backbone is {student.backbone} and the "
+      f"teacher's {config.teacher.backbone}; set student.start to 'random' or the backbones alike.",
+    )
+    require_enough_features(config, "student.start='random'")
   rounds = []
   teacher = "teacher"
   for number in range(1, config.rounds + 1):
@@ -97,5 +103,5 @@ def plan(config: ConfigDict) -> Plan:
       *baselines_of(config),
     ),
     clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
-    check=enough_for(config.cluster.num_clusters),
+    check=sizes_can_be_met(config.cluster),
   )

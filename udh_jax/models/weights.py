@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import json
 import os
 import pathlib
 import re
@@ -163,8 +164,25 @@ def save_weights(
     array = np.asarray(given[place])
     tensors[_timm_name(backbone_name, place)] = np.ascontiguousarray(_to_torch(place, array))
   header = {"architecture": backbone_name, "naming": "timm"} | dict(metadata or {})
-  data = save(tensors, metadata={key: str(value) for key, value in header.items()})
+  data = ordered(save(tensors, metadata={key: str(value) for key, value in header.items()}))
   write_atomically(path, lambda file: file.write(data))
+
+
+def ordered(data: bytes) -> bytes:
+  """A safetensors file with its metadata in the order of their names.
+
+  The library writes them in another order in every process, so that equal weights would make
+  different files.
+
+  Args:
+    data: Of the whole file.
+  """
+  length = int.from_bytes(data[:8], "little")
+  header = json.loads(data[8 : 8 + length])
+  header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+  text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+  text += b" " * (-len(text) % 8)  # as the library aligns the tensors
+  return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 @functools.lru_cache(maxsize=16)

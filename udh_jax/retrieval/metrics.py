@@ -14,13 +14,13 @@ from udh_jax.retrieval.sharded import profile_on_devices
 
 _QUERIES = 1024  # queries whose expectations are computed at once
 
-_DENOMINATORS = {
+DENOMINATORS = {
   "retrieved": "denominator retrieved",
   "min_k": "denominator min(k, all relevant)",
   "all": "denominator all relevant",
 }
 TIES = {"index": "ties by index", "expected": "ties averaged over all orders"}
-_EMPTY = {
+EMPTY = {
   "zero": "queries without relevant items count 0",
   "drop": "queries without relevant items dropped",
 }
@@ -171,7 +171,7 @@ def retrieval_scores(
     average_precision=precisions,
     items_at=found.items.sum(axis=0),
     relevant_at=found.relevant.sum(axis=0),
-    description=f"{_DENOMINATORS[denominator]}, {TIES[ties]}, {_EMPTY[empty]}",
+    description=f"{DENOMINATORS[denominator]}, {TIES[ties]}, {EMPTY[empty]}",
   )
 
 
@@ -271,10 +271,10 @@ def conventions(
     one = found._replace(
       precisions=found.precisions[:, [column]], retrieved=found.retrieved[:, [column]]
     )
-    for denominator in ["all"] if whole else _DENOMINATORS:
+    for denominator in ["all"] if whole else DENOMINATORS:
       for ties in TIES:
         values, kept = _average_precision(one, cuts[column : column + 1], denominator, ties)
-        for empty in _EMPTY:
+        for empty in EMPTY:
           words = average_precision_description(
             at=cut, denominator=denominator, ties=ties, empty=empty
           )
@@ -307,7 +307,7 @@ def average_precision_description(
   at = _cutoff(at)
   _check_options(denominator, ties, empty)
   cut = "ALL" if at is None else at
-  return f"mAP@{cut} ({_DENOMINATORS[denominator]}, {TIES[ties]}, {_EMPTY[empty]})"
+  return f"mAP@{cut} ({DENOMINATORS[denominator]}, {TIES[ties]}, {EMPTY[empty]})"
 
 
 def precision_recall_by_radius(
@@ -362,9 +362,9 @@ def _cutoff(at) -> int | None:
 
 def _check_options(denominator, ties, empty):
   for option, value, known in (
-    ("denominator", denominator, _DENOMINATORS),
+    ("denominator", denominator, DENOMINATORS),
     ("ties", ties, TIES),
-    ("empty", empty, _EMPTY),
+    ("empty", empty, EMPTY),
   ):
     require(value in known, f"{option} is {value!r}, expected one of {sorted(known)}.")
 

@@ -5,8 +5,11 @@ written last, so a folder without one was interrupted and does not count; a fold
 with its record is damaged, is named, and the one before it is used.
 """
 
+import contextlib
+import errno
 import functools
 import logging
+import os
 import pathlib
 import shutil
 import zlib
@@ -17,7 +20,9 @@ import jax
 from flax import serialization
 from jax.sharding import Mesh
 
+from udh_jax.errors import InputError
 from udh_jax.files import read_json, write_json
+from udh_jax.records import OBJECT, TEXTS, require_fields, whole
 from udh_jax.runtime import mesh as mesh_lib
 
 logger = logging.getLogger(__name__)
@@ -39,6 +44,14 @@ def _checksums(folder: pathlib.Path) -> dict[str, int]:
 
 def _record_path(folder: pathlib.Path) -> pathlib.Path:
   return folder.with_name(folder.name + ".json")
+
+
+_RECORD = {"row_keys": TEXTS, "num_devices": whole(1, 1 << 31), "checksums": OBJECT}
+
+
+def _read_record(folder: pathlib.Path) -> dict[str, Any]:
+  path = _record_path(folder)
+  return require_fields(path, read_json(path), _RECORD)
 
 
 def remove(folder: pathlib.Path) -> None:
@@ -63,7 +76,7 @@ def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Me
   import orbax.checkpoint as ocp
 
   remove(folder)
-  with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+  with _space_needed(folder), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     checkpointer.save(
       folder.absolute(), args=ocp.args.PyTreeSave(serialization.to_state_dict(tree))
     )
@@ -76,7 +89,28 @@ def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Me
     }
     write_json(_record_path(folder), record)
 
-  mesh_lib.on_main(f"record {folder}", write_record)
+  with _space_needed(folder):
+    mesh_lib.on_main(f"record {folder}", write_record)
+
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextlib.contextmanager
+def _space_needed(folder: pathlib.Path) -> Iterator[None]:
+  """Makes one line of a full disk, of which Orbax tells in errors of many types."""
+  try:
+    yield
+  except Exception as error:
+    reasons = [os.strerror(code) for code in _NO_SPACE if os.strerror(code) in str(error)]
+    if not reasons:
+      raise
+    for path in folder.parent.glob(f"{folder.name}*"):  # Orbax's temporary ones too
+      shutil.rmtree(path, ignore_errors=True)
+    raise InputError(
+      f"The checkpoint {folder} cannot be written ({reasons[0]}); make room and start again: the "
+      "saves before it are whole."
+    ) from error
 
 
 def fault(folder: pathlib.Path) -> str | None:
@@ -85,8 +119,8 @@ def fault(folder: pathlib.Path) -> str | None:
 
   def judge():
     try:
-      record = read_json(_record_path(folder))
-    except (OSError, ValueError):
+      record = _read_record(folder)
+    except InputError:
       return 1
     return 0 if _checksums(folder) == record["checksums"] else 2
 
@@ -110,7 +144,7 @@ def load(folder: pathlib.Path, *, num_rows: int, mesh: Mesh, like: Any = None) -
   import orbax.checkpoint as ocp
 
   mesh_lib.require_together(f"restoring {folder}")
-  row_keys = read_json(_record_path(folder))["row_keys"]
+  row_keys = _read_record(folder)["row_keys"]
   padded = mesh_lib.RowLayout(num_rows, mesh.size).padded_rows
   with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
     stored = checkpointer.metadata(folder.absolute()).item_metadata.tree
@@ -159,7 +193,7 @@ class Progress:
         logger.warning("Checkpoint %s %s; the one before it is used.", folder, reason)
         remove(folder)
         continue
-      record = read_json(_record_path(folder))
+      record = _read_record(folder)
       if record["row_keys"] and record["num_devices"] != self._mesh.size:
         logger.warning(
           "Checkpoint %s is half-way over %d devices; on %d this stage starts again.",

@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from udh_jax.configuration import flatten, select
 from udh_jax.errors import InputError, TrainingError
 from udh_jax.files import read_json, write_json
+from udh_jax.records import OBJECT, TEXT, TEXTS, require_fields
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import Events, StageLog
@@ -40,6 +41,9 @@ def prepare_workdir(workdir: pathlib.Path) -> None:
       f"The work directory {workdir} cannot be written to ({error.strerror}); "
       "name another with --workdir."
     ) from None
+
+
+_MADE = {"fields": OBJECT, "data": TEXT, "inputs": OBJECT}  # of stage.json
 
 
 class Runner:
@@ -95,7 +99,8 @@ class Runner:
     if not path.exists():
       return
     found = json.loads(json.dumps(record))
-    made = read_json(path)
+    made = require_fields(path, read_json(path), _MADE)
+    require_fields(path, made["inputs"], dict.fromkeys(made["inputs"], TEXTS))
     remedy = (
       f"Give another --workdir, go back to the old value, or delete {folder} (and the stages "
       "after it) to make it anew."
@@ -181,7 +186,9 @@ class Runner:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stage.json"
     if path.exists():
-      if read_json(path).get("free") == json.loads(json.dumps(record["free"])):
+      if require_fields(path, read_json(path), _MADE).get("free") == json.loads(
+        json.dumps(record["free"])
+      ):
         return
       # Half of a pass with other batches cannot be taken up: its position counts batches.
       shutil.rmtree(folder / "progress", ignore_errors=True)

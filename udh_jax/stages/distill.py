@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from udh_jax.errors import require
 from udh_jax.losses import bit_balance_loss, distillation_loss, quantisation_loss
 from udh_jax.models.heads import HashNetwork
 from udh_jax.models.registry import create_backbone
@@ -25,17 +24,8 @@ def student_start(context: Context, config: ConfigDict, inputs: Inputs) -> NewNe
   student = config.student
   if student.start == "teacher":
     about = facts(teacher)
-    require(
-      student.backbone == about["backbone"],
-      f"student.start is 'teacher', but the student's backbone is {student.backbone} and the "
-      f"teacher's {about['backbone']}; set student.start to 'random' or the backbones alike.",
-    )
     backbone = backbone_of(teacher, config.dtype)
   else:
-    require(
-      student.start == "random",
-      f"student.start is {student.start!r}; choose 'teacher' or 'random'.",
-    )
     backbone = create_backbone(student.backbone, dtype=jnp.dtype(config.dtype))
     about = {
       "backbone": student.backbone,

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from udh_jax.coding.baselines import LinearHash
-from udh_jax.errors import require
 from udh_jax.models.heads import HashNetwork
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
@@ -106,21 +105,8 @@ def pairwise_network(
     inputs: ``teacher``; and for a start at ITQ's codes ``features`` and ``baselines``.
     num_classes: Of the classifier; 0 leaves it out.
     start: Of the hash layer: "itq" or "random".
-
-  Raises:
-    InputError: If ``start`` is another.
   """
-  require_start(start)
   network = new_hash_network(context, config, inputs["teacher"], num_classes=num_classes)
   if start == "random":
     return network
   return started_at_itq(context, network, inputs["features"], inputs["baselines"])
-
-
-def require_start(start: str) -> None:
-  """Refuses a start of the hash layer that is none of `STARTS`.
-
-  Raises:
-    InputError: If so.
-  """
-  require(start in STARTS, f"hash_start is {start!r}; choose one of {', '.join(STARTS)}.")

@@ -11,7 +11,6 @@ import numpy as np
 from flax import traverse_util
 
 from udh_jax.data.augmentation import normalise, resize
-from udh_jax.errors import require
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
@@ -63,15 +62,6 @@ def plain_view(network: Network, size: int) -> Callable[[jax.Array], jax.Array]:
 
 
 TRAINED = ("all", "last", "head")
-
-
-def require_trained(field: str, trained: str) -> None:
-  """Refuses a word that is none of `TRAINED`.
-
-  Raises:
-    InputError: If so.
-  """
-  require(trained in TRAINED, f"{field} is {trained!r}; choose one of {', '.join(TRAINED)}.")
 
 
 def variables_of(parameters: Any, fixed: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,21 +202,9 @@ def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransf
       the rates, "cosine" lowers them to 0.
     num_steps: How many steps there will be.
 
-  Raises:
-    InputError: If ``optimizer`` or ``decay`` is another word.
-
   References:
     Su et al., DJSRH, ICCV 2019: gradient descent, momentum 0.9, weight decay 5e-4, constant rates.
   """
-  require(
-    settings.decay in ("none", "cosine"),
-    f"decay is {settings.decay!r}; choose 'none' or 'cosine'.",
-  )
-
-  require(
-    settings.optimizer in ("sgd", "adam"),
-    f"optimizer is {settings.optimizer!r}; choose 'sgd' or 'adam'.",
-  )
 
   def descent(rate):
     if settings.decay == "cosine":

@@ -4,33 +4,15 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from udh_jax.errors import require
 from udh_jax.losses import quantisation_loss, smoothed_cross_entropy
 from udh_jax.losses.pairs import pair_loss
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
 from udh_jax.similarity.structure import structure_signs
-from udh_jax.stages.hash_network import pairwise_network, require_start
+from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.structure import fitted
 from udh_jax.stages.training import forward_on_views, train
-
-CHOICES = {"similarity": ("parts", "one"), "unsure": ("ignore", "structure")}
-
-
-def require_choices(settings: ConfigDict) -> None:
-  """Refuses words that mean nothing and a target that no pair can have.
-
-  Raises:
-    InputError: If ``similarity`` or ``unsure`` is none of `CHOICES`, or ``apart`` is out of range.
-  """
-  require_start(settings.hash_start)
-  require(-1 <= settings.apart <= 1, f"psch.apart is {settings.apart}; give a number from -1 to 1.")
-  for field, words in CHOICES.items():
-    require(
-      settings[field] in words,
-      f"psch.{field} is {settings[field]!r}; choose one of {', '.join(words)}.",
-    )
 
 
 def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -48,7 +30,6 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     classes apart, is the paper's (its abstract); the formula is our own.
   """
   settings = config.psch
-  require_choices(settings)
   network = pairwise_network(
     context,
     config,

@@ -6,7 +6,6 @@ import numpy as np
 
 from udh_jax.data.loader import ShuffledBatches
 from udh_jax.data.protocol import SAMPLE, permutation
-from udh_jax.errors import require
 
 TRAIN, EMBED, CODES = "train", "embed", "codes"  # what a step does
 
@@ -28,8 +27,6 @@ class Rounds:
       seed: Decides every draw.
       num_devices: Batches are filled up with -1 to a multiple of it.
     """
-    for name in ("rounds", "sampled_pairs", "epochs", "batch_size"):
-      require(settings[name] >= 1, f"student.{name} is {settings[name]}; it has to be 1 or more.")
     self._size = settings.batch_size
     self.num_sampled = min(settings.sampled_pairs, len(rows))
     self._padding = -self._size % num_devices

@@ -7,7 +7,6 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.data.protocol import PAIRS, permutation
-from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import split_rows
@@ -23,10 +22,6 @@ def structure(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     SSDH: Yang et al., IJCAI 2018. That features are centred before is our own.
   """
   train = context.dataset.splits.train
-  require(
-    config.structure.num_images >= 2,
-    f"structure.num_images is {config.structure.num_images}; it has to be 2 or more.",
-  )
   order = permutation(len(train), config.seed, PAIRS)[: config.structure.num_images]
   sample = split_rows(context.mesh, train[np.sort(order)].astype(np.int32), fill=-1)
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()

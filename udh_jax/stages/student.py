@@ -21,7 +21,6 @@ from udh_jax.coding import baselines as baselines_lib
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.coding.dcc import dcc
 from udh_jax.data.loader import read_batches
-from udh_jax.errors import require
 from udh_jax.losses.asymmetric import code_problem, network_loss, objective
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
@@ -212,7 +211,6 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   settings, bits, factors = config.student, config.bits, dict(inputs["similarity"])
   mesh, num_train = context.mesh, len(context.dataset.splits.train)
   by_rows, whole = mesh_lib.row_sharding(mesh), mesh_lib.replicated(mesh)
-  require_discrete(settings)
   rounds = Rounds(context.dataset.splits.train, settings, seed=config.seed, num_devices=mesh.size)
   network = new_pair_network(context, config, settings, inputs, bits=bits)
   network = network._replace(trained=settings.trained)
@@ -269,18 +267,6 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     row_state=("codes", "target"),
     row_outputs=("learned_codes",),
     images_per_step=settings.batch_size,
-  )
-
-
-def require_discrete(settings: ConfigDict) -> None:
-  """Refuses a way to improve the codes that is none of `DISCRETE`.
-
-  Raises:
-    InputError: If so.
-  """
-  require(
-    settings.discrete in DISCRETE,
-    f"student.discrete is {settings.discrete!r}; choose one of {', '.join(DISCRETE)}.",
   )
 
 

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.augmentation import augment
 from udh_jax.data.loader import ShuffledBatches, read_batches
-from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Work
 from udh_jax.stages.network import NewNetwork, preprocess, variables_of
@@ -224,8 +223,6 @@ def train(
     The work; its state holds parameters, optimiser, random key and step.
   """
   num_steps = settings.steps if num_steps is None else num_steps
-  for name, value in (("batch_size", settings.batch_size), ("steps", num_steps)):
-    require(value >= 1, f"{name} is {value}; it has to be 1 or more.")
   network = network._replace(trained=settings.trained)
   whole = mesh_lib.replicated(context.mesh)
   constants = {"fixed": network.fixed, **constants}

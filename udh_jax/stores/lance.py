@@ -14,6 +14,7 @@ import numpy as np
 
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
+from udh_jax.records import ANYTHING, OBJECT, require_fields, whole
 from udh_jax.stores.interface import (
   Condition,
   DistinctNames,
@@ -117,7 +118,11 @@ class LanceStore(Store):
       described is not None,
       f"{self.location} is not a table of udh_jax; name another with --table.",
     )
-    described = json.loads(described)
+    described = require_fields(
+      self.location,
+      json.loads(described),
+      {"version": ANYTHING, "num_bits": whole(1, 1 << 20), "about": OBJECT, "columns": OBJECT},
+    )
     require_version(self.location, described["version"], VERSION)
     self.num_bits: int = described["num_bits"]
     self.about: dict[str, Any] = described["about"]

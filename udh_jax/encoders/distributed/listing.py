@@ -26,8 +26,9 @@ from udh_jax.encoders.distributed.file_systems import (
 )
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
-from udh_jax.errors import require
+from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
+from udh_jax.records import ANYTHING, LIST, OBJECT, require_fields, whole
 
 VERSION = 1
 UNREACHABLE = "could not be reached: "  # begins what is tried again at the next call
@@ -146,13 +147,19 @@ def read_plan(output: str, *, missing_ok: bool = False) -> Plan | None:
     return None
   fs, path = file_system_of(file)
   with fs.open_input_stream(path) as opened:
-    found = json.loads(opened.read())
+    try:
+      found = require_fields(file, json.loads(opened.read()), {})
+    except (ValueError, RecursionError) as error:
+      raise InputError(f"{file} is damaged ({error}); encode again into another folder.") from error
   version = found.pop("version", None)
   require(
     version == VERSION,
     f"{output} is of version {version!r}, this program reads {VERSION}; use the version of udh_jax "
     "that wrote it.",
   )
+  kinds = {"num_bits": whole(1, 1 << 20), "encoder": OBJECT, "parts": LIST}
+  require_fields(file, found, dict.fromkeys(Plan._fields, ANYTHING) | kinds)
+  require(found.keys() <= set(Plan._fields), f"{file} has fields that are not known.")
   return Plan(**found | {"parts": [Part(*part) for part in found["parts"]]})
 
 

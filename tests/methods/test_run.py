@@ -1,0 +1,67 @@
+"""What a run refuses before it works, and how it notes where its files are."""
+
+import json
+
+import pytest
+from ml_collections import ConfigDict
+from presets import load
+
+from udh_jax.errors import InputError
+from udh_jax.methods import run
+
+
+def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setenv("HOME", "/home/me")
+  config = load("udh_ecc", "folder")
+  config.data.path, config.teacher.weights = "pictures", "~/w.safetensors"
+  found = run.with_absolute_paths(config)
+  assert found.data.path == str(tmp_path / "pictures")
+  assert found.teacher.weights == "/home/me/w.safetensors"
+  assert config.data.path == "pictures"
+  for kept in ("", "hf-hub:timm/resnet18.a1_in1k", "gs://bucket/pictures"):
+    config.teacher.weights = kept
+    assert run.with_absolute_paths(config).teacher.weights == kept
+
+
+def test_a_missing_field_is_named_before_anything_runs():
+  for preset in (("quickstart",), ("dudch", "wikipedia")):
+    whole = load(*preset)
+    for section, name in (("score", "ties"), ("teacher", "weights"), (None, "seed")):
+      config = ConfigDict(whole.to_dict())
+      del (config if section is None else config[section])[name]
+      with pytest.raises(InputError, match=f"The configuration lacks a field .*{name}"):
+        run.require_valid(config)
+
+
+@pytest.mark.parametrize(
+  ("text", "words"),
+  [
+    ("", "is not JSON"),
+    ("[]", "expected an object"),
+    ("{}", "it has no field method"),
+    ('{"method": 3}', "its field method is 3, expected text"),
+    ('{"method": "itq", "data": []}', "its field data is"),
+    ('{"method": "itq", "data": {}}', "it has no field name"),
+    ('{"method": "itq", "data": {"name": "digits"}}', "lacks a field"),
+    ('{"method": "itk", "data": {"name": "digits"}}', "method 'itk' is unknown"),
+  ],
+)
+def test_a_damaged_configuration_of_a_run_is_one_line(tmp_path, text, words):
+  (tmp_path / "config.json").write_text(text)
+  with pytest.raises(InputError, match=words) as error:
+    run.score(tmp_path)
+  assert "\n" not in str(error.value)
+
+
+def test_scores_that_cannot_be_written_are_refused_before_any_image_is_read(tmp_path, monkeypatch):
+  config = load("quickstart").to_dict()
+  (tmp_path / "config.json").write_text(json.dumps(config))
+
+  def refuse(workdir):
+    raise InputError(f"{workdir} cannot be written to")
+
+  monkeypatch.setattr(run, "prepare_workdir", refuse)
+  monkeypatch.setattr(run, "_context", lambda config: pytest.fail("images were read"))
+  with pytest.raises(InputError, match="cannot be written to"):
+    run.score(tmp_path)
