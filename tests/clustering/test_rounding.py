@@ -16,7 +16,7 @@ from udh_jax.clustering.sinkhorn import Columns
 def labels_of(cost, low, high, potential):
   """Labels rounded from the potentials given, or from solved ones."""
   size, columns = cost.shape
-  weights = jnp.ones(size)
+  weights = jnp.ones(size, cost.dtype)
   bounds = jnp.full(columns, low, jnp.int32), jnp.full(columns, high, jnp.int32)
 
   def fold_costs(function, carry):

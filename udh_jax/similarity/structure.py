@@ -109,7 +109,7 @@ def _fit(unit, weights, *, chunk_size, axis_name):
   def spread(distances, counts):
     squares = (distances - mode) ** 2
     sides = (counts & (distances <= mode), counts & (distances > mode))
-    return tuple((jnp.sum(squares, where=side), jnp.sum(side)) for side in sides)
+    return tuple((jnp.sum(squares, where=side), jnp.sum(side, dtype=jnp.int32)) for side in sides)
 
   none = (jnp.zeros((), unit.dtype), jnp.zeros((), jnp.int32))
   deviations = (
