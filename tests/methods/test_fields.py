@@ -35,6 +35,7 @@ FREE_TEXT = {
   "data.text_test", "data.label_test", "data.labels_used", "data.items_in_columns",
   "data.train_items", "data.test_items",
 }  # fmt: skip
+OTHER_WORDS = {("data.count_from", "1")}  # edges that happen to be words of the field
 # One preset a method and a kind of data: others have the same fields.
 PRESETS = list({
   (load(*preset).method, load(*preset).data.name): preset for preset in every_preset()
@@ -92,7 +93,7 @@ def may_be(field, was, value):
   if isinstance(was, bool):
     return isinstance(value, bool)
   if isinstance(was, str):
-    return isinstance(value, str) and field in FREE_TEXT
+    return isinstance(value, str) and (field in FREE_TEXT or (field, value) in OTHER_WORDS)
   if isinstance(was, list):
     return isinstance(value, list | tuple) and all(is_number(item) and item > 0 for item in value)
   if not is_number(value) or not abs(value) <= (1e30 if isinstance(was, float) else 1e12):

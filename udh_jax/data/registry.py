@@ -89,7 +89,7 @@ def data_config(name: str) -> Any:
 def _lookup(name: str) -> Reader:
   require(
     isinstance(name, str) and name in READERS,
-    f"Unknown data set {name!r}; the known ones are {', '.join(READERS)}.",
+    f"Unknown data set {brief(name)}; the known ones are {', '.join(READERS)}.",
   )
   return READERS[name]
 

@@ -18,6 +18,7 @@ from udh_jax.methods import (
   ucch,
   udh_ecc,
 )
+from udh_jax.records import brief
 from udh_jax.runtime.plan import Plan
 
 METHODS: dict[str, Callable[[ConfigDict], Plan]] = {
@@ -42,7 +43,9 @@ def make_plan(config: ConfigDict) -> Plan:
   """
   require(
     isinstance(config.method, str) and config.method in METHODS,
-    lambda: f"method {config.method!r} is unknown; choose one of {', '.join(sorted(METHODS))}.",
+    lambda: (
+      f"method {brief(config.method)} is unknown; choose one of {', '.join(sorted(METHODS))}."
+    ),
   )
   fields.require_valid(config)
   return METHODS[config.method](config)

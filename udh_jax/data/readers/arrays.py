@@ -52,11 +52,16 @@ def open_arrays(file: pathlib.Path) -> Iterator[dict[str, Stored]]:
   try:
     with (_open_npz if file.suffix.lower() == ".npz" else _open_mat)(file) as arrays:
       yield arrays
-  except (InputError, MemoryError):
+  except InputError:
     raise
-  except Exception as error:  # the libraries raise many types on damaged files
+  except MemoryError as error:  # most likely a size in it is damaged
     raise InputError(
-      f"{file} cannot be read as {file.suffix} ({type(error).__name__}: {error}); make it again."
+      f"{file} asks for more memory than there is; make it again, or read it on a larger machine."
+    ) from error
+  except Exception as error:  # the libraries raise many types on damaged files
+    reason = " ".join(str(error).split())[:200]  # some quote what they have read
+    raise InputError(
+      f"{file} cannot be read as {file.suffix} ({type(error).__name__}: {reason}); make it again."
     ) from error
 
 
