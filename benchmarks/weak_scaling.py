@@ -29,9 +29,8 @@ from udh_jax.stages.training import descend, initial_state
 
 AXIS = "data"
 BYTES = {"f32": 4, "s32": 4, "u32": 4, "pred": 1, "bf16": 2, "u8": 1, "s64": 8, "f64": 8}
-COLLECTIVE = re.compile(
-  r"= (\(?[^=]*?) (?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\("
-)
+COLLECTIVES = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+COLLECTIVE = re.compile(rf"= (\(?[^=]*?) (?:{COLLECTIVES})(?:-start)?\(")
 
 
 def between_devices(program: str) -> int:

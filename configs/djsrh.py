@@ -3,8 +3,8 @@
 python train.py --config configs/djsrh.py:wikipedia --workdir runs/djsrh \
   --config.data.path=wikipedia.npz
 
-Presets: wikipedia (features, two CPU cores), mirflickr25k and nus_wide (pictures and tags in their
-official layouts; give --config.teacher.weights).
+Presets: pairs, wikipedia and features (two CPU cores), mirflickr25k and nus_wide, as those of
+configs/dudch.py.
 """
 
 from udh_jax.methods import defaults, djsrh
@@ -12,6 +12,16 @@ from udh_jax.methods import defaults, djsrh
 
 def wikipedia():
   return djsrh.default_config("wikipedia")
+
+
+def features():
+  """One's own features: --config.data.path, .image, .text and .label name the file and arrays."""
+  return djsrh.default_config("features")
+
+
+def pairs():
+  """One's own pictures and texts: a table, see docs/own_pictures.md."""
+  return defaults.on_own_pairs(djsrh.default_config("pairs"))
 
 
 def mirflickr25k():
@@ -22,7 +32,13 @@ def nus_wide():
   return defaults.on_picture_pairs(djsrh.default_config("nus_wide"))
 
 
-PRESETS = {"wikipedia": wikipedia, "mirflickr25k": mirflickr25k, "nus_wide": nus_wide}
+PRESETS = {
+  "wikipedia": wikipedia,
+  "features": features,
+  "pairs": pairs,
+  "mirflickr25k": mirflickr25k,
+  "nus_wide": nus_wide,
+}
 
 
 def get_config(argument: str = ""):

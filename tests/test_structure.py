@@ -131,6 +131,7 @@ COVERED_BY = {
   "report/sections.py": "commands/test_train.py",
   "runtime/log.py": "commands/test_train.py",
   "stages/baselines.py": "commands/test_train.py",
+  "stages/ucch.py": "methods/test_dudch.py",
   "stages/cluster.py": "commands/test_train.py",
   "stages/clusterings.py": "commands/test_train.py",
   "stages/contrast.py": "stages/test_rates.py",

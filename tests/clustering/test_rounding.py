@@ -16,7 +16,7 @@ from udh_jax.clustering.sinkhorn import Columns
 def labels_of(cost, low, high, potential):
   """Labels rounded from the potentials given, or from solved ones."""
   size, columns = cost.shape
-  weights = jnp.ones(size)
+  weights = jnp.ones(size, cost.dtype)
   bounds = jnp.full(columns, low, jnp.int32), jnp.full(columns, high, jnp.int32)
 
   def fold_costs(function, carry):
@@ -25,8 +25,8 @@ def labels_of(cost, low, high, potential):
   if potential is None:
     potential = solve_potentials(
       fold_costs,
-      jnp.zeros(columns),
-      Columns(bounds[0] / size, bounds[1] / size),
+      jnp.zeros(columns, cost.dtype),
+      Columns(*((bound / size).astype(cost.dtype) for bound in bounds)),
       weights=weights,
       epsilon_start=0.3,
       epsilon=1e-3,
@@ -34,7 +34,7 @@ def labels_of(cost, low, high, potential):
       max_passes=60,
       axis_name=None,
     )
-  return round_to_sizes(fold_costs, potential, bounds, weights, None)
+  return round_to_sizes(fold_costs, potential.astype(cost.dtype), bounds, weights, None)
 
 
 def rounded(cost, low, high, potential=None):

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 
 from udh_jax.data.protocol import (
+  DATABASE,
+  QUERY,
+  TRAIN,
+  VALIDATION,
   Splits,
   balanced_sample,
   make_splits,
@@ -189,3 +193,34 @@ def test_the_manifest_holds_the_splits_and_leaves_nothing_half_written(tmp_path,
   with pytest.raises(OSError, match="disk full"):
     write_manifest(dataset, path)
   assert path.read_text() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_parts_that_the_data_name_are_kept(rng):
+  parts = rng.integers(0, 4, 60).astype(np.int8)
+  labels = rng.integers(0, 3, 60)
+  options = {**PROTOCOL, "num_rows": 60, "fewer_queries": True, "parts": parts}
+  splits = make_splits(labels, **options)
+  assert splits.query.tolist() == np.flatnonzero(parts == QUERY)[:20].tolist()
+  assert splits.database.tolist() == np.flatnonzero(parts <= DATABASE).tolist()
+  assert splits.train.tolist() == np.flatnonzero(parts == TRAIN).tolist()
+  found = make_splits(labels, **options | {"evaluate_on": "validation"})
+  assert found.query.tolist() == np.flatnonzero(parts == VALIDATION)[:10].tolist()
+  assert found.database.tolist() == splits.database.tolist()
+  with pytest.raises(InputError, match=r"num_queries is 20, but the test part has 3 images"):
+    few = np.where(np.arange(60) < 3, QUERY, TRAIN)
+    make_splits(labels, **options | {"parts": few, "fewer_queries": False})
+  with pytest.raises(InputError, match=r"num_train is 50, but \d+ images are for training"):
+    make_splits(labels, **options | {"num_train": 50})
+
+
+def test_what_a_query_shows_is_not_in_the_database(rng):
+  groups, labels = rng.integers(0, 25, 80), rng.integers(0, 3, 80)
+  for evaluate_on in ("query", "validation"):
+    options = {**PROTOCOL, "num_rows": 80, "evaluate_on": evaluate_on, "num_queries": 8}
+    splits = make_splits(labels, groups=groups, **options)
+    assert not set(groups[splits.query]) & set(groups[splits.database])
+    alone = make_splits(labels, **options)
+    if evaluate_on == "query":  # the same queries, and all that shows none of them
+      assert splits.query.tolist() == alone.query.tolist()
+      kept = ~np.isin(groups, groups[splits.query])
+      assert splits.database.tolist() == np.flatnonzero(kept).tolist()

@@ -173,3 +173,41 @@ def test_an_encoder_of_features_reads_no_picture_files(encoder, folder, failing,
   assert "not on pictures" in failing(search.main, by_picture)
   search.main([f"--index={tmp_path / 'features.index'}", "--text=dog", "-k=2"])
   assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_texts_are_cut_as_the_training_texts_were(tmp_path):
+  words = ["sky", "sea", "红色", "new"]
+  encoder = make(words=words, tokenizer="icu")
+  encoder.save(tmp_path / "e")
+  loaded = udh_jax.load_encoder(tmp_path / "e")
+  texts = ["Blue SKY, red sea!", "红色连衣裙", ["new", "sea"]]
+  expected = encoder.texts(np.array([[1, 1, 0, 0], [0, 0, 1, 0], [0, 1, 0, 1]]))
+  np.testing.assert_array_equal(loaded.texts(texts), expected)
+  assert loaded.words_of("Sky-SEA") == ["sky", "sea"]
+  # By blanks and commas these would be other words, so the cutting is part of what the digest says.
+  assert make(words=words).digest != encoder.digest == loaded.digest
+
+
+def test_encoders_of_earlier_versions_are_read_as_they_were(encoder, tmp_path):
+  assert encoder.words_of("new york, sea,") == ["new york", "sea"]
+  assert encoder.words_of("sky  sea") == ["sky", "sea"]
+  encoder.save(tmp_path / "e")
+  path = tmp_path / "e" / "config.json"
+  about = json.loads(path.read_text())
+  for name in ("tokenizer", "image_head"):
+    del about[name]
+  path.write_text(json.dumps(about))
+  assert udh_jax.load_encoder(tmp_path / "e").digest == about["digest"]
+  path.write_text(json.dumps(about | {"tokenizer": "blanks"}))
+  with pytest.raises(InputError, match="its field tokenizer is 'blanks', expected '' or 'icu'"):
+    udh_jax.load_encoder(tmp_path / "e")
+
+
+def test_a_perceptron_may_stand_on_the_backbone(rng, tmp_path):
+  encoder = make(**PICTURES, image_head="perceptron")
+  pictures = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
+  encoder.save(tmp_path / "e")
+  loaded = udh_jax.load_encoder(tmp_path / "e")
+  np.testing.assert_array_equal(loaded.images(pictures), encoder.images(pictures))
+  layers = encoder.variables["params"]["image_layers"]
+  assert set(layers) == {"hidden", "output"} and layers["hidden"]["kernel"].shape[1] == 9

@@ -77,6 +77,7 @@ def configurations(folder: pathlib.Path) -> dict:
     pair_contrast,
     psch,
     ssdh,
+    ucch,
     udh_ecc,
   )
 
@@ -117,14 +118,15 @@ def configurations(folder: pathlib.Path) -> dict:
 
   def on_pairs(name, config):
     config.update(bits=BITS, checkpoint_every=20)
-    for section in {"djsrh", "student", "contrast"} & {*config}:
+    for section in {"djsrh", "student", "contrast", "ucch"} & {*config}:
       config[section].update(hidden=16, batch_size=18, epochs=2)
     if "student" in config:
       config.student.update(rounds=2, sampled_pairs=50)
     found[name] = config
     return config
 
-  for name, method in (("djsrh", djsrh), ("dudch", dudch), ("pair_contrast", pair_contrast)):
+  pair_methods = {"djsrh": djsrh, "dudch": dudch, "pair_contrast": pair_contrast, "ucch": ucch}
+  for name, method in pair_methods.items():
     config = on_pairs(name, method.default_config("features", path=str(folder / "pairs.npz")))
     config.data.num_queries = 30
   config = dudch.default_config("mirflickr25k", path=str(folder / "mirflickr"))

@@ -248,10 +248,10 @@ ONE, TWO = np.ones((2, 3)), np.ones((4, 3))
   [
     (lambda: label_targets(np.array([0, 4]), 4), "run from 0 to 4, expected 0 to 3"),
     (lambda: label_targets(np.array([-2, 1]), 4), "run from -2 to 1"),
-    (lambda: label_targets(np.zeros((2, 4), int), 4), r"int32 of shape \(2, 4\)"),
+    (lambda: label_targets(np.zeros((2, 4), np.int32), 4), r"int32 of shape \(2, 4\)"),
     (lambda: label_targets(np.zeros((2, 3), bool), 4), r"shape \(2, 3\).*K = 4"),
     (lambda: label_targets(np.zeros(2, bool), 4), "bool of shape"),
-    (lambda: label_targets(np.zeros(2), 4), "float32 of shape"),
+    (lambda: label_targets(np.zeros(2, np.float32), 4), "float32 of shape"),
     (lambda: highly_interrelated_loss(ONE, TWO, np.array([0, 1]), kind="magic"), "'magic'"),
     (
       lambda: highly_interrelated_loss(ONE, np.ones((4, 2)), np.array([0, 1]), kind="softmax"),

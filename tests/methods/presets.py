@@ -36,7 +36,7 @@ def shorten_pairs(config, path):
     for field in ("image", "text", "label"):
       config.data[field], config.data[f"{field}_test"] = field, ""
   config.data.update(num_queries=30, num_validation=30)
-  for section in ("djsrh", "student", "contrast"):
+  for section in ("djsrh", "student", "contrast", "ucch"):
     if section in config:
       config[section].update(hidden=32, batch_size=16)
   if "djsrh" in config:

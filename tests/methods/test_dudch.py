@@ -16,12 +16,13 @@ from udh_jax.models.weights import save_weights
 
 
 @pytest.mark.parametrize(
-  "method", ["djsrh", "dudch", pytest.param("pair_contrast", marks=pytest.mark.slow)]
+  "method",
+  ["djsrh", "dudch", "ucch", pytest.param("pair_contrast", marks=pytest.mark.slow)],
 )
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   config = shorten_pairs(load(method, "wikipedia"), made)
   scores = train(config, tmp_path / "run")
-  title = {"djsrh": "DJSRH", "dudch": "DUDCH", "pair_contrast": "Pair contrast"}[method]
+  title = {"pair_contrast": "Pair contrast"}.get(method, method.upper())
   assert scores[f"{title}, text→text"] > 0.5  # chance is 1/3
   assert score(tmp_path / "run") == scores
   (entry,) = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -104,10 +105,24 @@ def write_nus_wide(root, pictures, labels, texts):
   (root / "NUS_WID_Tags" / "TagList1k.txt").write_text("\n".join(tags))
 
 
+def write_table(root, pictures, labels, texts):
+  root.mkdir()
+  lines = ["image,text,kind"]
+  for number, (picture, words) in enumerate(zip(pictures, texts, strict=True)):
+    picture.save(root / f"{number}.png")
+    lines.append(f'{number}.png,"{", ".join(words).upper()}!",{labels[number]}')
+  (root / "pairs.csv").write_text("\n".join(lines))
+
+
+PAIRS = {"label_column": "kind", "min_word_count": 2}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("preset", "write", "fields"),
   [
+    ("pairs", write_table, PAIRS),
+    ("pairs", write_table, {**PAIRS, "trained": "all"}),
     ("mirflickr25k", write_mirflickr, {"min_tag_count": 2}),
     ("nus_wide", write_nus_wide, {"selection": "tc10"}),
   ],
@@ -129,7 +144,11 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
 
   config = load("dudch", preset)
   config.bits = 8
-  config.data.update(path=str(root), num_queries=8, num_train=0, image_size=16, **fields)
+  fields = dict(fields)
+  if "trained" in fields:
+    config.djsrh.trained = config.student.trained = fields.pop("trained")
+  path = root / "pairs.csv" if preset == "pairs" else root
+  config.data.update(path=str(path), num_queries=8, num_train=0, image_size=16, **fields)
   config.teacher.update(backbone="small_convnet", weights=str(weights))
   config.features.image_sizes = (16,)
   config.djsrh.update(hidden=16, image_size=16, epochs=2, batch_size=8, bits=0)
@@ -140,6 +159,8 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
   encoder = udh_jax.load_encoder(tmp_path / "run" / "encoder_8bits")
   assert sorted(encoder.about["words"]) == ["city", "cityscape", "picture", "sea", "seascape"]
   assert encoder.texts(["sea seascape", "city"]).shape == (2, 1)
+  if preset == "pairs":  # plain strings are cut as the training texts were
+    assert (encoder.texts(["The SEA, a seascape!"]) == encoder.texts([["sea", "seascape"]])).all()
 
   config.teacher.weights = ""
   with pytest.raises(InputError, match=f"is empty, but the images of {preset} are pictures"):

@@ -1,5 +1,7 @@
 """Texts of people in pictures for people."""
 
+from types import SimpleNamespace
+
 import matplotlib
 import numpy as np
 import pytest
@@ -66,3 +68,17 @@ def test_a_user_s_own_style_does_not_bring_tex_back(tmp_path):
   with matplotlib.rc_context({"text.usetex": True}):
     plots.picture_row(tmp_path / "a.png", [(np.zeros((4, 4, 3), np.uint8), "a_b")], title="$")
   assert min(seen(tmp_path / "a.png")) > 100
+
+
+def test_a_text_stands_as_it_was_written():
+  dataset = SimpleNamespace(
+    captions=["Nike Women's White Running Shoes", "  "],
+    texts=np.array([[True, False], [False, True]]),
+    words=["nike", "shoes"],
+    labels=None,
+    names=["a/1.jpg", "a/2.jpg"],
+  )
+  lines = plots.describe_item(dataset, 0, "text")
+  assert " ".join(lines) == dataset.captions[0] and max(map(len, lines)) <= 13
+  assert plots.describe_item(dataset, 1, "text") == ["shoes"]
+  assert plots.describe_item(dataset, 0, "image") == ["1.jpg"]

@@ -22,7 +22,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
 from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
-from udh_jax.encoders.queries import search_picture, search_pictures, search_text, words_of
+from udh_jax.encoders.queries import search_picture, search_pictures, search_text
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
 from udh_jax.printable import printable
@@ -245,7 +245,7 @@ def _draw(index, options, asked, found) -> None:
   cells = [(folder / item["name"], f"d = {item['distance']}") for item in found[:24]]
   pictures: list[tuple[np.ndarray | Sequence[str], str]] = []
   if options.image is None:
-    pictures.append((words_of(asked), "query"))
+    pictures.append((asked.replace(",", " ").split(), "query"))
   else:
     cells.insert(0, (pathlib.Path(asked), "query"))
   for path, text in cells:

@@ -18,6 +18,7 @@ from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
 _QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE, CENTRES, TIES, PAIRS = 1, 2, 3, 4, 5, 6, 7, 8
+TRAIN, DATABASE, VALIDATION, QUERY = range(4)  # the parts that a data set itself may name
 
 
 class Splits(NamedTuple):
@@ -100,6 +101,8 @@ def make_splits(
   first_test_row: int | None = None,
   fewer_queries: bool = False,
   train_draw: str = "uniform",
+  parts: np.ndarray | None = None,
+  groups: np.ndarray | None = None,
 ) -> Splits:
   """Splits the rows of a source by a protocol.
 
@@ -124,6 +127,12 @@ def make_splits(
       for than half of the rows, or than the test part has.
     train_draw: How ``num_train`` rows are drawn: "uniform", without labels, or "balanced", the same
       number of each class, for methods that learn from labels.
+    parts: Which part each row belongs to by the data set itself: TRAIN, DATABASE (searched, not
+      learned from), VALIDATION or QUERY. int8 array of shape ``[n]``; None draws all parts. Where
+      no row is a VALIDATION or QUERY row, these are drawn from the others. VALIDATION rows are in
+      no split but as queries of ``evaluate_on`` "validation".
+    groups: Rows with the same content have the same number. Integer array of shape ``[n]``; None if
+      none has. What has the content of a query is not in the database.
 
   Returns:
     The three index arrays.
@@ -133,27 +142,35 @@ def make_splits(
       label or several.
   """
   rows = np.arange(num_rows)
-  if first_test_row is None:
-    query = _draw(labels, rows, num_queries, "num_queries", fewer_queries, seed, _QUERIES)
-    database = np.setdiff1d(rows, query)
-  else:
-    available = num_rows - first_test_row
+  given = np.full(num_rows, TRAIN, np.int8) if parts is None else parts
+  if first_test_row is not None:
+    given = np.where(rows < first_test_row, given, QUERY)
+  others = rows[(given == TRAIN) | (given == DATABASE)]
+
+  def query_rows(part, database, count, field, purpose):
+    """The rows of a part that the data set names, or else drawn ones."""
+    there = rows[given == part]
+    if not len(there):
+      return _draw(labels, database, count, field, fewer_queries, seed, purpose)
     require(
-      fewer_queries or num_queries <= available,
-      f"num_queries is {num_queries}, but the test part has {available} images; lower num_queries.",
+      fewer_queries or count <= len(there),
+      f"{field} is {count}, but the {_PART_WORDS[part]} part has {len(there)} images; lower "
+      f"{field}.",
     )
-    query, database = rows[first_test_row:][:num_queries], rows[:first_test_row]
+    return there[:count]
+
+  query = query_rows(QUERY, others, num_queries, "num_queries", _QUERIES)
+  database = _without(others, query, groups)
   if evaluate_on == "validation":
-    query = _draw(
-      labels, database, num_validation, "num_validation", fewer_queries, seed, _VALIDATION
-    )
-    database = np.setdiff1d(database, query)
+    query = query_rows(VALIDATION, database, num_validation, "num_validation", _VALIDATION)
+    database = _without(database, query, groups)
+  learned = database[given[database] == TRAIN]
   require(
-    num_train <= len(database),
-    f"num_train is {num_train}, but the database has {len(database)} images; "
+    num_train <= len(learned),
+    f"num_train is {num_train}, but {_learned_words(learned, database)}; "
     "lower num_train, or set it to 0 for all of them.",
   )
-  train = database
+  train = learned
   if num_train and train_draw == "balanced":
     single = labels if labels is not None and labels.ndim == 1 else None
     require(
@@ -162,11 +179,26 @@ def make_splits(
       "image: set it to 'uniform'.",
     )
     assert single is not None
-    chosen = balanced_sample(single[database], num_train, seed, _TRAIN, leave_half=False)
-    train = database[chosen]
+    chosen = balanced_sample(single[learned], num_train, seed, _TRAIN, leave_half=False)
+    train = learned[chosen]
   elif num_train:
-    train = database[np.sort(permutation(len(database), seed, _TRAIN)[:num_train])]
+    train = learned[np.sort(permutation(len(learned), seed, _TRAIN)[:num_train])]
   return Splits(train, database, query)
+
+
+_PART_WORDS = {QUERY: "test", VALIDATION: "validation"}
+
+
+def _learned_words(learned, database):
+  if len(learned) == len(database):
+    return f"the database has {len(database)} images"
+  return f"{len(learned)} images are for training"
+
+
+def _without(rows, query, groups):
+  """Rows that are no queries, nor have the content of one."""
+  rows = np.setdiff1d(rows, query)
+  return rows if groups is None else rows[~np.isin(groups[rows], groups[query])]
 
 
 def _kind_of(labels):

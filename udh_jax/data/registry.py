@@ -3,9 +3,11 @@
 import types
 from typing import Any
 
+import numpy as np
+
 from udh_jax.data.protocol import make_splits, split_digest
-from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, tfds
-from udh_jax.data.types import Dataset, Progress, Reader
+from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, pairs, tfds
+from udh_jax.data.types import Dataset, Progress, Reader, Texts
 from udh_jax.errors import require
 from udh_jax.records import brief, whole
 
@@ -18,6 +20,7 @@ READERS: dict[str, Reader] = {
   "folder": folder.FOLDER,
   "mirflickr25k": flickr25k.MIRFLICKR25K,
   "nus_wide": nus_wide.NUS_WIDE,
+  "pairs": pairs.PAIRS,
   "features": features.FEATURES,
   "wikipedia": features.WIKIPEDIA,
 }
@@ -40,6 +43,8 @@ _SPLIT_CHOICES = {
 _COUNTS = {
   "image_size": whole(1, 1 << 14),  # pixels
   "min_tag_count": whole(1, 10**9),
+  "min_word_count": whole(1, 10**9),
+  "max_words": whole(1, 10**6),
   "seed": whole(0, 2**31 - 1),
 }
 
@@ -59,6 +64,9 @@ def data_config(name: str) -> Any:
   and, in mirflickr25k, without a label. mirflickr25k has min_tag_count (on how many pictures a tag
   has to be), nus_wide selection ("tc10" or "tc21": the concepts that are taken). Their path is a
   folder in the official layout, or the TFDS directory that `udh_jax.data.builders` prepared.
+
+  pairs reads a table of one's own; its fields are the arguments of
+  `udh_jax.data.readers.pairs.read_pairs_table`.
 
   features and wikipedia read one .npz or .mat file at path. image, text, label, image_test,
   text_test and label_test name its arrays; "" is none, and no label, text or test part is needed.
@@ -143,8 +151,13 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
     num_rows=len(source.images),
     first_test_row=source.first_test_row,
     fewer_queries=source.fewer_queries,
+    parts=source.parts,
+    groups=source.groups,
     **{field: getattr(config, field) for field in _SPLITS},
   )
+  made = Texts(source.texts, source.words) if source.texts is not None else None
+  if source.make_texts is not None:
+    made = source.make_texts(splits.train)
   digest = split_digest(splits, source.names)
   protocol = (
     f"{config.name}: {len(splits.query)} {'' if config.evaluate_on == 'query' else 'validation '}"
@@ -161,8 +174,19 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
     splits=splits,
     protocol=protocol,
     digest=digest,
-    texts=source.texts,
-    words=source.words,
+    texts=made.texts if made else None,
+    words=made.words if made else (),
     labels_used=source.labels_used,
     picture_side=source.picture_side or source.image_shape[0],
+    captions=source.captions,
+    tokenizer=source.tokenizer,
+    notes=(*source.notes, *_hidden(source.groups, splits.query), *(made.notes if made else ())),
   )
+
+
+def _hidden(groups: np.ndarray | None, query: np.ndarray) -> list[str]:
+  """What `make_splits` left out because a query has the same content, in words."""
+  if groups is None:
+    return []
+  count = int(np.isin(groups, groups[query]).sum()) - len(query)
+  return [f"{count:,} rows have the picture of a query: left out"] if count else []

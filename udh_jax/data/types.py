@@ -27,6 +27,20 @@ class Images(Protocol):
     """One image."""
 
 
+class Texts(NamedTuple):
+  """Texts as a network takes them.
+
+  Attributes:
+    texts: Of each item. Array of shape ``[n, t]``, bool, uint8 or float32.
+    words: What each column stands for, t strings, or empty.
+    notes: What was left out to get them, in lines.
+  """
+
+  texts: np.ndarray
+  words: Sequence[str]
+  notes: Sequence[str] = ()
+
+
 class Source(NamedTuple):
   """What a reader of one kind of data hands over; row i is the same item in every field.
 
@@ -45,6 +59,12 @@ class Source(NamedTuple):
     labels_used: Of images that are features: the labels that were used to make them, in words.
     picture_side: Short side of the pictures before they were brought to one size, in pixels; the
       median. 0 is as of ``image_shape``.
+    captions: The text of each item as it was written, n strings, or empty.
+    tokenizer: How captions were cut into words, "icu" (`udh_jax.data.words.cut`); "" if not at all.
+    make_texts: Makes ``texts`` and ``words`` of the training rows, once these are known.
+    parts: Which part each item belongs to, see `udh_jax.data.protocol.make_splits`.
+    groups: Which items have the same content, see there.
+    notes: What was left out, in lines.
   """
 
   images: Images
@@ -58,6 +78,12 @@ class Source(NamedTuple):
   words: Sequence[str] = ()
   labels_used: str = ""
   picture_side: int = 0
+  captions: Sequence[str] = ()
+  tokenizer: str = ""
+  make_texts: Callable[[np.ndarray], Texts] | None = None
+  parts: np.ndarray | None = None
+  groups: np.ndarray | None = None
+  notes: Sequence[str] = ()
 
 
 class Reader(NamedTuple):
@@ -92,6 +118,9 @@ class Dataset:
     words: What each column of ``texts`` stands for, or empty.
     labels_used: Behind images that are features, in words.
     picture_side: Short side of the pictures as they were, in pixels; the median.
+    captions: The text of each item as it was written, or empty.
+    tokenizer: How captions were cut into words, or "".
+    notes: What was left out of the data, in lines.
   """
 
   name: str
@@ -107,6 +136,9 @@ class Dataset:
   words: Sequence[str] = ()
   labels_used: str = ""
   picture_side: int = 0
+  captions: Sequence[str] = ()
+  tokenizer: str = ""
+  notes: Sequence[str] = ()
 
   @property
   def has_pictures(self) -> bool:

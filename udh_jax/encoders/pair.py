@@ -16,18 +16,19 @@ from flax import traverse_util
 
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
+from udh_jax.data.words import ICU, cut, indicators
 from udh_jax.encoders import published
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import require
 from udh_jax.files import write_atomically
-from udh_jax.models.heads import PairNetwork
+from udh_jax.models.heads import IMAGE_HEADS, PairNetwork
 from udh_jax.models.registry import create_backbone
-from udh_jax.records import TEXTS, number, require_fields, whole
+from udh_jax.records import TEXTS, number, one_of, require_fields, whole
 
 FORMAT, VERSION = "udh_jax pair encoder", 1
 NETWORKS = "networks.safetensors"
 # Of `PairNetwork`, besides the backbone and the length of the codes.
-LAYER_FIELDS = ("hidden", "dropout")
+LAYER_FIELDS = ("hidden", "dropout", "image_head")
 FIELDS = {
   **published.FIELDS,
   "hidden": whole(1, 1 << 20),
@@ -36,6 +37,8 @@ FIELDS = {
   "text_width": whole(1, 1 << 30),
   "words": TEXTS,
 }
+# Fields that encoders of earlier versions lack, and what they mean there.
+_LATER = {"tokenizer": "", "image_head": "linear"}
 _READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
 
 
@@ -49,12 +52,17 @@ def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
   backbone = None
   if about["backbone"]:
     backbone = create_backbone(about["backbone"], dtype=jnp.dtype(dtype), padding=about["padding"])
+  about = {**_LATER, **about}
   layers = {name: about[name] for name in LAYER_FIELDS}
   return PairNetwork(about["bits"], backbone=backbone, **layers)
 
 
 def image_codes_of(
-  variables: Mapping[str, Any], images: jax.Array, about: Mapping[str, Any]
+  variables: Mapping[str, Any],
+  images: jax.Array,
+  about: Mapping[str, Any],
+  *,
+  from_features: bool = False,
 ) -> jax.Array:
   """Codes of images; pure.
 
@@ -62,14 +70,15 @@ def image_codes_of(
     variables: Of a `PairNetwork`.
     images: uint8 pictures ``[b, h, w, 3]``, or float32 features ``[b, d]``.
     about: See `PairEncoder`.
+    from_features: Whether ``images`` are the backbone's features of pictures.
 
   Returns:
     Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
   """
-  if about["backbone"]:
+  if about["backbone"] and not from_features:
     images = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   module = pair_module(about, about["dtype"])
-  outputs: Any = module.apply(variables, images, method="image")
+  outputs: Any = module.apply(variables, images, from_features=from_features, method="image")
   return pack_codes(sign(outputs))
 
 
@@ -98,13 +107,15 @@ class PairEncoder:
     about: ``bits``, `LAYER_FIELDS`, ``backbone`` with ``padding``, ``mean``, ``std``,
       ``dtype`` and ``image_size``; ``picture_size`` (side of decoded picture files, 0 where images
       are features), ``image_width`` (of features, else 0), ``text_width``, ``words`` (the
-      vocabulary, may be empty), ``labels_used``, ``method`` and ``scores``.
+      vocabulary, may be empty), ``tokenizer`` (how texts are cut into words: "icu" is
+      `udh_jax.data.words.cut`, "" takes what stands between blanks or commas as it is),
+      ``labels_used``, ``method`` and ``scores``.
     variables: Of a `PairNetwork`.
   """
 
   def __init__(self, variables: Mapping[str, Any], about: Mapping[str, Any]):
     self.variables = variables
-    self.about = dict(about)
+    self.about = {**_LATER, **about}
     self._columns = {word: column for column, word in enumerate(self.about["words"])}
     self._images = jax.jit(lambda variables, rows: image_codes_of(variables, rows, self.about))
     self._texts = jax.jit(lambda variables, rows: text_codes_of(variables, rows, self.about))
@@ -149,8 +160,8 @@ class PairEncoder:
 
     Args:
       texts: Tags, counts or features ``[b, text_width]``, as in training; or, where the encoder
-        has a vocabulary, b texts as strings of words separated by blanks, or as lists of words
-        (which may hold blanks). Words that the vocabulary lacks are left out, with one warning.
+        has a vocabulary, b texts as plain strings (see `words_of`), or as lists of its words.
+        Words that the vocabulary lacks are left out, with one warning.
 
     Returns:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
@@ -177,14 +188,8 @@ class PairEncoder:
       "PairEncoder: texts are given as words, but the training texts were features without a "
       f"vocabulary; give an array [b, {self.about['text_width']}].",
     )
-    rows = np.zeros((len(texts), len(self._columns)), np.float32)
-    unknown = set()
-    for row, text in zip(rows, texts, strict=True):
-      for word in text.split() if isinstance(text, str) else text:
-        if word in self._columns:
-          row[self._columns[word]] = 1
-        else:
-          unknown.add(word)
+    cut_texts = [self.words_of(text) if isinstance(text, str) else list(text) for text in texts]
+    unknown = {word for text in cut_texts for word in text} - self._columns.keys()
     if unknown:
       logging.getLogger(__name__).warning(
         "%d words are not in the vocabulary of %d and are left out: %s",
@@ -192,12 +197,28 @@ class PairEncoder:
         len(self._columns),
         ", ".join(sorted(unknown)[:5]),
       )
-    return rows
+    return indicators(cut_texts, self.about["words"])
+
+  def words_of(self, text: str) -> list[str]:
+    """The words of a text, as the training texts were cut.
+
+    Args:
+      text: Any text where ``tokenizer`` is "icu"; else words separated by commas, if there is one,
+        or by blanks.
+
+    Raises:
+      InputError: If ICU is needed and not installed.
+    """
+    if self.about["tokenizer"] == ICU:
+      return cut(text)
+    words = text.split(",") if "," in text else text.split()
+    return [word.strip() for word in words if word.strip()]
 
   @functools.cached_property
   def digest(self) -> str:
     """SHA-256 of all that decides the codes."""
-    made_of = {key: self.about[key] for key in (*_READ, "picture_size", "words")}
+    made_of = {key: self.about[key] for key in (*_READ, "picture_size", "words", *_LATER)}
+    made_of = {key: value for key, value in made_of.items() if value != _LATER.get(key)}
     digest = hashlib.sha256(json.dumps(made_of, sort_keys=True).encode())
     for name, leaf in sorted(_flat(self.variables).items()):
       digest.update(name.encode())
@@ -241,6 +262,9 @@ def read_pair_encoder(networks: pathlib.Path, about: dict[str, Any]) -> PairEnco
   """
   config = networks.with_name(CONFIG)
   digest = about.pop("digest")
+  for name, value in _LATER.items():
+    about.setdefault(name, value)
+  require_fields(config, about, {"tokenizer": one_of("", ICU), "image_head": one_of(*IMAGE_HEADS)})
   pictures = bool(about["backbone"])
   if pictures:
     require_fields(config, about, published.BACKBONE_FIELDS)

@@ -115,11 +115,6 @@ def search_pictures(
         yield Answer(picture, None if unread else next(hits), image if unread else "")
 
 
-def words_of(text: str) -> list[str]:
-  """Comma-separated words, if there is a comma; else separated by blanks."""
-  return [word.strip() for word in text.split(",")] if "," in text else text.split()
-
-
 def search_text(
   index: HammingIndex,
   encoder: PairEncoder,
@@ -133,7 +128,7 @@ def search_text(
   Args:
     index: To search in.
     encoder: That made it.
-    text: Words of the encoder's vocabulary, separated by blanks; or by commas, if there is one.
+    text: Words of the encoder's vocabulary, see `PairEncoder.words_of`.
     k: How many, at most; None for all within the radius.
     radius: Only items within this distance.
 
@@ -145,9 +140,9 @@ def search_text(
     "The encoder of this index takes pictures alone; to search by text, encode the pictures with "
     "one trained on pairs (configs/dudch.py).",
   )
-  words = words_of(text)
   known, of = encoder.about["words"], "the texts that the encoder was trained on"
   require(known, f"There is no vocabulary of {of}; search by code.")
+  words = encoder.words_of(text)
   require(
     not set(known).isdisjoint(words),
     f"No word of {text!r} is in the vocabulary of {of}: {len(known)} words, such as "

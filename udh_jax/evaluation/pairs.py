@@ -43,6 +43,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
     "image_width": 0 if dataset.has_pictures else dataset.image_shape[0],
     "text_width": dataset.texts.shape[1],
     "words": list(dataset.words),
+    "tokenizer": dataset.tokenizer,
     "method": plan.title,
     "scores": scores,
     "definition": definition(config, dataset, labels_used) if scores else None,
@@ -156,7 +157,7 @@ def write(
     workdir / "report.html",
     title=f"{title} on {config.data.name}, {bits} bits",
     subtitle=dataset.protocol,
-    sections=page,
+    sections=[*page, *([Section("Data", dataset.notes)] if dataset.notes else [])],
   )
   _publish(config, plan, dataset, run.network, scores, workdir)
   return scores

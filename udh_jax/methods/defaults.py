@@ -101,6 +101,7 @@ def pair_training(**changes: Any) -> dict[str, Any]:
     "image_size": 96,  # of pictures
     "augment": augmentation(),  # of pictures
     "batch_size": 32,
+    "optimizer": "sgd",
     "image_learning_rate": 0.01,
     "text_learning_rate": 0.01,
     "momentum": 0.9,
@@ -125,14 +126,32 @@ def on_pairs(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDi
   return config
 
 
+_PAIR_SECTIONS = ("djsrh", "student", "contrast", "ucch")
+_PUBLISHED = "hf-hub:timm/mobilenetv2_100.ra_in1k"
+
+
 def on_picture_pairs(config: ConfigDict) -> ConfigDict:
   """The same method for pictures and not features of them: on a published backbone."""
-  config.teacher.weights = "hf-hub:timm/mobilenetv2_100.ra_in1k"
+  config.teacher.weights = _PUBLISHED
   config.encode.batch_size = 64
   config.checkpoint_every = 200
-  for section in ("djsrh", "student", "contrast"):
+  for section in _PAIR_SECTIONS:
     if section in config:
       config[section].image_learning_rate = 1e-3  # the backbone is trained too
+  return config
+
+
+def on_own_pairs(config: ConfigDict) -> ConfigDict:
+  """The same method for pictures and texts of one's own: a published backbone stays as it is.
+
+  Its features of every picture are made once, and the networks are trained on these: minutes on two
+  cores. ``SECTION.trained = "last"`` or ``"all"`` trains the backbone too.
+  """
+  config.teacher.weights = _PUBLISHED
+  config.encode.batch_size = 64
+  for section in _PAIR_SECTIONS:
+    if section in config:
+      config[section].trained = "head"
   return config
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.methods import defaults
 from udh_jax.methods.djsrh import djsrh_section, djsrh_stages, teacher_bits
-from udh_jax.methods.steps import encode_pairs_stage, pair_codes_of
+from udh_jax.methods.steps import cached_features, encode_pairs_stage, pair_codes_of
 from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.stages import similarity, student
 
@@ -34,10 +34,11 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/dudch.py``."""
-  before, teacher = djsrh_stages(config)
+  before, teacher, roles = djsrh_stages(config)
   bits, longer = config.bits, teacher_bits(config)
   rebuilt, network = f"similarity_{longer}bits", f"student_{bits}bits"
-  backbone = {"backbone": "teacher"} if config.teacher.weights else {}
+  backbone = {"backbone": roles["backbone"]} if roles else {}
+  seen = {name: cached_features(config, name, roles) for name in ("djsrh", "student")}
   own = pair_codes_of(config, "DUDCH")
   learned = dict.fromkeys(("image", "text"), (network, "learned_codes"))
   relaxed = {side: (rebuilt, f"{side}s") for side in ("image", "text")}
@@ -46,9 +47,9 @@ def plan(config: ConfigDict) -> Plan:
     "DUDCH",
     (
       *before,
-      similarity.STAGE.named(rebuilt, teacher=teacher),
-      student.STAGE.named(network, similarity=rebuilt, **backbone),
-      encode_pairs_stage(config, network),
+      similarity.STAGE.named(rebuilt, teacher=teacher, **seen["djsrh"]),
+      student.STAGE.named(network, similarity=rebuilt, **backbone, **seen["student"]),
+      encode_pairs_stage(config, network, **seen["student"]),
     ),
     network,
     (

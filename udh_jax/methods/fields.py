@@ -81,6 +81,7 @@ KINDS: Mapping[str, Kind] = {
   "trained": _words(*TRAINED),
   "hash_start": _words(*STARTS),
   "discrete": _words(*DISCRETE),
+  "optimizer": _words("sgd", "adam"),
   "decay": _words("none", "cosine"),
   "unsure": _words("ignore", "structure"),
   "psch.similarity": _words("parts", "one"),
@@ -125,6 +126,10 @@ KINDS: Mapping[str, Kind] = {
   "beta": _SHARE,
   "eta": _SHARE,
   "mu": number(1e-6, 1e6),
+  "negatives": whole(1, 1 << 24),
+  "memory_momentum": _SHARE,
+  "contrast_share": _SHARE,
+  "shift": number(0, 1e6),
   "loss.name": _words(*POINT_WISE),
   "scale": number(1e-6, 1e6),
   "margin": number(0, 1e6),  # what each loss can have is narrower, see `require_margin`

@@ -15,6 +15,7 @@ from udh_jax.methods import (
   pair_contrast,
   psch,
   ssdh,
+  ucch,
   udh_ecc,
 )
 from udh_jax.records import brief
@@ -26,6 +27,7 @@ METHODS: dict[str, Callable[[ConfigDict], Plan]] = {
   "djsrh": djsrh.plan,
   "pair_contrast": pair_contrast.plan,
   "dudch": dudch.plan,
+  "ucch": ucch.plan,
   "ssdh": ssdh.plan,
   "psch": psch.plan,
   **dict.fromkeys(dhih.TITLES, dhih.plan),

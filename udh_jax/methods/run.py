@@ -36,7 +36,8 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
   device = context.mesh.devices.flat[0]
   hosts = f" in {jax.process_count()} processes" if jax.process_count() > 1 else ""
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
-  say(f"[data] {context.dataset.protocol}")
+  for note in (context.dataset.protocol, *context.dataset.notes):
+    say(f"[data] {note}")
   return context
 
 

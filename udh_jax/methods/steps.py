@@ -34,9 +34,9 @@ def encode_stage(config: ConfigDict, network: str) -> Stage:
   return encode.IMAGES.named(f"encode_{config.bits}bits", network=network)
 
 
-def encode_pairs_stage(config: ConfigDict, network: str) -> Stage:
-  """Codes of pairs by the networks of the stage ``network``."""
-  return encode.PAIRS.named(f"encode_{config.bits}bits", network=network)
+def encode_pairs_stage(config: ConfigDict, network: str, **features: str) -> Stage:
+  """Codes of pairs by the networks of the stage ``network``, see `cached_features`."""
+  return encode.PAIRS.named(f"encode_{config.bits}bits", network=network, **features)
 
 
 def baselines_stage(
@@ -52,6 +52,24 @@ def backbone_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], dict[str, st
     return (), {}
   roles = {"backbone": "teacher", "features": "features_1"}
   return (teacher_stage(config), features_stage(config, 1, "teacher")), roles
+
+
+def cached_features(config: ConfigDict, section: str, roles: dict[str, str]) -> dict[str, str]:
+  """The stage of features, by role, where networks are trained on these and not on pictures.
+
+  Args:
+    config: ``trained`` of the section decides: "head" leaves the backbone as it is.
+    section: Of the networks' training.
+    roles: From `backbone_stages`.
+  """
+  if config[section].trained != "head" or "features" not in roles:
+    return {}
+  require(
+    len(config.features.image_sizes) == 1,
+    f"features.image_sizes is {tuple(config.features.image_sizes)}, but {section}.trained is "
+    "'head': features are made once, at one side; give one.",
+  )
+  return {"features": roles["features"]}
 
 
 def codes_of(config: ConfigDict, title: str) -> CodeSource:

@@ -90,6 +90,9 @@ class HashNetwork(nn.Module):
     return relaxed, logits
 
 
+IMAGE_HEADS = ("linear", "perceptron")
+
+
 class PairNetwork(nn.Module):
   """An image network and a text network into one space of bits.
 
@@ -103,6 +106,8 @@ class PairNetwork(nn.Module):
       features.
     dropout: Share of the inputs and hidden units of the image network on features that is left out
       in training.
+    image_head: What stands on the backbone: "linear", a layer, or "perceptron", the network on
+      features, for a backbone that is not trained.
 
   References:
     Su et al., DJSRH, ICCV 2019: Linear - ReLU - Linear for texts, a convolutional network and a
@@ -113,9 +118,14 @@ class PairNetwork(nn.Module):
   hidden: int = 4096
   backbone: nn.Module | None = None
   dropout: float = 0.0
+  image_head: str = "linear"
 
   def __post_init__(self):
     require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
+    require(
+      self.image_head in IMAGE_HEADS,
+      f"image_head is {self.image_head!r}; choose one of {', '.join(IMAGE_HEADS)}.",
+    )
     require(self.hidden >= 1, f"hidden is {self.hidden}; at least 1 is needed.")
     require(0 <= self.dropout < 1, f"dropout is {self.dropout}; it has to be in [0, 1).")
     super().__post_init__()
@@ -124,24 +134,35 @@ class PairNetwork(nn.Module):
     """Makes the layers."""
     self.text_layers = Perceptron(self.bits, self.hidden, 0.0)
     self.image_layers: nn.Module
-    if self.backbone is None:
-      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
-    else:
+    if self.backbone is not None and self.image_head == "linear":
       self.image_layers = float32_layer(self.bits)
+    else:
+      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
 
-  def image(self, images: jax.Array, *, train: bool = False) -> jax.Array:
-    """Maps normalised pictures ``[b, h, w, 3]`` or features ``[b, d]`` to outputs ``[b, bits]``."""
-    if self.backbone is not None:
-      return self.image_layers(self.backbone(images))
-    return self.image_layers(images, train)
+  def image(
+    self, images: jax.Array, *, train: bool = False, from_features: bool = False
+  ) -> jax.Array:
+    """Maps images to outputs ``[b, bits]``.
+
+    Args:
+      images: Normalised pictures ``[b, h, w, 3]``; features ``[b, d]`` where there is no backbone.
+      train: Whether units are left out.
+      from_features: Whether ``images`` are the backbone's features of pictures.
+    """
+    if self.backbone is not None and not from_features:
+      images = self.backbone(images)
+    if isinstance(self.image_layers, Perceptron):
+      return self.image_layers(images, train)
+    return self.image_layers(images)
 
   def text(self, texts: jax.Array, *, train: bool = False) -> jax.Array:
     """Maps tags, counts or features ``[b, t]`` to outputs ``[b, bits]``."""
     return self.text_layers(texts, train)
 
-  def __call__(self, images, texts, *, train: bool = False):
+  def __call__(self, images, texts, *, train: bool = False, from_features: bool = False):
     """Outputs of both networks: ``[b, bits]`` each."""
-    return self.image(images, train=train), self.text(texts, train=train)
+    image = self.image(images, train=train, from_features=from_features)
+    return image, self.text(texts, train=train)
 
 
 class Perceptron(nn.Module):

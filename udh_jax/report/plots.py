@@ -1,6 +1,7 @@
 """Pictures for people: galleries of neighbours, curves, and what codes look like."""
 
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -92,8 +93,11 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
     side: "image", or "text" for the words of its text.
 
   Returns:
-    Up to six words; the name and the classes where the text has no words.
+    Lines: the beginning of the text as it was written; up to six of its words where only these are
+    known; the name and the classes where there are none.
   """
+  if side == "text" and len(dataset.captions) and dataset.captions[row].strip():
+    return textwrap.wrap(dataset.captions[row], _LINE, max_lines=6, placeholder="…")
   if side == "text" and dataset.texts is not None and len(dataset.words):
     present = np.flatnonzero(dataset.texts[row])
     if len(present):
@@ -106,8 +110,11 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
   return [dataset.names[row].rsplit("/", 1)[-1], *classes[:5]]
 
 
+_LINE = 13  # characters of a line in the place of a picture
+
+
 def _words(axis, words: Sequence[str], text: str, color: str) -> None:
-  shown = "\n".join(word if len(word) <= 13 else word[:12] + "…" for word in words)
+  shown = "\n".join(word if len(word) <= _LINE else word[: _LINE - 1] + "…" for word in words)
   axis.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6.5, transform=axis.transAxes)
   axis.set_box_aspect(1)
   _frame(axis, text, color)

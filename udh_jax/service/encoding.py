@@ -6,7 +6,6 @@ import numpy as np
 
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
-from udh_jax.encoders.queries import words_of
 from udh_jax.service.batching import by_batches
 from udh_jax.service.problems import Problem
 
@@ -32,6 +31,7 @@ class Coder:
     self.digest: str = encoder.digest
     self.picture_size: int = encoder.about["picture_size"]
     self._texts = encoder.texts if isinstance(encoder, PairEncoder) else None
+    self._words_of = encoder.words_of if isinstance(encoder, PairEncoder) else str.split
     self.words: tuple[str, ...] = tuple(encoder.about["words"]) if self._texts else ()
     self._known = frozenset(self.words)
     self.method: str = encoder.about.get("method", "")
@@ -77,7 +77,7 @@ class Coder:
     """Those words of a text that the encoder knows, and the others.
 
     Args:
-      text: Words separated by blanks; or by commas, if there is one.
+      text: See `udh_jax.encoders.pair.PairEncoder.words_of`.
 
     Raises:
       Problem: If it takes no texts, or knows none of the words.
@@ -87,7 +87,7 @@ class Coder:
         "The encoder of this collection takes no words; ask by a picture or a code.",
         code="no_texts",
       )
-    words = [word for word in words_of(text) if word]
+    words = list(dict.fromkeys(self._words_of(text)))
     known = [word for word in words if word in self._known]
     if not known:
       raise Problem(

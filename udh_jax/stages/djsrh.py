@@ -5,7 +5,12 @@ from ml_collections import ConfigDict
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, sharpness
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
-from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
+from udh_jax.stages.pair_network import (
+  as_the_backbone_made_them,
+  new_pair_network,
+  train_pairs,
+  training_outputs,
+)
 
 
 def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) -> Work:
@@ -23,7 +28,7 @@ def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) ->
     given are scaled (see `PairNetwork`); the affinity reads them as they are.
   """
   settings = config.djsrh
-  network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
+  network = new_pair_network(context, config, settings, inputs, bits=bits)
   forward = training_outputs(network, settings)
   num_train = len(context.dataset.splits.train)
 
@@ -33,7 +38,7 @@ def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) ->
     images, texts = (jnp.tanh(sharpness(epoch) * h) for h in outputs)
     weights = batch["weight"]
     target = joint_semantics(
-      _frozen_features(constants["frozen"], batch),
+      _affinity_features(constants["frozen"], batch),
       batch["text"],
       beta=settings.beta,
       eta=settings.eta,
@@ -48,12 +53,9 @@ def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) ->
   return train_pairs(context, loss, network, constants, settings=settings, seed=config.seed)
 
 
-def _frozen_features(frozen, batch):
+def _affinity_features(frozen, batch):
   """What the image affinity is made from: features as the backbone made them, or as given."""
-  if not frozen:
-    return batch["image"]
-  rows = batch["index"]
-  return frozen["features"][rows] * frozen["length"][rows, None] + frozen["centre"]
+  return as_the_backbone_made_them(frozen, batch["index"]) if frozen else batch["image"]
 
 
 # Give it ``bits`` by `Stage.with_options`.

@@ -8,6 +8,7 @@ from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import Network, backbone_variables, facts
+from udh_jax.stages.pair_network import as_the_backbone_made_them, reads_features
 
 
 def hash_description(network: Network, config: ConfigDict) -> dict:
@@ -59,17 +60,29 @@ def pair_description(network: Network, config: ConfigDict) -> dict:
 def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Codes of every pair by the image and by the text network.
 
+  Inputs: ``network``, and ``features`` where it reads those of its backbone.
+
   Outputs: ``image_codes`` and ``text_codes``: sign(h), packed, uint8 ``[rows, ceil(bits / 8)]``.
   """
   network = inputs["network"]
   about = pair_description(network, config)
+  from_features = reads_features(network)
+  frozen = dict(inputs["features"]) if from_features else {}
+
+  def function(constants, batch):
+    images = batch["image"]
+    if from_features:
+      images = as_the_backbone_made_them(constants["frozen"], batch["index"])
+    variables = constants["variables"]
+    return {
+      "image_codes": image_codes_of(variables, images, about, from_features=from_features),
+      "text_codes": text_codes_of(variables, batch["text"], about),
+    }
+
   return map_rows(
     context,
-    lambda variables, batch: {
-      "image_codes": image_codes_of(variables, batch["image"], about),
-      "text_codes": text_codes_of(variables, batch["text"], about),
-    },
-    network["variables"],
+    function,
+    {"variables": network["variables"], "frozen": frozen},
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,
     row_outputs=("image_codes", "text_codes"),

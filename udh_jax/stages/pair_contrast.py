@@ -24,7 +24,7 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     batch gives the other pairs (they keep a memory bank and add a ranking loss).
   """
   settings = config.contrast
-  network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=config.bits)
+  network = new_pair_network(context, config, settings, inputs, bits=config.bits)
   forward = training_outputs(network, settings)
 
   def loss(parameters, constants, batch, key):
@@ -36,7 +36,8 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     value = contrastive + settings.quantisation_weight * quantisation
     return value, {"contrastive": contrastive, "quantisation": quantisation}
 
-  return train_pairs(context, loss, network, {}, settings=settings, seed=config.seed)
+  constants = {"frozen": dict(inputs.get("features", {}))}
+  return train_pairs(context, loss, network, constants, settings=settings, seed=config.seed)
 
 
 STAGE = Stage("pair_contrast", pair_contrast, ("contrast", "bits", "seed", "dtype"))

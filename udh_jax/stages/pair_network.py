@@ -1,6 +1,6 @@
 """The image and the text network of a cross-modal method, and how a batch reaches them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -8,10 +8,10 @@ import numpy as np
 import optax
 from ml_collections import ConfigDict
 
-from udh_jax.encoders.pair import LAYER_FIELDS, pair_module
+from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Inputs, Work
 from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view, variables_of
 from udh_jax.stages.training import Loss, augmented_views, train
 
@@ -21,15 +21,16 @@ _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given
 
 
 def new_pair_network(
-  context: Context, config: ConfigDict, settings: ConfigDict, backbone: Network | None, *, bits: int
+  context: Context, config: ConfigDict, settings: ConfigDict, inputs: Inputs, *, bits: int
 ) -> NewNetwork:
   """A network with random layers, on a published backbone where images are pictures.
 
   Args:
     context: Devices and pairs.
     config: ``seed`` and ``dtype`` are read.
-    settings: `LAYER_FIELDS` and ``image_size``.
-    backbone: For pictures; None where images are features.
+    settings: ``hidden``, ``dropout``, ``trained`` and ``image_size``.
+    inputs: None where images are features; else ``backbone``, a network, and where nothing of it is
+      trained (``trained`` is "head") the ``features`` that it made.
     bits: Length of the codes.
 
   Returns:
@@ -38,7 +39,7 @@ def new_pair_network(
   Raises:
     InputError: If there are no texts, or pictures and no backbone.
   """
-  dataset, texts = context.dataset, context.dataset.texts
+  dataset, texts, backbone = context.dataset, context.dataset.texts, inputs.get("backbone")
   require(
     texts is not None,
     f"The data set {dataset.name} has no texts, which this method learns from; choose one that "
@@ -51,7 +52,10 @@ def new_pair_network(
   )
   assert texts is not None
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
-  about = known | {"bits": bits, **{name: settings[name] for name in LAYER_FIELDS}}
+  cached = backbone is not None and settings.trained == "head"
+  head = "perceptron" if cached else "linear"
+  layers = {"hidden": settings.hidden, "dropout": settings.dropout, "image_head": head}
+  about = known | {"bits": bits, **layers}
   module = pair_module(about, config.dtype)
   side = settings.image_size
   image_shape = (side, side, 3) if dataset.has_pictures else dataset.image_shape
@@ -65,6 +69,11 @@ def new_pair_network(
     scalings["text_layers"] = column_scaling(texts, train)
   if not backbone:
     scalings["image_layers"] = column_scaling(np.asarray(dataset.images), train)
+  elif cached:
+    features = jax.jit(as_the_backbone_made_them)(dict(inputs["features"]))
+    scalings["image_layers"] = column_scaling(
+      mesh_lib.to_host(features, len(dataset.images)), train
+    )
   scalings = mesh_lib.replicate(context.mesh, scalings)
   return network._replace(variables={**network.variables, "scaling": scalings})
 
@@ -89,25 +98,47 @@ def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]
   return {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
 
 
+def as_the_backbone_made_them(
+  frozen: Mapping[str, jax.Array], rows: jax.Array | None = None
+) -> jax.Array:
+  """Features before they were centred and scaled, float32.
+
+  Args:
+    frozen: Outputs of `udh_jax.stages.features`.
+    rows: Which ones; None is all.
+  """
+  features, length = frozen["features"], frozen["length"]
+  if rows is not None:
+    features, length = features[rows], length[rows]
+  return features * length[:, None] + frozen["centre"]
+
+
+def reads_features(network: Network) -> bool:
+  """Whether the image network is trained on features that its backbone made once."""
+  about = facts(network)
+  return bool(about["backbone"]) and about["image_head"] == "perceptron"
+
+
 def image_view(
   network: Network, size: int, training: ConfigDict | None = None
 ) -> Callable[..., jax.Array]:
-  """The function from a batch (and a random key) to what the image network takes.
+  """The function from a batch to what the image network takes: ``(batch, frozen, key) -> images``.
+
+  ``frozen`` are the outputs of `udh_jax.stages.features` where the network `reads_features`, else
+  they are not read; ``key`` is random, where views are.
 
   Args:
     network: A pair network.
     size: Side that pictures are brought to.
     training: Its ``augment`` has the options of random views; None shows whole pictures.
   """
+  if reads_features(network):
+    return lambda batch, frozen, key=None: as_the_backbone_made_them(frozen, batch["index"])
   if facts(network)["backbone"] and training is not None:
-    return augmented_views(network, training, size)
+    views = augmented_views(network, training, size)
+    return lambda batch, frozen, key=None: views(batch, key)
   plain = plain_view(network, size) if facts(network)["backbone"] else lambda images: images
-
-  def view(batch: dict[str, jax.Array], key: jax.Array | None = None) -> jax.Array:
-    del key
-    return plain(batch["image"])
-
-  return view
+  return lambda batch, frozen, key=None: plain(batch["image"])
 
 
 def training_outputs(network: NewNetwork, settings: ConfigDict) -> Callable:
@@ -119,17 +150,20 @@ def training_outputs(network: NewNetwork, settings: ConfigDict) -> Callable:
 
   Returns:
     ``(parameters, constants, batch, key) -> (h of the images, h of the texts)``, each
-    ``[b, bits]``; ``constants["fixed"]`` are the variables that are not trained.
+    ``[b, bits]``; ``constants["fixed"]`` are the variables that are not trained and
+    ``constants["frozen"]`` what `image_view` calls so.
   """
+  from_features = reads_features(network.stored)
   view = image_view(network.stored, settings.image_size, settings)
 
   def outputs(parameters, constants, batch, key):
     images_key, dropout_key = jax.random.split(key)
     return network.module.apply(
       variables_of(parameters, constants["fixed"]),
-      view(batch, images_key),
+      view(batch, constants["frozen"], images_key),
       batch["text"],
       train=True,
+      from_features=from_features,
       rngs={"dropout": dropout_key},
     )
 
@@ -160,15 +194,16 @@ def train_pairs(
 
 
 def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-  """Gradient descent with momentum, with a rate for the text network and one for all else.
+  """Gradient descent, with a rate for the text network and one for all else.
 
   Args:
-    settings: ``image_learning_rate``, ``text_learning_rate``, ``momentum``, ``weight_decay``, and
-      ``decay``: "none" keeps the rates, "cosine" lowers them to 0.
+    settings: ``optimizer``: "sgd" with ``momentum``, or "adam"; ``image_learning_rate``,
+      ``text_learning_rate``, ``weight_decay`` (added to the gradients), and ``decay``: "none" keeps
+      the rates, "cosine" lowers them to 0.
     num_steps: How many steps there will be.
 
   References:
-    Su et al., DJSRH, ICCV 2019: momentum 0.9, weight decay 5e-4, constant rates.
+    Su et al., DJSRH, ICCV 2019: gradient descent, momentum 0.9, weight decay 5e-4, constant rates.
   """
 
   def descent(rate):
@@ -176,7 +211,7 @@ def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransf
       rate = optax.cosine_decay_schedule(rate, num_steps)
     return optax.chain(
       optax.add_decayed_weights(settings.weight_decay),
-      optax.sgd(rate, momentum=settings.momentum),
+      optax.adam(rate) if settings.optimizer == "adam" else optax.sgd(rate, settings.momentum),
     )
 
   def parts(parameters):

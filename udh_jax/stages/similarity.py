@@ -10,11 +10,13 @@ from udh_jax.similarity.cosine import unit_rows
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import facts
-from udh_jax.stages.pair_network import image_view
+from udh_jax.stages.pair_network import image_view, reads_features
 
 
 def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """The teacher's relaxed codes tanh(alpha h) of every pair, alpha of its last epoch.
+
+  Inputs: ``teacher``, a network, and ``features`` where it reads those of its backbone.
 
   Outputs: ``images`` and ``texts``, rows of unit length, ``[rows, bits]``: what
   `udh_jax.similarity.symmetric` makes the symmetric similarity of. It is never held as n x n.
@@ -28,15 +30,21 @@ def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   view = image_view(teacher, reading_size(config))
   alpha = sharpness(config.djsrh.epochs - 1)
 
-  def function(variables, batch):
-    outputs = module.apply(variables, view(batch), batch["text"])
+  from_features = reads_features(teacher)
+  frozen = dict(inputs["features"]) if from_features else {}
+
+  def function(constants, batch):
+    images = view(batch, constants["frozen"])
+    outputs = module.apply(
+      constants["variables"], images, batch["text"], from_features=from_features
+    )
     images, texts = (unit_rows(jnp.tanh(alpha * h)) for h in outputs)
     return {"images": images, "texts": texts}
 
   return map_rows(
     context,
     function,
-    teacher["variables"],
+    {"variables": teacher["variables"], "frozen": frozen},
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,
     row_outputs=("images", "texts"),

@@ -34,6 +34,7 @@ from udh_jax.stages.pair_network import (
   image_view,
   new_pair_network,
   pair_optimizer,
+  reads_features,
   training_outputs,
 )
 from udh_jax.stages.rounds import CODES, EMBED, TRAIN, Rounds
@@ -113,9 +114,14 @@ def networks_turn(task: Task, optimizer: optax.GradientTransformation) -> Callab
 def outputs_turn(task: Task, view: Callable) -> Callable:
   """U and G are shown: outputs of the networks for a batch of the sampled pairs."""
 
+  from_features = reads_features(task.network.stored)
+
   def turn(state, constants, batch):
     images, texts = task.network.module.apply(
-      variables_of(state["parameters"], constants["fixed"]), view(batch), batch["text"]
+      variables_of(state["parameters"], constants["fixed"]),
+      view(batch, constants["frozen"]),
+      batch["text"],
+      from_features=from_features,
     )
     outputs = {
       side: state["outputs"][side].at[batch["slot"]].set(jnp.tanh(h), mode="drop")
@@ -192,7 +198,8 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   squared distance of bits from outputs. Gamma of `code_problem` is that weight times n c, so that
   the weight means the same at every length and number of pairs.
 
-  Inputs: ``similarity``, and ``backbone`` where images are pictures.
+  Inputs: ``similarity``; ``backbone`` where images are pictures, and its ``features`` where it is
+  not trained.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`, and ``learned_codes``, V
   packed, ``[rows, ceil(bits / 8)]``, of no meaning outside the training pairs.
@@ -205,7 +212,7 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   mesh, num_train = context.mesh, len(context.dataset.splits.train)
   by_rows, whole = mesh_lib.row_sharding(mesh), mesh_lib.replicated(mesh)
   rounds = Rounds(context.dataset.splits.train, settings, seed=config.seed, num_devices=mesh.size)
-  network = new_pair_network(context, config, settings, inputs.get("backbone"), bits=bits)
+  network = new_pair_network(context, config, settings, inputs, bits=bits)
   network = network._replace(trained=settings.trained)
   task = Task(
     network,
@@ -220,6 +227,7 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   weights = train_weights(context)
   constants = {
     "fixed": network.fixed,
+    "frozen": dict(inputs.get("features", {})),
     "factors": factors,
     "weights": weights,
     "row_norms": jax.jit(functools.partial(similarity_row_norms, **task.shares))(

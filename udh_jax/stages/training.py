@@ -161,6 +161,34 @@ class _FilledBatches:
     return np.concatenate([self._batches[step], self._filler])
 
 
+def batches_of(
+  context: Context, *, batch_size: int, seed: int, num_steps: int, first: int
+) -> Iterator[Batch]:
+  """Random batches of the training images, filled up with -1 to a multiple of the devices.
+
+  Args:
+    context: Devices and images.
+    batch_size: Images of a batch.
+    seed: Decides the order of the images.
+    num_steps: How many batches there are.
+    first: Which one to begin with.
+  """
+  mesh = context.mesh
+  rows = _FilledBatches(
+    context.dataset.splits.train,
+    batch_size,
+    seed=seed,
+    num_devices=mesh.size,
+    num_steps=num_steps,
+  )
+  read = read_batches(context.dataset, LocalRows(mesh, rows), start=first)
+  try:
+    for batch in read:
+      yield {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}
+  finally:
+    read.close()
+
+
 def train(
   context: Context,
   loss: Loss,
@@ -196,27 +224,16 @@ def train(
   """
   num_steps = settings.steps if num_steps is None else num_steps
   network = network._replace(trained=settings.trained)
-  mesh, dataset = context.mesh, context.dataset
-  whole = mesh_lib.replicated(mesh)
+  whole = mesh_lib.replicated(context.mesh)
   constants = {"fixed": network.fixed, **constants}
   optimizer = make_optimizer(settings, network.fresh) if optimizer is None else optimizer
   step = jax.jit(descend(loss, optimizer), donate_argnums=0, out_shardings=whole)
   begin = jax.jit(initial_state, static_argnums=(1, 2), out_shardings=whole)
-  rows = _FilledBatches(
-    dataset.splits.train,
-    settings.batch_size,
-    seed=seed,
-    num_devices=mesh.size,
-    num_steps=num_steps,
-  )
 
   def batches(first: int) -> Iterator[Batch]:
-    read = read_batches(dataset, LocalRows(mesh, rows), start=first)
-    try:
-      for batch in read:
-        yield {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}
-    finally:
-      read.close()
+    return batches_of(
+      context, batch_size=settings.batch_size, seed=seed, num_steps=num_steps, first=first
+    )
 
   return Work(
     state=begin(network.parameters, optimizer, seed),
