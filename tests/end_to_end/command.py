@@ -60,15 +60,15 @@ def quickstart(workdir: pathlib.Path, *arguments: str) -> tuple[str, ...]:
   return ("--config=configs/quickstart.py", f"--workdir={workdir}", *SHORT, *arguments)
 
 
-def stage_output(workdir: pathlib.Path, stage: str) -> dict:
-  """Outputs of a finished stage, as they lie on disk, on one device."""
+def stage_output(workdir: pathlib.Path, stage: str, *, num_rows: int = 1797) -> dict:
+  """Outputs of a finished stage, as they lie on disk, on one device; digits have 1797 rows."""
   import jax
 
   from udh_jax.runtime import checkpoint
   from udh_jax.runtime import mesh as mesh_lib
 
   mesh = mesh_lib.make_mesh(jax.devices()[:1])
-  return checkpoint.load(workdir / "stages" / stage / "output", num_rows=1797, mesh=mesh)
+  return checkpoint.load(workdir / "stages" / stage / "output", num_rows=num_rows, mesh=mesh)
 
 
 def codes(workdir: pathlib.Path, bits: int = 16) -> np.ndarray:

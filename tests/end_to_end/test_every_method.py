@@ -13,8 +13,9 @@ import sys
 import time
 
 import all_methods
+import numpy as np
 import pytest
-from command import environment
+from command import environment, stage_output
 
 pytestmark = pytest.mark.slow
 
@@ -88,6 +89,19 @@ def compare(folder, processes, devices, log):
   assert ours.keys() == reference.keys() and len({run for run, _, _ in ours}) == 10  # ITQ has none
   for name, value in reference.items():
     assert math.isclose(ours[name], value, rel_tol=0.05, abs_tol=0.01), name
+
+  ours, reference = (
+    {
+      stage: np.asarray(
+        stage_output(folder / run / "udh_ecc", stage, num_rows=all_methods.NUM_PICTURES)[name]
+      )
+      for stage, name in (("cluster_1", "labels"), ("encode_8bits", "codes"))
+    }
+    for run in (f"{processes}_processes_{devices}_devices", "1_processes_1_devices")
+  )
+  np.testing.assert_array_equal(ours["cluster_1"], reference["cluster_1"])
+  differing = np.unpackbits(ours["encode_8bits"] ^ reference["encode_8bits"])
+  assert differing.mean() < 0.1
 
 
 def test_every_method_ends_on_eight_devices(folder):
