@@ -45,6 +45,13 @@ def get_config():
   config.score.at = 0
   return config
 """
+# The program as it is, but that encoding saves at every batch and not each half minute.
+PROGRAM = """
+from udh_jax.commands.main import program
+from udh_jax.encoders import folder
+folder.SAVE_EVERY = 0
+program()
+"""
 NUM_TRAINED, NUM_ENCODED, NUM_CHANGED = 40, 3000, 1000
 SHARES = {"train": 0.4, "encode": 0.3, "update": 0.3}  # of the kills
 
@@ -71,7 +78,7 @@ def start(folder: pathlib.Path, *arguments) -> subprocess.Popen:
   }
   with (folder / "log.txt").open("a") as log:
     return subprocess.Popen(
-      [sys.executable, "-m", "udh_jax", *map(str, arguments)],
+      [sys.executable, "-c", PROGRAM, *map(str, arguments)],
       stdout=log,
       stderr=log,
       cwd=folder,
