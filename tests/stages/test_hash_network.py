@@ -36,8 +36,6 @@ def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
   assert network.fresh == {"head"}  # zeros know nothing; the others were given values
   random = pairwise_network(context, config, inputs, num_classes=0, start="random")
   assert random.fresh == {"hash"}
-  with pytest.raises(InputError, match="hash_start is 'pca'"):
-    pairwise_network(context, config, {}, num_classes=0, start="pca")
   narrow = {"functions": {"lsh": fitted["functions"]["lsh"]}}
   with pytest.raises(InputError, match="There is no itq of 12 bits: the network has only 16 feat"):
     pairwise_network(context, config, inputs | {"baselines": narrow}, num_classes=0, start="itq")

@@ -1,10 +1,8 @@
 """Whose turn it is, step by step."""
 
 import numpy as np
-import pytest
 from ml_collections import ConfigDict
 
-from udh_jax.errors import InputError
 from udh_jax.stages.rounds import Rounds
 
 
@@ -41,9 +39,3 @@ def test_each_round_draws_trains_embeds_and_codes():
 def test_more_sampled_pairs_than_there_are_take_them_all():
   rounds = Rounds(np.arange(5), settings(sampled_pairs=2000), seed=0, num_devices=1)
   assert sorted(rounds.sampled(0)) == list(range(5))
-
-
-@pytest.mark.parametrize("field", ["rounds", "sampled_pairs", "epochs", "batch_size"])
-def test_counts_below_one_are_refused(field):
-  with pytest.raises(InputError, match=f"student.{field} is 0"):
-    Rounds(np.arange(5), settings(**{field: 0}), seed=0, num_devices=1)

@@ -1,11 +1,9 @@
 """The spread of distances of made features against plain NumPy."""
 
 import numpy as np
-import pytest
 from by_hand import config_of, structure_of
 
 from udh_jax.data.protocol import PAIRS, permutation
-from udh_jax.errors import InputError
 
 
 def test_the_structure_is_that_of_a_sample_of_the_training_images(context, features):
@@ -18,5 +16,3 @@ def test_the_structure_is_that_of_a_sample_of_the_training_images(context, featu
   np.testing.assert_allclose(found["mode"], mode, rtol=1e-5)
   left = np.sqrt(((distances[distances <= mode] - mode) ** 2).mean())
   np.testing.assert_allclose(found["left_deviation"], left, rtol=1e-3)
-  with pytest.raises(InputError, match=r"structure\.num_images is 1"):
-    structure_of(context, features, config_of("ssdh", structure={"num_images": 1}))

@@ -58,7 +58,7 @@ class DecodedImages:
 class SomeImages:
   """Some of the pictures of another source, in an order of its own."""
 
-  def __init__(self, images: DecodedImages, rows: np.ndarray):
+  def __init__(self, images: "DecodedImages | SomeImages", rows: np.ndarray):
     """Keeps both.
 
     Args:

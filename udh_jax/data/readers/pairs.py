@@ -252,10 +252,8 @@ def _parts(path, column, values) -> np.ndarray:
   for row, value in enumerate(values):
     require(
       isinstance(value, str) and value.strip().lower() in _PARTS,
-      lambda value=value, row=row: (
-        f"{path}: row {row + 1} has {value!r} in the column {column!r}; parts are "
-        f"{', '.join(_PARTS)}."
-      ),
+      f"{path}: row {row + 1} has {value!r} in the column {column!r}; parts are "
+      f"{', '.join(_PARTS)}.",
     )
   return np.array([_PARTS[value.strip().lower()] for value in values], np.int8)
 
