@@ -101,13 +101,8 @@ def test_every_field_that_decides_the_codes_has_to_be_there_and_of_its_kind(enco
   later = {"tokenizer", "image_head"}  # encoders of earlier versions are without
   for field in whole.keys() - spare:
     less = {name: value for name, value in whole.items() if name != field}
-    later = field in {"tokenizer", "image_head"}  # encoders of earlier versions have none
     wrong = [
-<<<<<<< HEAD
-      *([] if later else [less]),
-=======
       *([] if field in later else [less]),
->>>>>>> main
       *(whole | {field: value} for value in (None, [[]], {}, -1, 1e400, "\udcff", 3.5)),
     ]
     for record in wrong:
