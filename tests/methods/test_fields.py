@@ -33,7 +33,8 @@ MINUS_ONE = {"psch.apart"}
 FREE_TEXT = {
   "teacher.weights", "data.path", "data.image", "data.text", "data.label", "data.image_test",
   "data.text_test", "data.label_test", "data.labels_used", "data.items_in_columns",
-  "data.train_items", "data.test_items",
+  "data.train_items", "data.test_items", "data.folder", "data.image_column", "data.text_column",
+  "data.label_column", "data.label_separator", "data.split_column", "data.text_features",
 }  # fmt: skip
 OTHER_WORDS = {("data.count_from", "1")}  # edges that happen to be words of the field
 # One preset a method and a kind of data: others have the same fields.
