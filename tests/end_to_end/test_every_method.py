@@ -20,8 +20,8 @@ from command import environment, stage_output
 pytestmark = pytest.mark.slow
 
 PROGRAM = pathlib.Path(all_methods.__file__)
-# Its three texts and few steps leave codes at chance level, where a bit that is next to 0 flips for a
-# third of the pictures at once: that it ends is all that is asked.
+# Its three texts and few steps leave codes at chance level, where a bit that is next to 0 flips for
+# a third of the pictures at once: that it ends is all that is asked.
 AT_CHANCE = ("dudch_pictures",)
 PATIENCE = 900  # seconds; a run in which one process waits for another ends here
 
