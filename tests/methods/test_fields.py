@@ -22,7 +22,8 @@ ZERO = {
   "student.sweeps", "loss.margin", "psch.apart", "similarity.image_share",
   "similarity.cross_share", "djsrh.beta", "djsrh.eta", "djsrh.within_weight",
   "loss.annealing_start", "loss.annealing_rate", "loss.annealing_least",
-  "distill.confidence_power", "finetune.label_smoothing",
+  "distill.confidence_power", "finetune.label_smoothing", "ucch.margin", "ucch.contrast_share",
+  "ucch.shift",
 }  # fmt: skip
 ZERO_ENDINGS = (
   "rate", "_weight", "weight_decay", "momentum", "dropout", "padding", "color", "grayscale",
