@@ -35,24 +35,19 @@ def environment(devices: int = 1) -> dict[str, str]:
   }
 
 
-def start(program: str, *arguments: str, devices: int = 1) -> subprocess.Popen:
-  """Starts a program of the repository's root; its output is one text stream."""
-  return subprocess.Popen(
+def run(program: str, *arguments: str, status: int = 0) -> str:
+  """Runs a program of the repository's root to its end and returns what it printed."""
+  done = subprocess.run(
     [sys.executable, str(ROOT / program), *arguments],
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
     cwd=ROOT,
-    env=environment(devices),
+    env=environment(),
+    timeout=600,
   )
-
-
-def run(program: str, *arguments: str, devices: int = 1, status: int = 0) -> str:
-  """Runs a program to its end and returns what it printed."""
-  process = start(program, *arguments, devices=devices)
-  output, _ = process.communicate(timeout=600)
-  assert process.returncode == status, output
-  return output
+  assert done.returncode == status, done.stdout
+  return done.stdout
 
 
 def quickstart(workdir: pathlib.Path, *arguments: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from udh_jax.clustering.equal_size_kmeans import require_sizes
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.models.registry import create_backbone
-from udh_jax.runtime.plan import CodeSource
+from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import baselines, encode, features, structure
 from udh_jax.stages.pseudo_labels import confident_count
@@ -81,6 +81,27 @@ def pair_codes_of(config: ConfigDict, title: str) -> CodeSource:
   """Codes of pairs by the method itself."""
   stage = f"encode_{config.bits}bits"
   return CodeSource(title, {side: (stage, f"{side}_codes") for side in ("image", "text")})
+
+
+def pair_network_plan(config: ConfigDict, title: str, section: str, training: Stage) -> Plan:
+  """A method that trains both networks of pairs in one stage: its stages and its row.
+
+  Args:
+    config: Of pairs, see `udh_jax.methods.defaults.on_pairs`.
+    title: Of the row.
+    section: Of the training's fields.
+    training: The stage, whose name the network has with the number of bits.
+  """
+  before, roles = backbone_stages(config)
+  features = cached_features(config, section, roles)
+  used = {role: name for role, name in roles.items() if role == "backbone"} | features
+  network = f"{training.name}_{config.bits}bits"
+  stages = (
+    *before[: len(used)],  # features are read only where the backbone stays as it is
+    training.named(network, **used),
+    encode_pairs_stage(config, network, **features),
+  )
+  return Plan(title, stages, network, (pair_codes_of(config, title),))
 
 
 def baselines_of(

@@ -5,12 +5,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from udh_jax.methods import defaults
-from udh_jax.methods.steps import (
-  backbone_stages,
-  cached_features,
-  encode_pairs_stage,
-  pair_codes_of,
-)
+from udh_jax.methods.steps import pair_network_plan
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import ucch
 
@@ -42,13 +37,4 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
 
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/ucch.py``."""
-  before, roles = backbone_stages(config)
-  features = cached_features(config, "ucch", roles)
-  used = {role: name for role, name in roles.items() if role == "backbone"} | features
-  network = f"ucch_{config.bits}bits"
-  stages = (
-    *before[: len(used)],  # features are read only where the backbone stays as it is
-    ucch.STAGE.named(network, **used),
-    encode_pairs_stage(config, network, **features),
-  )
-  return Plan("UCCH", stages, network, (pair_codes_of(config, "UCCH"),))
+  return pair_network_plan(config, "UCCH", "ucch", ucch.STAGE)
