@@ -23,7 +23,7 @@ PROGRAM = pathlib.Path(all_methods.__file__)
 # Its three texts and few steps leave codes at chance level, where a bit that is next to 0 flips for
 # a third of the pictures at once: that it ends is all that is asked.
 AT_CHANCE = ("dudch_pictures",)
-PATIENCE = 900  # seconds; a run in which one process waits for another ends here
+PATIENCE = 600  # seconds; a run in which one process waits for another ends here
 
 
 def start(folder: pathlib.Path, *process: str, devices: int) -> subprocess.Popen:

@@ -175,8 +175,14 @@ class Progress:
     self._mesh = mesh
 
   def _steps(self) -> list[int]:
-    """Steps that have a record, newest first."""
-    return sorted(int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit())[::-1]
+    """Steps that have a record, newest first, as process 0 finds them; all call it together.
+
+    What each found by itself would differ where process 0 is already removing one.
+    """
+    found = sorted(int(p.stem) for p in self._folder.glob("*.json") if p.stem.isdigit())[::-1]
+    count = mesh_lib.agreed(len(found))
+    found += [0] * (count - len(found))
+    return [mesh_lib.agreed(step) for step in found[:count]]
 
   def save(self, step: int, state: Any, *, row_keys: tuple[str, ...]) -> None:
     """Writes ``state`` as it is after ``step`` steps."""
