@@ -63,7 +63,9 @@ def test_sizes_differ_by_at_most_one_and_all_fields_agree(rng, size, dim, count)
   assert out.sizes.min() >= size // count and out.sizes.max() <= -(-size // count)
 
 
-@pytest.mark.parametrize(("size", "dim", "count"), [(1001, 16, 7), (1500, 32, 25)])
+@pytest.mark.parametrize(
+  ("size", "dim", "count"), [(1001, 16, 7), pytest.param(1500, 32, 25, marks=pytest.mark.slow)]
+)
 def test_inertia_equals_that_of_k_means_constrained(size, dim, count):
   ratios = []
   for seed in range(4):
@@ -172,6 +174,7 @@ def test_masked_rows_count_nowhere(rng):
   np.testing.assert_allclose(out.inertia, plain.inertia, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jit_shard_map_and_pmap_agree(mesh):
   options = {"num_restarts": 2, "chunk_size": 50}
   features = load_digits().data.astype(np.float32)[:1501]
@@ -198,6 +201,7 @@ def test_jit_shard_map_and_pmap_agree(mesh):
   np.testing.assert_array_equal(np.ravel(mapped.labels)[:1501], single.labels)
 
 
+@pytest.mark.slow
 def test_64_bit_mode_and_numpy_integers_give_the_same_clusters(rng):
   centres = 5 * np.eye(5, 4)
   features = (centres[np.arange(60) % 5] + 0.1 * rng.normal(size=(60, 4))).astype(np.float32)

@@ -66,6 +66,7 @@ def test_groups_are_the_copies_best_first(collection):
   assert sorted(path.name for path in (collection / "pictures").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_codes_alone_make_no_pair(collection, monkeypatch):
   """All looks and codes equal: the pictures decide."""
   index = HammingIndex.load(collection / "a.index")

@@ -17,7 +17,7 @@ from udh_jax.models.weights import save_weights
 
 @pytest.mark.parametrize(
   "method",
-  ["djsrh", "dudch", "ucch", pytest.param("pair_contrast", marks=pytest.mark.slow)],
+  ["djsrh", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dudch", "ucch", "pair_contrast"))],
 )
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   config = shorten_pairs(load(method, "wikipedia"), made)
@@ -56,6 +56,7 @@ def test_learned_codes_and_teacher_have_rows_of_their_own(made, tmp_path):
   }
 
 
+@pytest.mark.slow
 def test_pairs_without_labels_are_learned(made, tmp_path, capsys):
   config = shorten_pairs(load("dudch", "wikipedia"), made)
   config.data.label = ""

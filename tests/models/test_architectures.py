@@ -191,8 +191,8 @@ def vit(tensors, images, *_):
     ("mobilenetv2_100", mobilenet, (33, 50), "same"),
     ("resnet18", resnet, (64, 40), "symmetric"),
     ("resnet18", resnet, (33, 50), "same"),
-    ("resnet50", resnet, (40, 33), "symmetric"),
-    ("vit_small_patch16_224", vit, (224, 224), "symmetric"),
+    pytest.param("resnet50", resnet, (40, 33), "symmetric", marks=pytest.mark.slow),
+    pytest.param("vit_small_patch16_224", vit, (224, 224), "symmetric", marks=pytest.mark.slow),
     ("vit_small_patch16_224", vit, (48, 80), "symmetric"),
   ],
 )
@@ -213,7 +213,12 @@ def test_published_tensors_give_the_features_of_a_plain_forward_pass(
 
 
 @pytest.mark.parametrize(
-  ("name", "stride"), [("mobilenetv2_100", 32), ("resnet18", 32), ("small_convnet", 4)]
+  ("name", "stride"),
+  [
+    pytest.param("mobilenetv2_100", 32, marks=pytest.mark.slow),
+    ("resnet18", 32),
+    ("small_convnet", 4),
+  ],
 )
 def test_features_are_the_mean_of_the_feature_map(rng, name, stride):
   images = rng.standard_normal((2, 2 * stride, 3 * stride, 3)).astype(np.float32)
@@ -257,7 +262,14 @@ def random_variables(backbone, rng):
   return jax.tree.map(draw, shapes)
 
 
-@pytest.mark.parametrize("name", ["mobilenetv2_100", "vit_small_patch16_224", "small_convnet"])
+@pytest.mark.parametrize(
+  "name",
+  [
+    pytest.param("mobilenetv2_100", marks=pytest.mark.slow),
+    "vit_small_patch16_224",
+    "small_convnet",
+  ],
+)
 def test_bfloat16_is_close_to_float32_and_returns_float32(rng, name):
   images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
   fewer = {"depth": 2} if name.startswith("vit") else {}  # as many blocks as show it
@@ -286,6 +298,7 @@ def test_running_statistics_stay_and_images_of_a_batch_do_not_interact(rng):
   assert not np.isclose(features[::2], beside_others[::2]).all()
 
 
+@pytest.mark.slow
 def test_gradient_does_not_reach_across_images_and_leaves_the_statistics_alone(rng):
   images = rng.standard_normal((2, 32, 32, 3)).astype(np.float32)
   backbone = create_backbone("resnet18")

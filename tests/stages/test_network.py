@@ -44,6 +44,7 @@ def test_the_parameters_are_split_into_trained_and_fixed_and_joined_again(networ
   jax.tree.map(np.testing.assert_array_equal, joined, dict(network.variables))
 
 
+@pytest.mark.slow
 def test_less_is_computed_where_less_is_trained(network):
   def flops(trained):
     split = network._replace(trained=trained)

@@ -17,7 +17,7 @@ from udh_jax.sharding import split_rows
 from udh_jax.stages import psch as psch_stage
 
 
-@pytest.mark.parametrize("choice", ["parts", "structure"])
+@pytest.mark.parametrize("choice", [pytest.param("parts", marks=pytest.mark.slow), "structure"])
 def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features, clustered, choice):
   changes = {"apart": -0.5}
   if choice == "structure":

@@ -107,6 +107,7 @@ def log_softmax(logits):
   return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
 
 
+@pytest.mark.slow
 def test_labels_of_queries_and_database_never_reach_the_loss(single, dataset):
   other = dataset.labels.copy()
   outside = np.setdiff1d(np.arange(40), dataset.splits.train)

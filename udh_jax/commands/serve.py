@@ -13,9 +13,9 @@ import pathlib
 from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
+from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
-from udh_jax.stores.locations import FORMS
 
 TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
@@ -25,11 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser = argparse.ArgumentParser("udh-jax serve", description=__doc__)
   what = parser.add_mutually_exclusive_group(required=True)
   what.add_argument("--index", help="index written by udh-jax encode")
-  what.add_argument("--store", help=f"a database of codes: {FORMS}")
-  parser.add_argument("--table", default="codes", help="the store's table (codes)")
-  parser.add_argument("--schema", help="where PostgreSQL has the table (public)")
+  add_store_flags(parser, what)
   parser.add_argument(
-    "--approximate", action="store_true", help="search by the store's approximate index"
+    "--approximate", action="store_true", help="with --store: search by its approximate index"
   )
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, if they were moved")
@@ -78,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
       value = getattr(options, name)
       require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
+    table = table_of(options)
+    require(options.store or not options.approximate, "--approximate is given without --store.")
     # Before anything is loaded: a port in use, or no extra, is said at once.
     for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
       require_extra(module, extra="serve")
@@ -115,13 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.index is not None:
       source = IndexFile(options.index, **shared)
     else:
-      source = StoreTable(
-        options.store,
-        table=options.table,
-        schema=options.schema,
-        approximate=options.approximate,
-        **shared,
-      )
+      source = StoreTable(options.store, approximate=options.approximate, **table, **shared)
 
     def ready(address):
       print(f"{source.place} is served at {address} (Ctrl-C stops)", flush=True)
