@@ -1,27 +1,33 @@
 """Hamming distances of one query to a block of items, a byte of all items at a time.
 
-Codes are laid out with a byte of all items side by side, so that one instruction counts bits of as
-many items as a vector register has bytes, and nothing is ever summed across a register.
+Codes are laid out with a byte of all items side by side, so that one instruction serves as many of
+them as a vector register has bytes, and nothing is ever summed across a register. Bits are counted,
+or, where the processor cannot, nibbles are looked up, see `udh_jax.cpu.lookup`.
 """
 
 import numpy as np
 
-from udh_jax.cpu.compiled import compiled, load_word, popcount
+from udh_jax.cpu.compiled import compiled, fixed, load_word, popcount
+from udh_jax.cpu.lookup import add_looked_up, by_table, tables
 
 BLOCK = 256  # items whose distances are made by one call
 _TILE_BYTES = 32768  # of codes that are turned at once; they stay in a near cache
-_MOST_BLOCKS = 8
+_MOST_BLOCKS = 4
 _NARROW = 24  # bytes whose distances are added up in a byte
+_BY_TABLE = by_table()
+_NIBBLES = 62  # whose distances are added up in a byte
+_HALVES = np.uint64(0x0F0F0F0F0F0F0F0F)  # the lower nibble of each byte
 
 
 def empty_tile(num_bytes: int) -> np.ndarray:
-  """Room for a tile of turned codes of this width: uint64 ``[bytes, items / 8]``.
+  """Room for a tile of turned codes of this width: uint64 ``[rows, items / 8]``.
 
-  Bytes are filled up to a multiple of four with zeros, which are never different.
+  A row is a byte of all items, filled up to a multiple of four with zeros, which are never
+  different; or a nibble, the lower ones of all bytes first.
   """
-  padded = num_bytes + -num_bytes % 4
-  blocks = max(1, min(_MOST_BLOCKS, _TILE_BYTES // (BLOCK * padded)))
-  return np.zeros((padded, BLOCK * blocks // 8), np.uint64)
+  rows = 2 * num_bytes if _BY_TABLE else num_bytes + -num_bytes % 4
+  blocks = max(1, min(_MOST_BLOCKS, _TILE_BYTES // (BLOCK * rows)))
+  return np.zeros((rows, BLOCK * blocks // 8), np.uint64)
 
 
 def distance_type(num_bytes: int) -> type:
@@ -29,14 +35,16 @@ def distance_type(num_bytes: int) -> type:
   return np.uint8 if 8 * num_bytes + 1 <= 255 else np.uint16
 
 
-def padded_codes(codes: np.ndarray) -> np.ndarray:
-  """Codes ``[q, bytes]`` filled up with zeros as a tile is."""
-  return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 4)))
+def prepared(queries: np.ndarray) -> np.ndarray:
+  """Queries ``[q, bytes]`` as `block_distances` takes them: some hundreds at a time, for room."""
+  if _BY_TABLE:
+    return fixed(tables(queries))
+  return fixed(np.pad(queries, ((0, 0), (0, -queries.shape[1] % 4))))
 
 
 @compiled()
 def turn(rows, num_bytes, start, stop, tile):
-  """Turns items ``start..stop`` of flat rows so that a byte of all lies side by side in the tile.
+  """Turns items ``start..stop`` of flat rows so that a row of the tile has a part of all of them.
 
   Eight items are turned at once, eight bytes of each. What the tile holds after the last item is
   anything.
@@ -53,6 +61,12 @@ def turn(rows, num_bytes, start, stop, tile):
   for item in range(8 * ((stop - start) // 8), stop - start):
     for byte in range(8 * whole_words):
       bytes_of[byte, item] = rows[(start + item) * num_bytes + byte]
+  if _BY_TABLE:
+    for byte in range(num_bytes):
+      lower, upper = tile[byte], tile[num_bytes + byte]
+      for i in range(tile.shape[1]):
+        word = lower[i]
+        lower[i], upper[i] = word & _HALVES, (word >> np.uint64(4)) & _HALVES
 
 
 @compiled()
@@ -99,12 +113,21 @@ def block_distances(query, tile, start, part, out):
   """Distances of a query to items ``start..start + 256`` of a tile of bytes.
 
   Args:
-    query: uint8 ``[bytes]``, filled up as the tile is.
-    tile: uint8 ``[bytes, items]``.
+    query: uint8, see `prepared`.
+    tile: uint8 ``[rows, items]``.
     start: First item.
     part: uint8 ``[256]``, scratch.
     out: uint8 or uint16 ``[256]``.
   """
+  if _BY_TABLE:
+    add_looked_up(query, tile, start, 0, min(_NIBBLES, len(tile)), part)
+    for i in range(BLOCK):
+      out[i] = part[i]
+    for first in range(_NIBBLES, len(tile), _NIBBLES):
+      add_looked_up(query, tile, start, first, min(first + _NIBBLES, len(tile)), part)
+      for i in range(BLOCK):
+        out[i] += part[i]
+    return
   out[:] = 0
   for low in range(0, len(query), _NARROW):
     high = min(low + _NARROW, len(query))

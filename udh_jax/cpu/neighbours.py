@@ -14,7 +14,7 @@ from udh_jax.cpu.distances import (
   block_distances,
   distance_type,
   empty_tile,
-  padded_codes,
+  prepared,
   turn,
 )
 
@@ -39,14 +39,14 @@ def nearest(queries: np.ndarray, database: np.ndarray, k: int) -> tuple[np.ndarr
   """
   num_queries, num_bytes = queries.shape
   found = np.empty((2, num_queries, k), np.int32)
-  queries, rows = fixed(padded_codes(queries)), fixed(database).reshape(-1)
+  queries, rows = fixed(queries), fixed(database).reshape(-1)
   room = min(len(database), 2 * k) + 2 * BLOCK
 
   def run(low, high):
     count = high - low
     tile = empty_tile(num_bytes)
     _nearest(
-      queries[low:high],
+      prepared(queries[low:high]),
       rows,
       len(database),
       num_bytes,
@@ -91,6 +91,8 @@ def _nearest(
       for first in range(start, stop, BLOCK):
         block_distances(queries[query], tile_bytes, first - start, part, distances)
         mark_below(distances, limit[query], stop - first, below)
+        if not _any(words):
+          continue
         for word in range(len(words)):
           bits = words[word]
           while bits:
@@ -139,6 +141,14 @@ def mark_below(distances, limit, count, below):
 
 
 @compiled()
+def _any(words):
+  found = np.uint64(0)
+  for i in range(len(words)):
+    found |= words[i]
+  return found != 0
+
+
+@compiled()
 def _without_late_ones(distances, items, size, limit, ties):
   """Drops kept items beyond the limit, and those at it after the first ``ties``."""
   kept = 0
@@ -184,7 +194,7 @@ def within(
   """
   num_queries, num_bytes = queries.shape
   radius = min(radius, 8 * num_bytes)
-  queries, rows = fixed(padded_codes(queries)), fixed(database).reshape(-1)
+  queries, rows = fixed(queries), fixed(database).reshape(-1)
   counts = np.zeros((num_queries, radius + 1), np.int64)
   nothing = np.empty(0, np.int32)
 
@@ -192,7 +202,7 @@ def within(
     def some(low, high):
       tile = empty_tile(num_bytes)
       _within(
-        queries[low:high],
+        prepared(queries[low:high]),
         rows,
         len(database),
         num_bytes,
@@ -241,6 +251,8 @@ def _within(
       for first in range(start, stop, BLOCK):
         block_distances(queries[query], tile_bytes, first - start, part, distances)
         mark_below(distances, radius + 1, stop - first, below)
+        if not _any(words):
+          continue
         for word in range(len(words)):
           bits = words[word]
           while bits:

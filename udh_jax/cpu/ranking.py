@@ -8,7 +8,7 @@ from udh_jax.cpu.distances import (
   block_distances,
   distance_type,
   empty_tile,
-  padded_codes,
+  prepared,
   turn,
 )
 from udh_jax.cpu.neighbours import mark_below
@@ -115,7 +115,7 @@ def ranked(
 def _over_queries(function, queries, database, query_marks, database_marks, most):
   """Runs a kernel over ranges of at most so many queries, in threads."""
   num_bytes = database.shape[1]
-  queries, rows = fixed(padded_codes(queries)), fixed(database).reshape(-1)
+  queries, rows = fixed(queries), fixed(database).reshape(-1)
   classes = query_marks.ndim == 1
   # Marks are turned too, [words, q] and [words, n]. A class is one word, of a byte where it fits.
   kind = np.uint64
@@ -130,7 +130,7 @@ def _over_queries(function, queries, database, query_marks, database_marks, most
     function(
       low,
       high,
-      queries[low:high],
+      prepared(queries[low:high]),
       rows,
       fixed(query_marks[:, low:high]),
       database_marks,
