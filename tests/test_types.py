@@ -5,7 +5,9 @@ import pathlib
 
 PACKAGE = pathlib.Path(__file__).parents[1] / "udh_jax"
 # numba finds out the types of what it compiles.
-COMPILED = {PACKAGE / "cpu" / f"{name}.py" for name in ("compiled", "distances", "neighbours")}
+COMPILED = {
+  PACKAGE / "cpu" / f"{name}.py" for name in ("compiled", "distances", "lookup", "neighbours")
+}
 
 
 def public_functions(tree):

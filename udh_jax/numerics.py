@@ -1,5 +1,7 @@
 """Arithmetic that is the same on every kind of device."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -16,6 +18,16 @@ def at_least_float32(x: jax.Array) -> jax.Array:
   """
   x = jnp.asarray(x)
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def in_float32(tree: Any) -> Any:
+  """Casts the floating arrays of a tree to float32, as networks hold them; others stay."""
+
+  def cast(leaf):
+    floating = jnp.issubdtype(leaf.dtype, jnp.floating)
+    return leaf.astype(jnp.float32) if floating else leaf
+
+  return jax.tree.map(cast, tree)
 
 
 def matmul(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -10,8 +10,9 @@ from udh_jax.clustering.seeding import k_means_plus_plus
 
 def rows_of(features, weights=None):
   features = jnp.asarray(features, jnp.float32)
-  weights = jnp.ones(len(features)) if weights is None else jnp.asarray(weights)
-  return Rows(features, weights, jnp.zeros(features.shape[1]), jnp.float32(1), None, None)
+  weights = jnp.asarray(np.ones(len(features)) if weights is None else weights, jnp.float32)
+  mean = jnp.zeros(features.shape[1], jnp.float32)
+  return Rows(features, weights, mean, jnp.float32(1), None, None)
 
 
 def test_rows_are_drawn_by_squared_distance():

@@ -26,11 +26,11 @@ LABELS = np.array([0, 1, 2, 3, 4, 0, 1])
 
 WEIGHTED = {
   "soft_cross_entropy": lambda x, w: losses.soft_cross_entropy(
-    x, jnp.full(x.shape, 0.2), weights=w
+    x, jnp.full(x.shape, 0.2, jnp.float32), weights=w
   ),
   "smoothed_cross_entropy": lambda x, w: losses.smoothed_cross_entropy(x, LABELS, weights=w),
   "distillation_loss": lambda x, w: losses.distillation_loss(
-    jnp.full(x.shape, 0.2), x, temperature=2.0, weights=w
+    jnp.full(x.shape, 0.2, jnp.float32), x, temperature=2.0, weights=w
   ),
   "quantisation_loss": lambda x, w: losses.quantisation_loss(x, weights=w),
   "bit_balance_loss": lambda x, w: losses.bit_balance_loss(x, weights=w),

@@ -32,9 +32,11 @@ def k_means_plus_plus(rows: Rows, num_clusters: int, key: jax.Array) -> jax.Arra
   """
   size, dim = rows.features.shape
   index = sharding.row_indices(size, rows.axis_name)
-  clocks = jax.vmap(lambda row: jax.random.exponential(jax.random.fold_in(key, row)))(index)
-  clocks = jnp.where(rows.weights > 0, clocks, jnp.inf)  # [n]
   dtype = rows.features.dtype
+  clocks = jax.vmap(lambda row: jax.random.exponential(jax.random.fold_in(key, row), dtype=dtype))(
+    index
+  )
+  clocks = jnp.where(rows.weights > 0, clocks, jnp.inf)  # [n]
 
   def draw(clocks, distances):
     """The next centroid, and the clocks of the rows after it was drawn."""

@@ -175,7 +175,7 @@ def _checked(name, features, num_bits, weights, limit):
   require(features.shape[0] >= 1, f"{name}: there are no training rows (shape {features.shape}).")
   require_finite(f"{name}: features", features)
   if weights is None:
-    weights = jnp.ones(features.shape[0])
+    weights = jnp.ones(features.shape[0], jnp.float32)
   weights = jnp.asarray(weights)
   require(
     weights.shape == features.shape[:1],

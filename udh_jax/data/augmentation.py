@@ -6,6 +6,7 @@ image or what else is in the batch.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -77,7 +78,7 @@ def augment(
 
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
   # One draw for everything: a number keeps its meaning when other options change.
-  u = jax.vmap(lambda k: jax.random.uniform(k, (11,)))(keys).T  # [11, b]
+  u = jax.vmap(lambda k: jax.random.uniform(k, (11,), jnp.float32))(keys).T  # [11, b]
   rows, columns = _random_boxes(u[:4], images.shape[1:3], crop_scale, crop_ratio, padding)
   mirrored = u[4] < 0.5 if flip else None
   images = images.astype(jnp.float32) / 255
@@ -87,7 +88,7 @@ def augment(
   if size**2 < images.shape[1] * images.shape[2]:
     views = _reduce(images, rows, columns, mirrored, size)
     if color or grayscale:
-      even = jnp.full(views.shape[:2], 1 / size)
+      even = jnp.full(views.shape[:2], 1 / size, jnp.float32)
       inside = (
         _inside(rows, images.shape[1], size)[:, :, None]
         & _inside(columns, images.shape[2], size, mirrored)[:, None]
@@ -118,7 +119,7 @@ def resize(images: jax.Array, *, size: int) -> jax.Array:
   """
   _check_images(images, size)
   batch, height, width, _ = images.shape
-  zero = jnp.zeros(batch)
+  zero = jnp.zeros(batch, jnp.float32)
   rows, columns = (zero, zero + height), (zero, zero + width)
   images = images.astype(jnp.float32) / 255
   if size**2 < height * width:
@@ -164,7 +165,7 @@ def _check_images(images, size):
 def _random_boxes(u, image_shape, crop_scale, crop_ratio, padding):
   """Box of each crop in pixels: (top, height), (left, width), each of shape [b]."""
   scale = crop_scale[0] + u[0] * (crop_scale[1] - crop_scale[0])
-  low, high = np.log(crop_ratio)
+  low, high = (math.log(ratio) for ratio in crop_ratio)
   ratio = jnp.exp(low + u[1] * (high - low))
   area = scale * image_shape[0] * image_shape[1]
 

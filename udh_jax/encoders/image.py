@@ -21,6 +21,7 @@ from udh_jax.files import require_writable, write_atomically
 from udh_jax.models.heads import float32_layer
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import load_weights, save_weights
+from udh_jax.numerics import in_float32
 
 FORMAT, VERSION = "udh_jax encoder", 1
 BACKBONE, HASH_LAYER = "model.safetensors", "hash_layer.safetensors"
@@ -64,7 +65,7 @@ class Encoder:
   """
 
   def __init__(self, variables: Mapping[str, Any], about: Mapping[str, Any]):
-    self.variables = variables
+    self.variables = in_float32(variables)
     self.about = dict(about)
     self._encode = jax.jit(lambda variables, images: codes_of(variables, images, self.about))
 

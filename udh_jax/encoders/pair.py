@@ -23,6 +23,7 @@ from udh_jax.errors import require
 from udh_jax.files import write_atomically
 from udh_jax.models.heads import IMAGE_HEADS, PairNetwork
 from udh_jax.models.registry import create_backbone
+from udh_jax.numerics import in_float32
 from udh_jax.records import TEXTS, number, one_of, require_fields, whole
 
 FORMAT, VERSION = "udh_jax pair encoder", 1
@@ -114,7 +115,7 @@ class PairEncoder:
   """
 
   def __init__(self, variables: Mapping[str, Any], about: Mapping[str, Any]):
-    self.variables = variables
+    self.variables = in_float32(variables)
     self.about = {**_LATER, **about}
     self._columns = {word: column for column, word in enumerate(self.about["words"])}
     self._images = jax.jit(lambda variables, rows: image_codes_of(variables, rows, self.about))

@@ -54,7 +54,7 @@ def code_problem(
     Supervised Discrete Hashing, CVPR 2015, section 3.
   """
   bits = images.shape[1]
-  placed = jnp.zeros((len(row_norms), bits)).at[sampled].set(images + texts)
+  placed = jnp.zeros((len(row_norms), bits), images.dtype).at[sampled].set(images + texts)
   product = similarity_product(factors["images"], factors["texts"], placed, **shares)
   squares = jnp.sum(images**2) + jnp.sum(texts**2)
   return Problem(

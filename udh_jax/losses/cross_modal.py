@@ -48,7 +48,7 @@ def joint_semantics(
   )
   for name, value in (("beta", beta), ("eta", eta)):
     require(0 <= value <= 1, f"joint_semantics: {name} is {value}, expected 0 to 1.")
-  weights = jnp.ones(len(image_features)) if weights is None else weights
+  weights = jnp.ones(len(image_features), jnp.float32) if weights is None else weights
   images = 2 * cosines(image_features, image_features) - 1
   texts = 2 * cosines(text_features, text_features) - 1
   first = beta * images + (1 - beta) * texts  # [m, m]
@@ -94,6 +94,6 @@ def reconstruction_loss(
     f"reconstruction_loss: outputs have shapes {first.shape} and {second.shape} and the target "
     f"{target.shape}, expected both [m, c] and [m, m].",
   )
-  weights = jnp.ones(len(first)) if weights is None else weights
+  weights = jnp.ones(len(first), jnp.float32) if weights is None else weights
   squares = (cosines(first, second) - target) ** 2
   return matmul(matmul(weights, squares), weights) / jnp.maximum(weights.sum() ** 2, 1e-12)

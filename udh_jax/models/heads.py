@@ -184,8 +184,8 @@ class Perceptron(nn.Module):
   def __call__(self, inputs, train: bool = False):
     """Maps ``[b, d]`` to ``[b, outputs]``, float32."""
     width = inputs.shape[-1]
-    mean = self.variable("scaling", "mean", jnp.zeros, (width,)).value
-    scale = self.variable("scaling", "scale", jnp.ones, (width,)).value
+    mean = self.variable("scaling", "mean", jnp.zeros, (width,), jnp.float32).value
+    scale = self.variable("scaling", "scale", jnp.ones, (width,), jnp.float32).value
     rows = (inputs.astype(jnp.float32) - mean) * scale
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
     rows = nn.relu(float32_layer(self.hidden, name="hidden")(rows))

@@ -299,7 +299,7 @@ def _smallest(distances, k, far):
   # Bisect for the k-th distance by counting. Sums of a block fit a byte, and XLA's CPU backend adds
   # bytes ten times as fast as it widens them.
   low = jnp.zeros((num_rows, 1), jnp.int32)
-  high = jnp.full((num_rows, 1), far)
+  high = jnp.full((num_rows, 1), far, jnp.int32)
   for _ in range(far.bit_length()):
     middle = (low + high) // 2
     hits = (

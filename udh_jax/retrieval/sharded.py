@@ -120,7 +120,9 @@ def count_and_rank(
     bounds = (jnp.arange(num_distances + 1, dtype=jnp.uint32) * block) << gain_bits
     starts = jax.vmap(lambda row: jnp.searchsorted(row, bounds))(keys)  # [chunk, distances + 1]
     gains = jnp.where(keys < last, keys & ((1 << gain_bits) - 1), 0).astype(jnp.int32)
-    before = jnp.pad(jnp.cumsum(gains > 0, axis=1), ((0, 0), (1, 0)))  # [chunk, block + 1]
+    before = jnp.pad(
+      jnp.cumsum(gains > 0, axis=1, dtype=jnp.int32), ((0, 0), (1, 0))
+    )  # [chunk, block + 1]
     return (keys >> gain_bits) // block, gains, starts, before
 
   def differences(cumulative, starts):
@@ -145,7 +147,7 @@ def count_and_rank(
     return lax.scan(add, sharding.varying(zeros, axis_name), blocks)[0]
 
   def rank(query, totals, offsets):
-    ends = tuple(jnp.cumsum(total, axis=1) - total for total in totals)
+    ends = tuple(jnp.cumsum(total, axis=1, dtype=jnp.int32) - total for total in totals)
     start = tuple(end + offset for end, offset in zip(ends, offsets, strict=True))
 
     def add(carry, items):
@@ -156,15 +158,15 @@ def count_and_rank(
       def at(values):
         return jnp.take_along_axis(values, index, axis=1)
 
-      ranks = jnp.arange(block) - at(starts) + at(place) + 1
+      ranks = jnp.arange(block, dtype=jnp.int32) - at(starts) + at(place) + 1
       hits_before = jnp.take_along_axis(before, starts, axis=1)
       among = before[:, 1:] - at(hits_before) + at(found)  # relevant ones up to and with this one
       relevant = gains > 0
       values = jnp.stack(
         [
-          jnp.where(relevant, among / ranks, 0),
+          jnp.where(relevant, jnp.float32(among) / jnp.float32(ranks), 0),
           relevant.astype(jnp.float32),
-          gains / jnp.log2(ranks + 1.0),
+          gains / jnp.log2(jnp.float32(ranks) + 1),
         ]
       )
       new = [(values * (relevant & (ranks <= cut))).sum(axis=2) for cut in cuts]

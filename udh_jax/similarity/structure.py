@@ -67,7 +67,7 @@ def fit_half_gaussians(
     f"fit_half_gaussians: features have shape {features.shape}, expected [n, d].",
   )
   require_finite("fit_half_gaussians: features", features)
-  weights = jnp.ones(len(features)) if weights is None else jnp.asarray(weights)
+  weights = jnp.ones(len(features), jnp.float32) if weights is None else jnp.asarray(weights)
   require(
     weights.shape == features.shape[:1],
     f"fit_half_gaussians: weights have shape {weights.shape}, expected [{len(features)}].",

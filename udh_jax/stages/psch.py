@@ -57,7 +57,7 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     if settings.similarity == "parts":
       similarity = part_similarity(constants["parts"][rows])
     else:
-      similarity = jnp.ones((len(rows), len(rows)))
+      similarity = jnp.ones((len(rows), len(rows)), jnp.float32)
     targets, known = pseudo_label_pairs(labels, similarity, apart=settings.apart)
     if settings.unsure == "structure":
       signs = structure_signs(

@@ -244,7 +244,9 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
   @functools.partial(jax.jit, out_shardings=whole)
   def networks_start(parameters):
-    outputs = {side: jnp.zeros((rounds.num_sampled, bits)) for side in ("images", "texts")}
+    outputs = {
+      side: jnp.zeros((rounds.num_sampled, bits), jnp.float32) for side in ("images", "texts")
+    }
     return initial_state(parameters, optimizer, config.seed) | {"outputs": outputs}
 
   @functools.partial(jax.jit, out_shardings=task.placement)
