@@ -133,3 +133,22 @@ def test_a_damaged_record_is_a_save_that_does_not_count(tmp_path, mesh, text):
   (tmp_path / "2.json").write_text(text)
   step, _ = progress.restore({"x": jnp.zeros(5)})
   assert step == 1
+
+
+def test_a_folder_of_checkpoints_goes_records_first(tmp_path, mesh, monkeypatch):
+  progress = checkpoint.Progress(tmp_path / "progress", num_rows=13, mesh=mesh)
+  for step in (1, 2):
+    progress.save(step, mesh_lib.replicate(mesh, {"x": np.full(100, float(step))}), row_keys=())
+
+  def killed(*arguments, **options):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(checkpoint.shutil, "rmtree", killed)
+  with pytest.raises(KeyboardInterrupt):
+    checkpoint.remove_all(tmp_path / "progress")
+  for step in (1, 2):
+    assert checkpoint.fault(tmp_path / "progress" / str(step)) == "was not finished"
+  monkeypatch.undo()
+  checkpoint.remove_all(tmp_path / "progress")
+  assert not (tmp_path / "progress").exists()
+  checkpoint.remove_all(tmp_path / "progress")  # where nothing is

@@ -64,6 +64,13 @@ def remove(folder: pathlib.Path) -> None:
   mesh_lib.on_main(f"remove {folder}", work)
 
 
+def remove_all(folder: pathlib.Path) -> None:
+  """Removes a folder of checkpoints, all their records first; process 0 calls it."""
+  for record in folder.glob("*.json"):
+    record.unlink(missing_ok=True)
+  shutil.rmtree(folder, ignore_errors=True)
+
+
 def save(folder: pathlib.Path, tree: Any, *, row_keys: tuple[str, ...], mesh: Mesh) -> None:
   """Writes ``tree``; all processes call it together.
 

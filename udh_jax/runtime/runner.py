@@ -5,7 +5,6 @@ import hashlib
 import json
 import logging
 import pathlib
-import shutil
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -175,7 +174,7 @@ class Runner:
       result = self._execute(stage, work, log)
       checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
       if work.row_state:  # as large as the output, and the same again
-        clear = functools.partial(shutil.rmtree, folder / "progress", ignore_errors=True)
+        clear = functools.partial(checkpoint.remove_all, folder / "progress")
         mesh_lib.on_main(f"clear {stage.name}", clear)
       log.finished()
       outputs.keep(stage, result, stages[position + 1 :])
@@ -191,7 +190,7 @@ class Runner:
       ):
         return
       # Half of a pass with other batches cannot be taken up: its position counts batches.
-      shutil.rmtree(folder / "progress", ignore_errors=True)
+      checkpoint.remove_all(folder / "progress")
     write_json(path, record)
 
   def _execute(self, stage: Stage, work: Work, log: StageLog) -> dict[str, Any]:
