@@ -1,16 +1,17 @@
 import hashlib
+import json
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, load_file, save, save_file
 
 from udh_jax.errors import InputError
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import BACKBONES, create_backbone
-from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, save_weights
+from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, ordered, save_weights
 
 
 def random_variables(module, seed=0):
@@ -96,6 +97,23 @@ def test_every_misfit_is_named_with_its_count(saved):
   assert "\n" not in line
 
 
+def test_the_order_of_metadata_does_not_show_in_the_file():
+  tensors = {"a": np.arange(3, dtype=np.float32), "b": np.ones((2, 2), np.float32)}
+  header = {f"key{number}": str(number) for number in range(8)}
+  written = set()
+  for names in (list(header), list(header)[::-1]):
+    # As the library might write them: it keeps no order.
+    text = json.dumps({"__metadata__": {name: header[name] for name in names}})
+    data = save(tensors)
+    length = int.from_bytes(data[:8], "little")
+    text = text[:-1] + "," + data[8 : 8 + length].decode().strip()[1:]
+    text += " " * (-len(text) % 8)
+    file = len(text).to_bytes(8, "little") + text.encode() + data[8 + length :]
+    np.testing.assert_array_equal(load(ordered(file))["a"], tensors["a"])
+    written.add(ordered(file))
+  assert len(written) == 1
+
+
 def test_weights_of_another_architecture_are_called_so(saved):
   path, tensors, _ = saved
   with pytest.raises(InputError, match="weights of resnet18, not of mobilenetv2_100"):
@@ -132,7 +150,6 @@ def test_variables_of_another_backbone_are_not_written(tmp_path):
 
 
 def test_hub_address_downloads_weights_and_configuration(saved, monkeypatch):
-  import json
 
   path, _, variables = saved
   config = path.with_name("config.json")
