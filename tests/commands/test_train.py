@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,24 +11,24 @@ import udh_jax
 from udh_jax.commands import evaluate, train
 from udh_jax.data.registry import load_dataset
 from udh_jax.methods.run import stored_config
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import save_weights
 from udh_jax.runtime import checkpoint
 from udh_jax.runtime import mesh as mesh_lib
 
 NUM_PICTURES = 40
 # What a user writes for small pictures, and so short that nothing is learned.
 CONFIGURATION = """
-from udh_jax.methods import udh_ecc
+from udh_jax.methods import psch
 
 def get_config():
-  config = udh_ecc.default_config("folder", image_size=8, num_queries=10)
-  config.update(rounds=1, bits=8, checkpoint_every=2)
-  config.teacher.update(backbone="small_convnet", weights="", image_size=8)
-  config.student.update(backbone="small_convnet", image_size=8)
+  config = psch.default_config("folder", image_size=8, num_queries=10)
+  config.update(bits=8, checkpoint_every=2)
+  config.teacher.update(backbone="small_convnet", image_size=8)
+  config.student.image_size = 8
   config.features.image_sizes = (8,)
   config.cluster.update(num_clusters=4, num_restarts=1, max_iterations=12)
-  config.pretrain.update(steps=3, batch_size=8)
-  config.finetune.update(steps=2, batch_size=8)
-  config.distill.update(steps=3, batch_size=8)
+  config.psch.update(steps=3, batch_size=8)
   config.score.at = 0
   return config
 """
@@ -42,7 +43,7 @@ def ends_well(main, *arguments):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-  """Pictures in two class folders, and a configuration for them."""
+  """Pictures in two class folders, a configuration for them, and a network of random weights."""
   folder = tmp_path_factory.mktemp("commands")
   rng = np.random.default_rng(0)
   for number in range(NUM_PICTURES):
@@ -52,6 +53,10 @@ def folder(tmp_path_factory):
     noise = rng.integers(-90, 90, (12, 10, 3)) + color
     Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
   (folder / "small.py").write_text(CONFIGURATION)
+  images = np.zeros((1, 8, 8, 3), np.float32)
+  variables = jax.jit(create_backbone("small_convnet").init)(jax.random.key(0), images)
+  weights, about = folder / "small.safetensors", {"pretrained_on": "none"}
+  save_weights("small_convnet", variables, weights, metadata=about)
   return folder
 
 
@@ -60,6 +65,7 @@ def arguments(folder):
   return (
     f"--config={folder / 'small.py'}",
     f"--config.data.path={folder / 'pictures'}",
+    f"--config.teacher.weights={folder / 'small.safetensors'}",
     f"--workdir={folder / 'run'}",
   )
 
@@ -90,7 +96,7 @@ def codes_of(workdir, bits=8):
 def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   (entry,) = metrics(finished)
   scores = entry["mean_average_precision"]
-  assert next(iter(scores)) == "UDH-ECC"
+  assert next(iter(scores)) == "PSCH"
   assert {"LSH", "PCA + rotation", "ITQ"} <= scores.keys()
   assert all(0 < value <= 1 for value in scores.values())
   for words in ("denominator", "ties", "10 queries", "labels behind the network: none"):
@@ -114,7 +120,7 @@ def test_scores_are_made_again_without_training_and_by_another_definition(finish
   before = metrics(finished)
   ends_well(evaluate.main, f"--workdir={finished}")
   output = capsys.readouterr().out
-  assert "distill_8bits: finished before, restored" in output
+  assert "psch_8bits: finished before, restored" in output
   assert metrics(finished) == before
   ends_well(evaluate.main, f"--workdir={finished}", "--config.score.at=5")
   assert "mAP@5," in capsys.readouterr().out
@@ -127,8 +133,8 @@ def test_scores_are_made_again_without_training_and_by_another_definition(finish
 def test_another_length_of_code_uses_the_same_teacher(finished, arguments, capsys):
   ends_well(train.main, *arguments, "--config.bits=16")
   output = capsys.readouterr().out
-  assert "soft_labels: finished before, restored" in output
-  assert "distill_16bits: step 3/3" in output and "images/s" in output and "left" in output
+  assert "cluster_1: finished before, restored" in output
+  assert "psch_16bits: step 3/3" in output and "images/s" in output and "left" in output
   assert [entry["bits"] for entry in metrics(finished)] == [8, 16]
 
 
