@@ -153,6 +153,7 @@ def test_many_duplicates_are_shared_out(rng):
   assert np.isfinite(out.centroids).all()
 
 
+@pytest.mark.slow
 def test_chunks_do_not_matter(rng):
   features = load_digits().data.astype(np.float32)[:701]
   whole = cluster(features, 10, chunk_size=None)

@@ -95,6 +95,7 @@ def test_select_lowest_equals_a_stable_sort(rng, size):
   np.testing.assert_array_equal(marked, expected)
 
 
+@pytest.mark.slow
 def test_select_lowest_is_the_same_on_shards(rng, mesh):
   values = rng.integers(0, 9, 240).astype(np.float32)
   groups = rng.integers(0, 3, 240).astype(np.int32)

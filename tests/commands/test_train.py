@@ -93,6 +93,7 @@ def codes_of(workdir, bits=8):
   return mesh_lib.to_host(found["codes"], NUM_PICTURES)
 
 
+@pytest.mark.slow
 def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   (entry,) = metrics(finished)
   scores = entry["mean_average_precision"]
@@ -107,6 +108,7 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   assert codes_of(finished).shape == (NUM_PICTURES, 1)
 
 
+@pytest.mark.slow
 def test_the_hash_network_of_a_run_makes_its_codes(finished):
   encoder = udh_jax.load_encoder(finished / "encoder_8bits")
   assert encoder.about["scores"] == metrics(finished)[0]["mean_average_precision"]
@@ -116,6 +118,7 @@ def test_the_hash_network_of_a_run_makes_its_codes(finished):
   assert agree < 0.01  # the sign of an output near 0 depends on the size of the batch
 
 
+@pytest.mark.slow
 def test_scores_are_made_again_without_training_and_by_another_definition(finished, capsys):
   before = metrics(finished)
   ends_well(evaluate.main, f"--workdir={finished}")
@@ -138,6 +141,7 @@ def test_another_length_of_code_uses_the_same_teacher(finished, arguments, capsy
   assert [entry["bits"] for entry in metrics(finished)] == [8, 16]
 
 
+@pytest.mark.slow
 def test_another_configuration_in_the_same_folder_is_refused(finished, arguments, failing):
   line = failing(train.main, [*arguments, "--config.cluster.num_clusters=5"])
   assert line.startswith("error: Stage cluster_1")
@@ -155,6 +159,7 @@ def test_scoring_an_empty_folder_says_what_to_do(tmp_path, failing):
   assert "run train.py first" in failing(evaluate.main, [f"--workdir={tmp_path}"])
 
 
+@pytest.mark.slow
 def test_scoring_names_the_field_that_was_meant(finished, failing):
   line = failing(evaluate.main, [f"--workdir={finished}", "--config.score.att=5"])
   assert "no field score.att; did you mean score.at" in line

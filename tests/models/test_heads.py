@@ -38,6 +38,7 @@ def test_fewer_than_one_bit_or_class_is_refused():
     Classifier(backbone, -1)
 
 
+@pytest.mark.slow
 def test_small_network_learns_digits_from_nothing(digits):
   images, labels = digits
   network = Classifier(create_backbone("small_convnet").clone(widths=(16, 32)), 10)

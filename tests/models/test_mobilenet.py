@@ -13,6 +13,7 @@ def golden(shared):
     return dict(archive)
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_features_and_logits_of_another_implementation(golden, shared):
   path = shared / "weights/mobilenetv2_100.safetensors"
   pretrained = load_weights("mobilenetv2_100", path, num_classes=1001)

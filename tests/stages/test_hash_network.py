@@ -16,6 +16,7 @@ from udh_jax.stages import baselines
 from udh_jax.stages.hash_network import pairwise_network
 
 
+@pytest.mark.slow
 def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
   outputs = {
     "features": split_rows(context.mesh, features),

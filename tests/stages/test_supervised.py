@@ -138,6 +138,7 @@ def test_images_that_are_not_for_training_have_no_label(dataset, make):
   np.testing.assert_array_equal(outside, -1 if known.ndim == 1 else False)
 
 
+@pytest.mark.slow
 def test_fixed_centres_are_said_and_a_row_filled_up_or_without_a_label_has_no_say(dataset, capsys):
   # 11 rows on 2 devices; image 12 has no label.
   dataset = several(dataset)
