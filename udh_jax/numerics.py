@@ -25,7 +25,7 @@ def in_float32(tree: Any) -> Any:
 
   def cast(leaf):
     floating = jnp.issubdtype(leaf.dtype, jnp.floating)
-    return leaf.astype(jnp.float32) if floating else leaf
+    return leaf.astype(jnp.float32, copy=False) if floating else leaf
 
   return jax.tree.map(cast, tree)
 

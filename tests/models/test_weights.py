@@ -150,7 +150,6 @@ def test_variables_of_another_backbone_are_not_written(tmp_path):
 
 
 def test_hub_address_downloads_weights_and_configuration(saved, monkeypatch):
-
   path, _, variables = saved
   config = path.with_name("config.json")
   config.write_text(

@@ -44,7 +44,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
   def run():
     table_of(options)
-    require(options.store or not options.approximate, "--approximate is given without --store.")
     if options.output:
       require_writable(options.output)
     from_store = is_store(options.source)

@@ -77,7 +77,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
       value = getattr(options, name)
       require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
     table = table_of(options)
-    require(options.store or not options.approximate, "--approximate is given without --store.")
     # Before anything is loaded: a port in use, or no extra, is said at once.
     for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
       require_extra(module, extra="serve")

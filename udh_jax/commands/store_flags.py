@@ -16,9 +16,14 @@ def add_store_flags(parser: argparse.ArgumentParser, group: Any = None) -> None:
 
 
 def table_of(options: argparse.Namespace) -> dict[str, Any]:
-  """Which table of the store is meant, for `open_store` and `create_store`."""
-  for name in ("table", "schema"):
-    require(options.store or getattr(options, name) is None, f"--{name} is given without --store.")
+  """Which table of the store is meant, for `open_store` and `create_store`.
+
+  Raises:
+    InputError: If a flag of stores is given without one; ``--approximate`` too, where there is it.
+  """
+  for name in ("table", "schema", "approximate"):
+    given = getattr(options, name, None) not in (None, False)
+    require(options.store or not given, f"--{name} is given without --store.")
   return {"table": options.table or "codes", "schema": options.schema}
 
 

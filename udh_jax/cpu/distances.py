@@ -119,16 +119,13 @@ def block_distances(query, tile, start, part, out):
     part: uint8 ``[256]``, scratch.
     out: uint8 or uint16 ``[256]``.
   """
+  out[:] = 0
   if _BY_TABLE:
-    add_looked_up(query, tile, start, 0, min(_NIBBLES, len(tile)), part)
-    for i in range(BLOCK):
-      out[i] = part[i]
-    for first in range(_NIBBLES, len(tile), _NIBBLES):
+    for first in range(0, len(tile), _NIBBLES):
       add_looked_up(query, tile, start, first, min(first + _NIBBLES, len(tile)), part)
       for i in range(BLOCK):
         out[i] += part[i]
     return
-  out[:] = 0
   for low in range(0, len(query), _NARROW):
     high = min(low + _NARROW, len(query))
     _add_bytes(query[low:high], tile[low:high, start : start + BLOCK], part)
