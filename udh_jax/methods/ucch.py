@@ -11,7 +11,7 @@ from udh_jax.stages import ucch
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UCCH with the authors' values (docs/method.md#ucch).
+  """All fields of UCCH with values for all sets, chosen as DUDCH's were (docs/method.md#ucch).
 
   Args:
     data: Name of the data set.
@@ -19,18 +19,21 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
   """
   config = defaults.on_pairs("ucch", data, data_fields)
   config.ucch = defaults.pair_training(
-    epochs=20,
+    epochs=80,
     batch_size=256,
+    hidden=512,
+    dropout=0.15,
     optimizer="adam",
-    image_learning_rate=1e-4,
-    text_learning_rate=1e-4,
-    weight_decay=1e-6,
-    temperature=0.9,
+    decay="cosine",
+    image_learning_rate=3e-3,
+    text_learning_rate=3e-3,
+    weight_decay=2e-3,
+    temperature=0.7,
     negatives=4096,
     memory_momentum=0.4,
-    contrast_share=0.7,
-    margin=0.2,
-    shift=0.1,
+    contrast_share=0.3,
+    margin=0.1,
+    shift=1.0,
   )
   return config
 
