@@ -49,6 +49,7 @@ def folder():
   """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
   config = psch.default_config("folder")
   automatic.on_any_pictures(config)
+  config.psch.update(batch_size=256, learning_rate=3e-5)
   return config
 
 

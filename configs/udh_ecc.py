@@ -57,11 +57,18 @@ def flickr25k():
 
 
 def folder():
-  """Any folder of pictures, on a CPU; class subfolders are used for scoring only."""
+  """Any folder of pictures, on a CPU; class subfolders are used for scoring only.
+
+  The published network stays as it is and reads every picture once, with a few views of it; what is
+  learned on these takes seconds. --config.finetune.trained=last --config.distill.trained=last train
+  its last blocks too.
+  """
   config = udh_ecc.default_config("folder")
   automatic.on_any_pictures(config)
   config.rounds = 1
   config.cluster.update(num_clusterings=5, num_restarts=1)
+  config.finetune.update(batch_size=256, head_learning_rate=3e-4)
+  config.distill.update(batch_size=256, learning_rate=3e-5)
   return config
 
 

@@ -212,6 +212,7 @@ EXCEPTIONS = {
   "models/vit.py": "backbones",
   "coding/centres.py": "NumPy, whole numbers",
   "duplicates/looks.py": "NumPy",
+  "stages/pair_network.py": "NumPy",
   "retrieval/profile.py": "NumPy, whole numbers",
   "retrieval/sharded.py": "counts, whole numbers",
 }

@@ -141,10 +141,14 @@ COVERED_BY = {
   "stages/finetune.py": "stages/test_rates.py",
   "stages/linear.py": "methods/test_dhih.py",
   "stages/map_rows.py": "stages/test_parts.py",
+  "stages/partitions.py": "stages/test_guard.py",
   "stages/pair_contrast.py": "methods/test_dudch.py",
   "stages/pair_network.py": "methods/test_dudch.py",
   "stages/similarity.py": "methods/test_dudch.py",
+  "stages/start.py": "stages/test_guard.py",
+  "stages/discriminant.py": "stages/test_guard.py",
   "stages/teacher.py": "stages/test_rates.py",
+  "stages/views.py": "stages/test_guard.py",
 }
 
 

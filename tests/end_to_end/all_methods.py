@@ -108,6 +108,13 @@ def configurations(folder: pathlib.Path) -> dict:
   config.cluster.num_clusters = 3  # as there are classes: no label hangs on the last digit
   config.pretrain.update(steps=9, batch_size=30, augment=views)
   config.finetune.update(steps=3, batch_size=18, augment=views)
+  config = on_pictures("udh_ecc_frozen", udh_ecc.default_config("folder"), "distill")
+  config.rounds = 1
+  config.data.held_out = 10
+  config.student.backbone = "small_convnet"
+  config.finetune.update(steps=3, batch_size=18)
+  config.finetune.trained = config.distill.trained = "head"
+  config.views = {"number": 2, "image_size": 8, "augment": views}
   on_pictures("cibhash", cibhash.default_config("folder"), "contrast")
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
   on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")

@@ -4,7 +4,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from udh_jax.errors import InputError
-from udh_jax.methods import automatic, psch, udh_ecc
+from udh_jax.methods import automatic, cibhash, psch, udh_ecc
 from udh_jax.methods.automatic import Collection
 
 
@@ -36,11 +36,26 @@ def test_every_open_field_gets_a_value_and_a_set_one_stays(method):
   found, chosen = automatic.resolve(config, Collection(1000, 160))
   assert found[section].steps == 7 and f"{section}.steps" not in chosen
   assert found.features.image_sizes == (224,) and chosen["student.image_size"] == 160
-  assert found[section].trained == "last"
+  assert found[section].trained == "head" and found.views.number == automatic.MANY_VIEWS
+  assert found.data.held_out == automatic.HELD_OUT
   assert found.cluster.num_clusters == 30
   assert "auto" not in str(automatic.provisional(config))
   large, _ = automatic.resolve(config, Collection(100_000, 160))
-  assert large[section].trained == "all"
+  assert large.views.number == automatic.FEW_VIEWS
+
+
+@pytest.mark.parametrize(("trained", "steps"), [("head", 400), ("last", 60), ("all", 60)])
+def test_what_is_trained_decides_how_long(trained, steps):
+  config = open_config(psch)
+  config.psch.trained, config.psch.batch_size = trained, 256
+  assert automatic.resolve(config, Collection(1000, 160))[0].psch.steps == steps
+
+
+def test_methods_without_a_guard_train_what_a_collection_bears():
+  config = open_config(cibhash)
+  found, _ = automatic.resolve(config, Collection(1000, 160))
+  assert found.contrast.trained == "last" and found.data.held_out == 0
+  assert automatic.resolve(config, Collection(100_000, 160))[0].contrast.trained == "all"
 
 
 def test_a_configuration_without_auto_stays_as_it_is():

@@ -17,11 +17,15 @@ READ_ELSEWHERE = ("method", "data", "score", "checkpoint_every", "rounds", "bits
 
 
 def stages_of(config):
-  """Stages of a configuration, with and without published weights."""
+  """Stages of a configuration, with and without published weights, and where all is trained."""
   config, found = automatic.provisional(config), {}
-  for weights in ("model.safetensors", ""):
+  for weights, trained in (("model.safetensors", ""), ("", ""), ("model.safetensors", "all")):
     config.teacher.weights = weights
-    found |= {(stage.name, weights): stage for stage in make_plan(config).stages}
+    for section in automatic.SECTIONS:
+      if trained and section in config:
+        config[section].trained = trained
+    key = (weights, trained)
+    found |= {(stage.name, *key): stage for stage in make_plan(config).stages}
   return found.values()
 
 

@@ -74,6 +74,7 @@ def read_batches(
   start: int = 0,
   stop: int | None = None,
   num_threads: int | None = None,
+  images: bool = True,
 ) -> Generator[dict[str, np.ndarray], None, None]:
   """Reads batches ahead of the caller, in order.
 
@@ -87,6 +88,7 @@ def read_batches(
     start: First step.
     stop: One after the last step; None is ``len(index_batches)``, or no end if it has no length.
     num_threads: Threads that read; None is one for each processor, at most 8.
+    images: Whether images are read at all; without them a batch has no ``image``.
 
   Yields:
     For each step a dictionary: ``index``, int32 array of shape ``[b]``; ``image``, array of shape
@@ -104,7 +106,7 @@ def read_batches(
   pending: collections.deque[concurrent.futures.Future] = collections.deque()
   try:
     for step in steps:
-      pending.append(pool.submit(_read, dataset, np.asarray(index_batches[step])))
+      pending.append(pool.submit(_read, dataset, np.asarray(index_batches[step]), images))
       if len(pending) > num_threads:
         yield pending.popleft().result()
     while pending:
@@ -113,15 +115,17 @@ def read_batches(
     pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(dataset, rows):
+def _read(dataset, rows, images):
   there = np.flatnonzero(rows >= 0)
-  image = np.zeros((len(rows), *dataset.image_shape), dataset.image_dtype)
-  if isinstance(dataset.images, np.ndarray):
-    image[there] = dataset.images[rows[there]]
-  else:
-    for position in there:
-      image[position] = dataset.images[rows[position]]
-  batch = {"index": rows.astype(np.int32), "image": image}
+  batch = {"index": rows.astype(np.int32)}
+  if images:
+    image = np.zeros((len(rows), *dataset.image_shape), dataset.image_dtype)
+    if isinstance(dataset.images, np.ndarray):
+      image[there] = dataset.images[rows[there]]
+    else:
+      for position in there:
+        image[position] = dataset.images[rows[position]]
+    batch["image"] = image
   if dataset.texts is not None:
     batch["text"] = np.zeros((len(rows), dataset.texts.shape[1]), dataset.texts.dtype)
     batch["text"][there] = dataset.texts[rows[there]]

@@ -18,6 +18,7 @@ from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
 _QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE, CENTRES, TIES, PAIRS = 1, 2, 3, 4, 5, 6, 7, 8
+_MOST_HELD_OUT = 1000
 TRAIN, DATABASE, VALIDATION, QUERY = range(4)  # the parts that a data set itself may name
 
 
@@ -101,6 +102,7 @@ def make_splits(
   first_test_row: int | None = None,
   fewer_queries: bool = False,
   train_draw: str = "uniform",
+  held_out: int = 0,
   parts: np.ndarray | None = None,
   groups: np.ndarray | None = None,
 ) -> Splits:
@@ -127,6 +129,9 @@ def make_splits(
       for than half of the rows, or than the test part has.
     train_draw: How ``num_train`` rows are drawn: "uniform", without labels, or "balanced", the same
       number of each class, for methods that learn from labels.
+    held_out: Where ``num_train`` is 0, how many percent of the database are not trained on; at
+      least one row and at most 1,000, but never more than half. Codes can be compared on them
+      without labels, see `udh_jax.stages.guard`.
     parts: Which part each row belongs to by the data set itself: TRAIN, DATABASE (searched, not
       learned from), VALIDATION or QUERY. int8 array of shape ``[n]``; None draws all parts. Where
       no row is a VALIDATION or QUERY row, these are drawn from the others. VALIDATION rows are in
@@ -165,6 +170,9 @@ def make_splits(
     query = query_rows(VALIDATION, database, num_validation, "num_validation", _VALIDATION)
     database = _without(database, query, groups)
   learned = database[given[database] == TRAIN]
+  if held_out and not num_train and len(learned) > 1:
+    kept = int(np.clip(round(len(learned) * held_out / 100), 1, _MOST_HELD_OUT))
+    num_train = len(learned) - min(kept, len(learned) // 2)
   require(
     num_train <= len(learned),
     f"num_train is {num_train}, but {_learned_words(learned, database)}; "

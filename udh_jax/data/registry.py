@@ -32,6 +32,7 @@ _SPLITS = {
   "num_queries": 1000,
   "num_validation": 1000,
   "num_train": 0,
+  "held_out": 0,
   "train_draw": "uniform",
   "seed": 0,
 }
@@ -42,6 +43,7 @@ _SPLIT_CHOICES = {
 # Other counts are of images, and 0 has a meaning.
 _COUNTS = {
   "image_size": whole(1, 1 << 14),  # pixels
+  "held_out": whole(0, 50),  # percent
   "min_tag_count": whole(1, 10**9),
   "min_word_count": whole(1, 10**9),
   "max_words": whole(1, 10**6),
@@ -54,7 +56,8 @@ def data_config(name: str) -> Any:
 
   Fields: name; evaluate_on ("query" is the test protocol, "validation" draws the queries from the
   database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
-  is all of the database); train_draw ("uniform", or "balanced": the same number of each class, for
+  is all of the database); held_out (so many percent of the database, at most 1,000 images, are not
+  trained on even so); train_draw ("uniform", or "balanced": the same number of each class, for
   methods that learn from labels); seed; path where there are files to find; image_size (side of the
   square the host decodes to) and on_unreadable ("skip" or "refuse") where there are picture files.
   cifar10 and svhn have test_part: "official" takes the queries from the test part alone, "pooled"

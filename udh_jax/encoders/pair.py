@@ -29,17 +29,18 @@ from udh_jax.records import TEXTS, number, one_of, require_fields, whole
 FORMAT, VERSION = "udh_jax pair encoder", 1
 NETWORKS = "networks.safetensors"
 # Of `PairNetwork`, besides the backbone and the length of the codes.
-LAYER_FIELDS = ("hidden", "dropout", "image_head")
+LAYER_FIELDS = ("hidden", "dropout", "image_head", "directions")
 FIELDS = {
   **published.FIELDS,
   "hidden": whole(1, 1 << 20),
   "dropout": number(0, 1),
+  "directions": whole(0, 1 << 20),
   "image_width": whole(0, 1 << 30),
   "text_width": whole(1, 1 << 30),
   "words": TEXTS,
 }
 # Fields that encoders of earlier versions lack, and what they mean there.
-_LATER = {"tokenizer": "", "image_head": "linear"}
+_LATER = {"tokenizer": "", "image_head": "linear", "directions": 0}
 _READ = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits", *LAYER_FIELDS)
 
 

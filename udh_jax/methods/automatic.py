@@ -12,17 +12,22 @@ from ml_collections import ConfigDict, FieldReference
 from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
+from udh_jax.methods import defaults
 
 AUTO = "auto"
 SECTIONS = ("finetune", "distill", "contrast", "ssdh", "psch", "supervised")
+GUARDED = ("udh_ecc", "psch")  # methods whose network stays as it is, see `udh_jax.stages.guard`
 
 OWN_SIDE = 224  # what published networks were trained at
 ENLARGED = 5  # pictures are shown at most so many times their own side: more shows nothing new
 TRAINING_SHARE = 0.75  # side of random crops to side of whole pictures, see `reading_size`
+HELD_OUT = 10  # percent
 MULTIPLE = 32  # sides are multiples of the networks' stride
 
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
+HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
+MANY_VIEWS, FEW_VIEWS, MANY_PICTURES = 4, 2, 2000  # views of each of fewer, and of more pictures
 
 PER_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS = 20, 10, 30
 
@@ -35,6 +40,9 @@ def auto() -> FieldReference:
 def on_any_pictures(config: ConfigDict) -> None:
   """Leaves to `resolve` what depends on the collection, and scores all of the database.
 
+  Methods that are guarded leave a tenth of the pictures out of the training, see
+  `udh_jax.stages.guard`.
+
   Args:
     config: Of a method on images.
   """
@@ -43,8 +51,13 @@ def on_any_pictures(config: ConfigDict) -> None:
     "features.image_sizes",
     "teacher.image_size",
     "student.image_size",
+    "views.image_size",
     "cluster.num_clusters",
   ]
+  if config.method in GUARDED:
+    config.data.held_out = HELD_OUT
+    config.views = defaults.views()
+    fields.append("views.number")
   fields += [f"{section}.{name}" for section in SECTIONS for name in ("steps", "trained")]
   for field in fields:
     section, _, name = field.partition(".")
@@ -116,17 +129,24 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
     The configuration without "auto", and the values chosen, by dotted field.
   """
   reading, training = sides(collection)
-  trained = "last" if collection.num_train < SMALL_COLLECTION else "all"
+  small = collection.num_train < SMALL_COLLECTION
+  guarded = config.method in GUARDED
   values: dict[str, Any] = {
     "features.image_sizes": (reading,),
     "teacher.image_size": training,
     "student.image_size": training,
+    "views.image_size": training,
+    "views.number": MANY_VIEWS if collection.num_train < MANY_PICTURES else FEW_VIEWS,
     "cluster.num_clusters": clusters(collection.num_train),
   }
   for section in SECTIONS:
     if section in config:
-      values[f"{section}.steps"] = steps(collection.num_train, config[section].batch_size)
+      trained = "head" if guarded else "last" if small else "all"
       values[f"{section}.trained"] = trained
+      given = config[section].get("trained")
+      stays = (trained if given == AUTO else given) == "head"
+      passes = steps(collection.num_train, config[section].batch_size)
+      values[f"{section}.steps"] = HEAD_STEPS if stays else passes
   return with_values(config, values)
 
 

@@ -92,10 +92,21 @@ def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
   return config
 
 
+def views() -> dict[str, Any]:
+  """Fields of `udh_jax.stages.views`, of configurations whose codes are guarded.
+
+  So many random views of each image are read by the untouched network. A network that stays as it
+  is (``trained`` is "head") is trained on them; the last one is for the comparison of codes.
+  """
+  return {"number": 2, "image_size": 96, "augment": augmentation()}
+
+
 def pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {
     "hidden": 4096,
+    # The network on images' features reads so many principal directions of wider ones; 0 is none.
+    "directions": 128,
     "trained": "all",  # of the backbone of pictures: "all", its "last" blocks, or only the "head"
     "dropout": 0.0,
     "image_size": 96,  # of pictures

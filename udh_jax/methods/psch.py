@@ -17,11 +17,12 @@ from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
-  codes_of,
-  encode_stage,
   enough_are_confident,
   features_stage,
+  frozen_stages,
+  guarded_codes_of,
   require_enough_features,
+  stages_after_training,
   structure_stage,
 )
 from udh_jax.models.parts import require_groups
@@ -79,7 +80,9 @@ def plan(config: ConfigDict) -> Plan:
   if config.psch.hash_start == "itq":
     require_enough_features(config, "psch.hash_start='random'")
   network, baselines = f"psch_{config.bits}bits", baselines_stage(config)
+  frozen = frozen_stages(config, "psch")
   inputs = {"features": "features_1", "clustering": "cluster_1", "baselines": baselines.name}
+  inputs |= frozen.inputs
   features = features_stage(config, 1, "teacher")
   if config.psch.similarity == "parts":
     features = parts.STAGE.named(features.name, **features.inputs)
@@ -87,6 +90,8 @@ def plan(config: ConfigDict) -> Plan:
   if config.psch.unsure == "structure":
     structure.append(structure_stage())
     inputs["structure"] = "structure"
+  after, published = stages_after_training(config, network, frozen)
+  codes, drawings = guarded_codes_of(config, "PSCH", frozen)
   return Plan(
     "PSCH",
     (
@@ -95,13 +100,14 @@ def plan(config: ConfigDict) -> Plan:
       pseudo_labels.STAGE.named("cluster_1", features="features_1"),
       *structure,
       baselines,
+      *frozen.before,
       psch.STAGE.named(network, teacher="teacher", **inputs),
-      encode_stage(config, network),
+      *after,
     ),
-    network,
-    (codes_of(config, "PSCH"), *baselines_of(config)),
+    published,
+    (*codes, *baselines_of(config)),
     clusters=("cluster_1",),
-    drawings=(Drawing(("teacher",), draw_attention),),
+    drawings=(*drawings, Drawing(("teacher",), draw_attention)),
     check=enough_are_confident(config.cluster),
   )
 

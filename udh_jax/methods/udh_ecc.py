@@ -13,11 +13,12 @@ from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
-  codes_of,
-  encode_stage,
   features_stage,
+  frozen_stages,
+  guarded_codes_of,
   require_enough_features,
   sizes_can_be_met,
+  stages_after_training,
 )
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import cluster, distill, finetune, soft_labels
@@ -73,35 +74,50 @@ def plan(config: ConfigDict) -> Plan:
       f"teacher's {config.teacher.backbone}; set student.start to 'random' or the backbones alike.",
     )
     require_enough_features(config, "student.start='random'")
+  frozen = frozen_stages(config, "finetune", "distill")
+  stays = bool(frozen.inputs)
+  require(
+    not stays or config.rounds == 1,
+    f"rounds is {config.rounds}, but finetune.trained is 'head': a network that stays as it is "
+    "gives the same features in every round; set rounds to 1.",
+  )
+  views = {"views": "views"} if stays else {}
   rounds = []
   teacher = "teacher"
   for number in range(1, config.rounds + 1):
     rounds += [
       features_stage(config, number, teacher),
       cluster.STAGE.named(f"cluster_{number}", features=f"features_{number}"),
-      finetune.STAGE.with_options(seed_offset=number).named(
-        f"finetune_{number}", teacher=teacher, clustering=f"cluster_{number}"
-      ),
     ]
+    if number == 1:
+      rounds += [baselines_stage(config), *frozen.before]
+    rounds.append(
+      finetune.STAGE.with_options(seed_offset=number).named(
+        f"finetune_{number}", teacher=teacher, clustering=f"cluster_{number}", **views
+      )
+    )
     teacher = f"finetune_{number}"
   network, tuned = f"distill_{config.bits}bits", f"tuned_baselines_{config.bits}bits"
+  roles = {"baselines": tuned}
+  of_tuned = [baselines_stage(config, "tuned_baselines", "soft_labels")]
+  rows = baselines_of(config, "tuned_baselines", ", fine-tuned teacher")
+  if stays:
+    roles, of_tuned, rows = {"features": "features_1", **frozen.inputs}, [], ()
+  after, published = stages_after_training(config, network, frozen)
+  codes, drawings = guarded_codes_of(config, "UDH-ECC", frozen)
   return Plan(
     "UDH-ECC",
     (
       teacher_stage(config),
       *rounds,
-      soft_labels.STAGE.named("soft_labels", teacher=teacher),
-      baselines_stage(config, "tuned_baselines", "soft_labels"),
-      distill.STAGE.named(network, teacher=teacher, soft_labels="soft_labels", baselines=tuned),
-      encode_stage(config, network),
-      baselines_stage(config),
+      soft_labels.STAGE.named("soft_labels", teacher=teacher, **views),
+      *of_tuned,
+      distill.STAGE.named(network, teacher=teacher, soft_labels="soft_labels", **roles),
+      *after,
     ),
-    network,
-    (
-      codes_of(config, "UDH-ECC"),
-      *baselines_of(config, "tuned_baselines", ", fine-tuned teacher"),
-      *baselines_of(config),
-    ),
+    published,
+    (*codes, *rows, *baselines_of(config)),
     clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    drawings=drawings,
     check=sizes_can_be_met(config.cluster),
   )

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+from udh_jax.numerics import matmul
 
 
 def float32_layer(width: int, *, use_bias: bool = True, name: str | None = None) -> nn.Dense:
@@ -37,16 +38,17 @@ class Classifier(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images, *, from_features: bool = False):
     """Maps normalised images ``[b, h, w, 3]`` to float32 logits and features.
 
     Args:
-      images: Array of shape ``[b, h, w, 3]``.
+      images: Array of shape ``[b, h, w, 3]``; features ``[b, d]`` where ``from_features``.
+      from_features: Whether ``images`` are what the backbone made of images.
 
     Returns:
       Logits ``[b, num_classes]`` and features ``[b, d]``.
     """
-    features = self.backbone(images)
+    features = images if from_features else self.backbone(images)
     return float32_layer(self.num_classes, name="head")(features), features
 
 
@@ -69,11 +71,12 @@ class HashNetwork(nn.Module):
     super().__post_init__()
 
   @nn.compact
-  def __call__(self, images):
+  def __call__(self, images, *, from_features: bool = False):
     """Maps normalised images ``[b, h, w, 3]`` to relaxed codes and logits, float32.
 
     Args:
-      images: Array of shape ``[b, h, w, 3]``.
+      images: Array of shape ``[b, h, w, 3]``; features ``[b, d]`` where ``from_features``.
+      from_features: Whether ``images`` are what the backbone made of images.
 
     Returns:
       Relaxed codes u = tanh(H f) in (-1, 1), ``[b, bits]``, and logits V u, ``[b, num_classes]``,
@@ -82,7 +85,7 @@ class HashNetwork(nn.Module):
     References:
       docs/method.md#udh-ecc, distil; the loss that uses them is our own definition.
     """
-    features = self.backbone(images)
+    features = images if from_features else self.backbone(images)
     relaxed = jnp.tanh(float32_layer(self.bits, name="hash")(features))
     if self.num_classes == 0:
       return relaxed, None
@@ -108,6 +111,8 @@ class PairNetwork(nn.Module):
       in training.
     image_head: What stands on the backbone: "linear", a layer, or "perceptron", the network on
       features, for a backbone that is not trained.
+    directions: How many directions of the images' features the network on features reads; 0 reads
+      the features themselves.
 
   References:
     Su et al., DJSRH, ICCV 2019: Linear - ReLU - Linear for texts, a convolutional network and a
@@ -119,6 +124,7 @@ class PairNetwork(nn.Module):
   backbone: nn.Module | None = None
   dropout: float = 0.0
   image_head: str = "linear"
+  directions: int = 0
 
   def __post_init__(self):
     require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
@@ -137,7 +143,7 @@ class PairNetwork(nn.Module):
     if self.backbone is not None and self.image_head == "linear":
       self.image_layers = float32_layer(self.bits)
     else:
-      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout)
+      self.image_layers = Perceptron(self.bits, self.hidden, self.dropout, self.directions)
 
   def image(
     self, images: jax.Array, *, train: bool = False, from_features: bool = False
@@ -168,25 +174,32 @@ class PairNetwork(nn.Module):
 class Perceptron(nn.Module):
   """One hidden layer on inputs that are brought to mean 0 and variance 1, column by column.
 
-  ``mean`` and ``scale`` of the inputs are fixed before training: the variables ``scaling``.
+  ``mean`` and ``scale`` of the inputs, and the directions of theirs that are read, are fixed before
+  training: the variables ``scaling``.
 
   Attributes:
     outputs: Width of the last layer.
     hidden: Width of the hidden layer.
     dropout: Share of inputs and hidden units that is left out in training.
+    directions: How many directions of the inputs are read in their place; 0 is none.
   """
 
   outputs: int
   hidden: int
   dropout: float
+  directions: int = 0
 
   @nn.compact
   def __call__(self, inputs, train: bool = False):
     """Maps ``[b, d]`` to ``[b, outputs]``, float32."""
-    width = inputs.shape[-1]
+    width, inputs = inputs.shape[-1], inputs.astype(jnp.float32)
+    if self.directions:
+      shape = (width, self.directions)
+      turn = self.variable("scaling", "directions", jnp.zeros, shape, jnp.float32).value
+      width, inputs = self.directions, matmul(inputs, turn)
     mean = self.variable("scaling", "mean", jnp.zeros, (width,), jnp.float32).value
     scale = self.variable("scaling", "scale", jnp.ones, (width,), jnp.float32).value
-    rows = (inputs.astype(jnp.float32) - mean) * scale
+    rows = (inputs - mean) * scale
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)
     rows = nn.relu(float32_layer(self.hidden, name="hidden")(rows))
     rows = nn.Dropout(self.dropout, deterministic=not train)(rows)

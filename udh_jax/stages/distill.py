@@ -9,16 +9,16 @@ from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
-from udh_jax.stages.hash_network import started_at_itq
+from udh_jax.stages.hash_network import first_hash_function, started_at
 from udh_jax.stages.network import NewNetwork, backbone_of, facts, new_network
-from udh_jax.stages.training import forward_on_views, train
+from udh_jax.stages.training import forward_on_views, made_views, train
 
 
 def student_start(context: Context, config: ConfigDict, inputs: Inputs) -> NewNetwork:
   """The student before training: a `HashNetwork`.
 
-  One that starts at the teacher has its backbone, ITQ's layer for a hash layer and a classifier
-  that knows nothing yet.
+  One that starts at the teacher has its backbone, for a hash layer that of `first_hash_function`
+  and a classifier that knows nothing yet.
   """
   teacher = inputs["teacher"]
   student = config.student
@@ -43,7 +43,8 @@ def student_start(context: Context, config: ConfigDict, inputs: Inputs) -> NewNe
   if student.start == "random":
     return network
   network = network.started_at(teacher)
-  return started_at_itq(context, network, inputs["soft_labels"], inputs["baselines"])
+  features = inputs.get("features", inputs["soft_labels"])
+  return started_at(context, network, features, first_hash_function(inputs))
 
 
 def distill(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -60,7 +61,8 @@ def distill(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """
   settings, labels = config.distill, inputs["soft_labels"]
   network = student_start(context, config, inputs)
-  forward = forward_on_views(network, settings, config.student.image_size)
+  made = "views" in inputs
+  forward = forward_on_views(network, settings, config.student.image_size, made=made)
 
   def loss(parameters, constants, batch, key):
     relaxed, logits = forward(parameters, constants, batch, key)
@@ -82,6 +84,7 @@ def distill(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   constants = {
     "probabilities": labels["probabilities"],
     "confidence": labels["confidence"],
+    **made_views(inputs),
   }
   return train(context, loss, network, constants, settings=settings, seed=config.seed)
 

@@ -5,8 +5,8 @@ from ml_collections import ConfigDict
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, sharpness
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
+from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.pair_network import (
-  as_the_backbone_made_them,
   new_pair_network,
   train_pairs,
   training_outputs,

@@ -5,10 +5,10 @@ from ml_collections import ConfigDict
 from udh_jax.encoders.image import codes_of
 from udh_jax.encoders.pair import image_codes_of, text_codes_of
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
-from udh_jax.stages.features import reading_size
+from udh_jax.stages.features import as_the_backbone_made_them, reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import Network, backbone_variables, facts
-from udh_jax.stages.pair_network import as_the_backbone_made_them, reads_features
+from udh_jax.stages.pair_network import reads_features
 
 
 def hash_description(network: Network, config: ConfigDict) -> dict:

@@ -64,6 +64,21 @@ def centred_rows(context: Context, features: jax.Array) -> tuple[jax.Array, jax.
   return jax.jit(mapped)(features, train_weights(context))
 
 
+def as_the_backbone_made_them(
+  frozen: Mapping[str, jax.Array], rows: jax.Array | None = None
+) -> jax.Array:
+  """Features before they were centred and scaled, float32.
+
+  Args:
+    frozen: Outputs of `features`.
+    rows: Which ones; None is all.
+  """
+  features, length = frozen["features"], frozen["length"]
+  if rows is not None:
+    features, length = features[rows], length[rows]
+  return features * length[:, None] + frozen["centre"]
+
+
 def features(
   context: Context,
   config: ConfigDict,

@@ -8,7 +8,7 @@ from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.network import backbone_of, facts, new_network
-from udh_jax.stages.training import forward_on_views, train
+from udh_jax.stages.training import forward_on_views, made_views, train
 
 
 def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int) -> Work:
@@ -25,7 +25,7 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
   network = network.started_at(teacher)
-  forward = forward_on_views(network, settings, size)
+  forward = forward_on_views(network, settings, size, made="views" in inputs)
 
   def loss(parameters, constants, batch, key):
     logits, _ = forward(parameters, constants, batch, key)
@@ -38,7 +38,7 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
     right = (logits.argmax(axis=1) == labels) * weights
     return value, {"agreement": right.sum() / jnp.maximum(weights.sum(), 1.0)}
 
-  constants = {"labels": inputs["clustering"]["labels"]}
+  constants = {"labels": inputs["clustering"]["labels"], **made_views(inputs)}
   return train(context, loss, network, constants, settings=settings, seed=seed)
 
 

@@ -1,4 +1,4 @@
-"""Hash networks before training: a teacher's backbone, and a hash layer that is random or ITQ's."""
+"""Hash networks before training: a teacher's backbone, a hash layer that is random or fitted."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ from udh_jax.stages.baselines import centred_features, fitted
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import Network, NewNetwork, backbone_of, facts, new_network
 
-STARTS = ("itq", "random")
+STARTS = ("itq", "random")  # "itq" is the start of `first_hash_function`
 
 
 def new_hash_network(
@@ -69,24 +69,36 @@ def linear_layer(
   return layer(hash_function, rows, train_weights(context), features["centre"])
 
 
-def started_at_itq(
+def first_hash_function(inputs: Inputs) -> LinearHash:
+  """What a hash layer begins at: the one of ``start`` where there is one, else ITQ's.
+
+  Args:
+    inputs: ``start``, outputs of the stage `udh_jax.stages.start`, or ``baselines``, of
+      `udh_jax.stages.baselines`.
+  """
+  if "start" in inputs:
+    return LinearHash(**inputs["start"]["function"])
+  return fitted(inputs["baselines"], "itq")
+
+
+def started_at(
   context: Context,
   network: NewNetwork,
   features: Mapping[str, Any],
-  baselines: Mapping[str, Any],
+  hash_function: LinearHash,
 ) -> NewNetwork:
-  """A hash network with ITQ's `linear_layer`, and a classifier, if any, that knows nothing yet.
+  """A hash network with a `linear_layer`, and a classifier, if any, that knows nothing yet.
 
   Args:
     context: Devices and images.
     network: A hash network.
     features: See `linear_layer`.
-    baselines: Outputs of the stage `udh_jax.stages.baselines` on the same features.
+    hash_function: See `linear_layer`.
 
   Returns:
     The network. Its classifier counts as fresh: zeros are not useful values.
   """
-  layer = linear_layer(context, features, fitted(baselines, "itq"))
+  layer = linear_layer(context, features, hash_function)
   started = network.with_parts(hash=mesh_lib.replicate(context.mesh, layer))
   if "head" not in network.parameters:
     return started
@@ -102,11 +114,11 @@ def pairwise_network(
   Args:
     context: Devices and images.
     config: As of `new_hash_network`.
-    inputs: ``teacher``; and for a start at ITQ's codes ``features`` and ``baselines``.
+    inputs: ``teacher``; and for a start at codes ``features`` and what `first_hash_function` reads.
     num_classes: Of the classifier; 0 leaves it out.
     start: Of the hash layer: "itq" or "random".
   """
   network = new_hash_network(context, config, inputs["teacher"], num_classes=num_classes)
   if start == "random":
     return network
-  return started_at_itq(context, network, inputs["features"], inputs["baselines"])
+  return started_at(context, network, inputs["features"], first_hash_function(inputs))

@@ -1,6 +1,6 @@
 """The image and the text network of a cross-modal method, and how a batch reaches them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,10 +12,12 @@ from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Work
+from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view, variables_of
 from udh_jax.stages.training import Loss, augmented_views, train
 
 _BLOCK = 4096  # rows whose moments are computed at once
+_WIDEST = 8192  # features whose principal directions are looked for
 # What is known of images that come as features: no network of ours has seen a picture.
 _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given", "sha256": ""}
 
@@ -28,7 +30,7 @@ def new_pair_network(
   Args:
     context: Devices and pairs.
     config: ``seed`` and ``dtype`` are read.
-    settings: ``hidden``, ``dropout``, ``trained`` and ``image_size``.
+    settings: ``hidden``, ``dropout``, ``directions``, ``trained`` and ``image_size``.
     inputs: None where images are features; else ``backbone``, a network, and where nothing of it is
       trained (``trained`` is "head") the ``features`` that it made.
     bits: Length of the codes.
@@ -54,7 +56,22 @@ def new_pair_network(
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
   cached = backbone is not None and settings.trained == "head"
   head = "perceptron" if cached else "linear"
-  layers = {"hidden": settings.hidden, "dropout": settings.dropout, "image_head": head}
+  train = dataset.splits.train
+  features = None  # what the network on features reads, if there is one
+  if cached:
+    made = jax.jit(as_the_backbone_made_them)(dict(inputs["features"]))
+    features = mesh_lib.to_host(made, len(dataset.images))
+  elif not backbone:
+    features = np.asarray(dataset.images)
+  turn = None
+  if features is not None and 0 < settings.directions < features.shape[1] <= _WIDEST:
+    turn = principal_directions(features, train, settings.directions)
+  layers = {
+    "hidden": settings.hidden,
+    "dropout": settings.dropout,
+    "image_head": head,
+    "directions": 0 if turn is None else settings.directions,
+  }
   about = known | {"bits": bits, **layers}
   module = pair_module(about, config.dtype)
   side = settings.image_size
@@ -64,18 +81,43 @@ def new_pair_network(
   )
   if backbone:
     network = network.started_at(backbone)
-  train, scalings = dataset.splits.train, dict(network.variables["scaling"])
+  scalings = dict(network.variables["scaling"])
   if texts.dtype == np.float32:  # tags and counts stay as they are
     scalings["text_layers"] = column_scaling(texts, train)
-  if not backbone:
-    scalings["image_layers"] = column_scaling(np.asarray(dataset.images), train)
-  elif cached:
-    features = jax.jit(as_the_backbone_made_them)(dict(inputs["features"]))
-    scalings["image_layers"] = column_scaling(
-      mesh_lib.to_host(features, len(dataset.images)), train
-    )
+  if features is not None and turn is not None:
+    rows = features[train] @ turn
+    scalings["image_layers"] = column_scaling(rows, np.arange(len(rows))) | {"directions": turn}
+  elif features is not None:
+    scalings["image_layers"] = column_scaling(features, train)
   scalings = mesh_lib.replicate(context.mesh, scalings)
   return network._replace(variables={**network.variables, "scaling": scalings})
+
+
+def principal_directions(array: np.ndarray, rows: np.ndarray, count: int) -> np.ndarray:
+  """The directions that hold most of the square lengths of rows, which are not centred.
+
+  Features of networks are wide, and most of their columns hold little: scaled to one variance,
+  these would drown the others.
+
+  Args:
+    array: Array of shape ``[n, d]``, float32.
+    rows: The rows that count. Integer array.
+    count: How many directions, at most d.
+
+  Returns:
+    float32 array of shape ``[d, count]``, orthonormal columns.
+
+  References:
+    Our own choice; docs/results.md has what it gains.
+  """
+  width = array.shape[1]
+  squares = np.zeros((width, width))
+  for start in range(0, len(rows), _BLOCK):
+    block = array[rows[start : start + _BLOCK]].astype(np.float64)
+    squares += block.T @ block
+  vectors = np.linalg.eigh(squares)[1][:, ::-1][:, :count]
+  largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
+  return (vectors * np.where(largest >= 0, 1, -1)).astype(np.float32)
 
 
 def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -96,21 +138,6 @@ def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]
     spread, 1e-30
   )
   return {"mean": mean.astype(np.float32), "scale": scale.astype(np.float32)}
-
-
-def as_the_backbone_made_them(
-  frozen: Mapping[str, jax.Array], rows: jax.Array | None = None
-) -> jax.Array:
-  """Features before they were centred and scaled, float32.
-
-  Args:
-    frozen: Outputs of `udh_jax.stages.features`.
-    rows: Which ones; None is all.
-  """
-  features, length = frozen["features"], frozen["length"]
-  if rows is not None:
-    features, length = features[rows], length[rows]
-  return features * length[:, None] + frozen["centre"]
 
 
 def reads_features(network: Network) -> bool:

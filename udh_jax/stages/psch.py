@@ -12,7 +12,7 @@ from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.structure import fitted
-from udh_jax.stages.training import forward_on_views, train
+from udh_jax.stages.training import forward_on_views, made_views, train
 
 
 def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -37,12 +37,14 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     num_classes=config.cluster.num_clusters,
     start=settings.hash_start,
   )
-  forward = forward_on_views(network, settings, config.student.image_size)
+  made = "views" in inputs
+  forward = forward_on_views(network, settings, config.student.image_size, made=made)
   clustering = inputs["clustering"]
   constants = {
     "labels": confident_labels(
       clustering["labels"], clustering["distances"], clustering["threshold"]
     ),
+    **made_views(inputs),
   }
   if settings.similarity == "parts":
     constants["parts"] = inputs["features"]["parts"]

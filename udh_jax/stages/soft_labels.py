@@ -36,7 +36,8 @@ def soft_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   Outputs: ``probabilities`` ``[rows, H, K]``, the mean of both views' softmax(z / tau) for each
   clustering; ``confidence`` ``[rows]``, the `agreement` of both views; ``features`` ``[rows, d]``
   of the plain view, centred and of unit length, with the ``length`` ``[rows]`` and the ``centre``
-  ``[d]`` they had before.
+  ``[d]`` they had before. Where the backbone stayed as it is and has made its ``views``, these are
+  read in place of images, and its features are those of an earlier stage.
 
   References:
     UDH-ECC, stage 2: "the predictive probability distribution produced from the fine-tuned teacher
@@ -48,16 +49,33 @@ def soft_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   augmented = augmented_views(teacher, config.finetune, size)
   key = jax.random.key(config.seed)
 
-  def function(variables, batch):
-    logits, features = module.apply(variables, plain(batch["image"]))
-    other, _ = module.apply(variables, augmented(batch, key))
+  def outputs(logits, other):
     logits, other = (clusterings.heads(z, config) for z in (logits, other))
     softened = [jax.nn.softmax(z / settings.temperature) for z in (logits, other)]
     return {
       "probabilities": (softened[0] + softened[1]) / 2,
       "confidence": agreement(jax.nn.softmax(logits), jax.nn.softmax(other)),
-      "features": features,
     }
+
+  if "views" in inputs:
+
+    @jax.jit
+    def of_views(variables, views):
+      logits = (
+        module.apply(variables, views[:, view].astype(jnp.float32), from_features=True)[0]
+        for view in (0, 1)
+      )
+      return outputs(*logits)
+
+    return Work(
+      finish=lambda state: of_views(teacher["variables"], inputs["views"]["views"]),
+      row_outputs=("probabilities", "confidence"),
+    )
+
+  def function(variables, batch):
+    logits, features = module.apply(variables, plain(batch["image"]))
+    other, _ = module.apply(variables, augmented(batch, key))
+    return {**outputs(logits, other), "features": features}
 
   def finish(rows):
     scaled, lengths, centre = centred_rows(context, rows["features"])

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from udh_jax.data.augmentation import augment
 from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context, Work
+from udh_jax.runtime.stage import Context, Inputs, Work
 from udh_jax.stages.network import NewNetwork, preprocess, variables_of
 
 Batch = dict[str, jax.Array]
@@ -66,7 +66,7 @@ def augmented_views(
 
 
 def forward_on_views(
-  network: NewNetwork, settings: ConfigDict, size: int
+  network: NewNetwork, settings: ConfigDict, size: int, *, made: bool = False
 ) -> Callable[[Any, Any, Batch, jax.Array], Any]:
   """The function from a loss's arguments to the network's outputs for random views.
 
@@ -74,14 +74,40 @@ def forward_on_views(
     network: To be trained.
     settings: See `augmented_views`.
     size: The same.
+    made: Whether the backbone, which is not trained, has made its features of views before:
+      ``constants["views"]``, see `udh_jax.stages.views`.
 
   Returns:
     ``(parameters, constants, batch, key) -> outputs`` of the network's module.
   """
+  module = network.module
+  if made:
+    return lambda parameters, constants, batch, key: module.apply(
+      variables_of(parameters, constants["fixed"]),
+      random_view(constants["views"], batch["index"], key),
+      from_features=True,
+    )
   views = augmented_views(network.stored, settings, size)
-  return lambda parameters, constants, batch, key: network.module.apply(
+  return lambda parameters, constants, batch, key: module.apply(
     variables_of(parameters, constants["fixed"]), views(batch, key)
   )
+
+
+def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
+  """Features of a view of each row, of those that may be trained on; float32 ``[b, d]``.
+
+  Args:
+    views: Output of `udh_jax.stages.views`, whose last view is kept apart.
+    rows: int array of shape ``[b]``.
+    key: Random key.
+  """
+  chosen = jax.random.randint(key, rows.shape, 0, views.shape[1] - 1)
+  return views[rows, chosen].astype(jnp.float32)
+
+
+def made_views(inputs: Inputs) -> dict[str, jax.Array]:
+  """The constant that `forward_on_views` reads where views were ``made``; nothing otherwise."""
+  return {"views": inputs["views"]["views"]} if "views" in inputs else {}
 
 
 def initial_state(
@@ -162,7 +188,13 @@ class _FilledBatches:
 
 
 def batches_of(
-  context: Context, *, batch_size: int, seed: int, num_steps: int, first: int
+  context: Context,
+  *,
+  batch_size: int,
+  seed: int,
+  num_steps: int,
+  first: int,
+  images: bool = True,
 ) -> Iterator[Batch]:
   """Random batches of the training images, filled up with -1 to a multiple of the devices.
 
@@ -172,6 +204,7 @@ def batches_of(
     seed: Decides the order of the images.
     num_steps: How many batches there are.
     first: Which one to begin with.
+    images: Whether images are read, or their numbers alone.
   """
   mesh = context.mesh
   rows = _FilledBatches(
@@ -181,7 +214,7 @@ def batches_of(
     num_devices=mesh.size,
     num_steps=num_steps,
   )
-  read = read_batches(context.dataset, LocalRows(mesh, rows), start=first)
+  read = read_batches(context.dataset, LocalRows(mesh, rows), start=first, images=images)
   try:
     for batch in read:
       yield {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}
@@ -211,7 +244,7 @@ def train(
     loss: A pure function, see `Loss`; what of the network's variables is not trained is in
       ``constants["fixed"]``.
     network: To be trained.
-    constants: What else ``loss`` reads, on all devices.
+    constants: What else ``loss`` reads, on all devices; with `made_views` images are not read.
     settings: ``batch_size``, ``trained`` (see `NewNetwork`), and ``steps`` and those of
       `make_optimizer` unless the next two are given.
     seed: Decides the order of the images and the random key.
@@ -232,7 +265,12 @@ def train(
 
   def batches(first: int) -> Iterator[Batch]:
     return batches_of(
-      context, batch_size=settings.batch_size, seed=seed, num_steps=num_steps, first=first
+      context,
+      batch_size=settings.batch_size,
+      seed=seed,
+      num_steps=num_steps,
+      first=first,
+      images="views" not in constants,
     )
 
   return Work(

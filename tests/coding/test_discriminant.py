@@ -1,0 +1,149 @@
+"""ITQ on discriminant directions, against SciPy's generalised eigenvectors in float64."""
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+from jax.sharding import PartitionSpec as P
+
+from udh_jax.coding import encode
+from udh_jax.coding.discriminant import (
+  LEAST,
+  RIDGE,
+  discriminant_directions,
+  discriminant_itq,
+)
+from udh_jax.errors import InputError
+
+KEY = jax.random.key(3)
+
+
+def fit(features, labels, bits, *, weights=None, axis_name=None, key=KEY, **options):
+  options |= {"weights": weights, "axis_name": axis_name}
+  directions = discriminant_directions(features, labels, **options)
+  options = {"weights": weights, "axis_name": axis_name, "key": key}
+  return discriminant_itq(features, directions, bits, **options)
+
+
+def scattered(rng, n=96, d=10, k=4, h=3):
+  centres = rng.normal(size=(k, d)) * np.linspace(2, 0.1, d)
+  truth = rng.integers(0, k, n)
+  features = (centres[truth] + rng.normal(size=(n, d)) + 5).astype(np.float32)
+  labels = np.stack([np.where(rng.random(n) < 0.8, truth, rng.integers(0, k, n))] * h, axis=1)
+  labels[:, 1] = (labels[:, 1] + 1) % k  # another name for the same clusters
+  labels[:, 2] = rng.integers(0, k, n)
+  labels[:7, 0] = -1
+  return features, labels.astype(np.int32)
+
+
+def oracle(features, labels, weights, bits, power):
+  """The d x d matrix of squared lengths that codes are made by: V V^T."""
+  rows = features[weights > 0].astype(np.float64)
+  labels = labels[weights > 0]
+  rows = rows - rows.mean(axis=0)
+  rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+  rows -= rows.mean(axis=0)
+  total, between = rows.T @ rows / len(rows), 0
+  for clusters in labels.T:
+    for k in np.unique(clusters[clusters >= 0]):
+      members = rows[clusters == k]
+      between = between + len(members) / len(rows) * np.outer(members.mean(0), members.mean(0))
+  between = between / labels.shape[1]
+  within = total - between + RIDGE * np.trace(total) * np.eye(len(total))
+  ratios, vectors = scipy.linalg.eigh(between, within)
+  ratios, vectors = ratios[::-1][:bits], vectors[:, ::-1][:, :bits]
+  vectors = vectors * np.maximum(ratios, LEAST * ratios.max()) ** (power / 2)
+  return vectors @ vectors.T
+
+
+@pytest.mark.parametrize(("bits", "power"), [(3, 0.0), (4, 0.5), (10, 1.0), (1, 0.25)])
+def test_directions_are_those_of_scipy(rng, bits, power):
+  features, labels = scattered(rng)
+  weights = (rng.random(len(features)) < 0.9).astype(np.float32)
+  found = fit(features, labels, bits, num_clusters=4, power=power, weights=weights)
+  expected = oracle(features, labels, weights, bits, power)
+  projection = np.asarray(found.projection, np.float64)
+  np.testing.assert_allclose(
+    projection @ projection.T, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
+  )
+  np.testing.assert_allclose(found.mean, features[weights > 0].mean(axis=0), rtol=1e-5)
+
+
+def test_eight_devices_make_the_same_codes(rng, mesh):
+  features, labels = scattered(rng)
+  weights = np.ones(len(features), np.float32)
+  weights[-5:] = 0
+  options = {"bits": 6, "num_clusters": 4, "power": 0.5}
+  one = fit(features, labels, weights=weights, **options)
+  mapped = jax.shard_map(
+    lambda f, c, w: fit(f, c, weights=w, axis_name="data", **options),
+    mesh=mesh,
+    in_specs=(P("data"),) * 3,
+    out_specs=P(),
+  )
+  many = jax.jit(mapped)(features, labels, weights)
+  margins = np.abs((features - np.asarray(one.mean)) @ np.asarray(one.projection))
+  clear = margins > 1e-3 * margins.max()
+  np.testing.assert_array_equal(
+    np.asarray(encode(one, features))[clear], np.asarray(encode(many, features))[clear]
+  )
+
+
+def test_clusters_gather_as_the_power_grows(rng):
+  """Two clusters apart in a direction of little variance: raw ITQ does not see them."""
+  truth = np.arange(200) % 2
+  features = rng.normal(size=(200, 8)) * np.linspace(4, 1, 8)
+  features[:, 7] = rng.normal(size=200) * 0.1 + 2 * truth
+  labels = truth[:, None].astype(np.int32)
+
+  def apart(power):
+    fitted = fit(features, labels, 4, num_clusters=2, power=power)
+    codes = np.asarray(encode(fitted, features), float)
+    alike = codes @ codes.T / 4
+    same = truth[:, None] == truth
+    return alike[same].mean() - alike[~same].mean()
+
+  assert apart(0.0) < apart(0.5) < apart(1.0)
+  assert apart(1.0) > 1.5
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_what_has_no_scatter_still_gets_codes(n, power):
+  features, labels = np.full((n, 6), 3.0, np.float32), np.zeros((n, 2), np.int32)
+  fitted = fit(features, labels, 4, num_clusters=1, power=power)
+  codes = np.asarray(encode(fitted, features))
+  assert np.isfinite(fitted.projection).all() and np.isin(codes, (-1, 1)).all()
+
+
+def test_more_bits_than_clusters_tell_apart(rng):
+  features, labels = scattered(rng, k=2, h=3)
+  fitted = fit(features, labels % 2, 10, num_clusters=2, power=1.0)
+  codes = np.asarray(encode(fitted, features), float)
+  assert np.isfinite(fitted.projection).all()
+  assert (np.abs(codes.mean(axis=0)) < 0.9).all()  # no bit is the same for nearly all
+
+
+@pytest.mark.parametrize(
+  ("changes", "words"),
+  [
+    ({"bits": 0}, "0 bits from 10 features"),
+    ({"bits": 11}, "11 bits from 10 features"),
+    ({"num_clusters": 0}, "num_clusters is 0"),
+    ({"power": -1.0}, r"power is -1\.0"),
+    ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and \[n, H\]"),
+    ({"features": np.full((96, 10), np.nan)}, "hold NaN or infinity"),
+  ],
+)
+def test_invalid_input_is_named(rng, changes, words):
+  features, labels = scattered(rng)
+  given = {"features": features, "labels": labels, "bits": 4, "num_clusters": 4, "power": 0.5}
+  with pytest.raises(InputError, match=words):
+    fit(**given | changes)
+
+
+def test_features_of_another_width_are_refused(rng):
+  features, labels = scattered(rng)
+  directions = discriminant_directions(features, labels, num_clusters=4, power=0.5)
+  with pytest.raises(InputError, match=r"features have shape \(96, 9\), the directions expect"):
+    discriminant_itq(features[:, 1:], directions, 4, key=KEY)

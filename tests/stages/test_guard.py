@@ -1,0 +1,175 @@
+"""Views, clusterings, the start that they choose, and the guard, on rows made by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from udh_jax.coding.binary import pack_codes, sign
+from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
+from udh_jax.methods import udh_ecc
+from udh_jax.retrieval.agreement import agreement
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context
+from udh_jax.sharding import split_rows
+from udh_jax.stages import baselines, discriminant, guard, partitions, start, views
+from udh_jax.stages.features import centred_rows
+from udh_jax.stages.guard import agreements, best_row, held_out
+from udh_jax.stages.training import random_view
+
+ROWS, WIDTH, BITS = 164, 24, 8
+
+
+def context_of(devices, train):
+  rows = np.arange(ROWS)
+  dataset = Dataset(
+    name="made",
+    images=np.random.default_rng(1).integers(0, 256, (ROWS, 8, 8, 3), dtype=np.uint8),
+    image_shape=(8, 8, 3),
+    labels=None,
+    names=[str(row) for row in rows],
+    class_names=[],
+    splits=Splits(train=train, database=rows, query=rows[:0]),
+    protocol="made",
+    digest="",
+  )
+  return Context(mesh_lib.make_mesh(jax.devices()[:devices]), dataset)
+
+
+@pytest.fixture(scope="module", params=[1, 8])
+def context(request):
+  return context_of(request.param, np.arange(0, ROWS, 2))
+
+
+@pytest.fixture(scope="module")
+def config():
+  config = udh_ecc.default_config("folder")
+  config.bits = BITS
+  return config
+
+
+@pytest.fixture(scope="module")
+def made(context, config):
+  """Features of four classes in noise, their views, and what the stages make of them."""
+  rng = np.random.default_rng(2)
+  centres = 3 * rng.normal(size=(4, WIDTH))
+  own = centres[np.arange(ROWS) // 2 % 4] + 2 + rng.normal(size=(ROWS, WIDTH))
+  seen = own[:, None] + 0.3 * rng.normal(size=(ROWS, 3, WIDTH))
+  seen[:, 0] = own
+  features, length, centre = centred_rows(context, split_rows(context.mesh, own.astype(np.float32)))
+  inputs = {
+    "features": {"features": features, "length": length, "centre": centre},
+    "views": {"views": split_rows(context.mesh, seen.astype(np.float16))},
+  }
+  for stage in (partitions, baselines, discriminant, start):
+    inputs[stage.STAGE.name] = stage.STAGE.build(context, config, inputs).finish({})
+  return inputs
+
+
+def test_clusterings_are_of_training_rows_and_held_to_ones_of_all(context, made):
+  train = np.isin(np.arange(ROWS), context.dataset.splits.train)
+  for number, (k, times) in enumerate(partitions.sizes(train.sum(), partitions.MADE_FROM)):
+    found = mesh_lib.to_host(made["partitions"]["made_from"][str(number)], ROWS)
+    assert found.shape == (ROWS, times) and found.max() < k
+    assert (found[train] >= 0).all() and (found[~train] == -1).all()
+  for number, (k, times) in enumerate(partitions.sizes(train.sum(), partitions.HELD_TO)):
+    found = mesh_lib.to_host(made["partitions"]["held_to"][str(number)], ROWS)
+    assert found.shape == (ROWS, times) and found.min() >= 0 and found.max() < k
+
+
+def test_sizes_leave_four_images_a_cluster_and_never_none():
+  assert partitions.sizes(1, ((100, 3), (20, 5))) == ((1, 3), (1, 5))
+  assert partitions.sizes(100, ((100, 3), (20, 5))) == ((25, 3), (20, 5))
+
+
+def test_the_directions_gain_most_where_they_gain_least(context, made):
+  found, chosen = np.asarray(made["discriminant"]["agreement"]), int(made["discriminant"]["chosen"])
+  lengths = [bits for bits in discriminant.LENGTHS if bits <= WIDTH]
+  sizes = (len(discriminant.CANDIDATES) + 1, len(partitions.HELD_TO))
+  assert found.shape == (len(lengths), *sizes)
+  ratios = np.mean([of_length / of_length[-1] for of_length in found], axis=0)
+  assert chosen == ratios[:-1].min(axis=1).argmax()
+  directions = [np.asarray(made["discriminant"][name]) for name in ("mean", "projection")]
+  assert [array.shape for array in directions] == [(WIDTH,), (WIDTH, WIDTH)]
+
+
+def test_agreement_is_of_held_out_rows_with_training_rows(context, made):
+  (found,) = agreements(context, made["partitions"], [made["start"]["codes"]])
+  codes, train = np.asarray(made["start"]["codes"]), context.dataset.splits.train
+  for number, value in enumerate(found):
+    clusters = np.asarray(made["partitions"]["held_to"][str(number)])
+    other = np.setdiff1d(np.arange(ROWS), train)
+    assert value == pytest.approx(
+      agreement(codes[other], codes[train], clusters[other], clusters[train])
+    )
+
+
+def test_codes_of_the_start_are_those_of_its_function(made):
+  function = made["start"]["function"]
+  rows = np.asarray(made["features"]["features"]) * np.asarray(made["features"]["length"])[:, None]
+  outputs = (rows - np.asarray(function["mean"])) @ np.asarray(function["projection"])
+  clear = (np.abs(outputs) > 1e-3).all(axis=1)
+  expected = np.asarray(pack_codes(sign(outputs)))
+  assert clear[:ROWS].mean() > 0.9
+  np.testing.assert_array_equal(np.asarray(made["start"]["codes"])[clear], expected[clear])
+
+
+def hash_network(layer):
+  return {"variables": {"params": {"backbone": {}, "hash": layer, "head": {}}}, "about": "about"}
+
+
+@pytest.mark.parametrize("learned", ["constant", "start"])
+def test_learned_codes_are_kept_unless_others_agree_better_at_every_size(
+  context, config, made, learned
+):
+  function = made["start"]["function"]
+  kernel = np.asarray(function["projection"])
+  offset = np.asarray(made["features"]["centre"]) + np.asarray(function["mean"])
+  layer = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(-offset @ kernel)}
+  if learned == "constant":
+    layer = {"kernel": layer["kernel"] * 0, "bias": layer["bias"] * 0 + 1}
+  inputs = {**made, "network": hash_network(layer)}
+  found = guard.STAGE.build(context, config, inputs).finish({})
+  rows = np.asarray(found["agreement"])
+  chosen = int(found["chosen"])
+  assert chosen == best_row(rows) and (chosen == 0) == (learned == "start")
+  # The network that is handed on makes the codes that are handed on.
+  layer = found["variables"]["params"]["hash"]
+  raw = np.asarray(made["views"]["views"][:, 0], np.float32)
+  outputs = raw @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+  clear = (np.abs(outputs) > 0.02).all(axis=1)  # views have 11 bits of precision
+  codes = np.asarray(pack_codes(sign(outputs)))
+  assert clear.mean() > 0.5
+  np.testing.assert_array_equal(codes[clear], np.asarray(found["codes"])[clear])
+  assert found["variables"]["params"].keys() == {"backbone", "hash", "head"}
+
+
+def test_a_network_of_its_own_is_compared_and_not_replaced(context, config, made):
+  codes = split_rows(context.mesh, np.full((ROWS, 1), 255, np.uint8))
+  inputs = {**made, "encoded": {"codes": codes}}
+  found = guard.STAGE.build(context, config, inputs).finish({})
+  assert found.keys() == {"agreement", "chosen"} and int(found["chosen"]) == 1
+
+
+def test_rules_by_hand():
+  itq = [0.5, 0.4]
+  assert best_row(np.array([[0.4, 0.5], itq])) == 0  # worse at one number of clusters alone
+  assert best_row(np.array([[0.4, 0.3], itq])) == 1
+  assert best_row(np.array([[0.4, 0.3], [0.6, 0.5], itq])) == 1
+  assert best_row(np.array([itq, itq])) == 0
+
+
+def test_comparison_is_on_what_was_not_trained_on_if_anything():
+  context = context_of(1, np.arange(100))
+  np.testing.assert_array_equal(held_out(context), np.arange(100, ROWS))
+  everything = context_of(1, np.arange(ROWS))
+  np.testing.assert_array_equal(held_out(everything), np.arange(ROWS))
+
+
+def test_training_never_sees_the_last_view():
+  seen = jnp.broadcast_to(jnp.arange(4, dtype=jnp.float16)[:, None], (6, 4, 2))
+  rows = jnp.arange(6)
+  found = np.stack([random_view(seen, rows, jax.random.key(i)) for i in range(30)])
+  assert set(np.unique(found)) == {0.0, 1.0, 2.0} and found.dtype == np.float32
+  np.testing.assert_array_equal(views.kept_view(seen), 3)

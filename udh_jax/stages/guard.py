@@ -1,0 +1,131 @@
+"""Codes in, a verdict without labels out: do the learned ones beat ITQ on the untouched network?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from udh_jax.coding.binary import pack_codes, sign
+from udh_jax.data.protocol import permutation
+from udh_jax.numerics import matmul
+from udh_jax.retrieval.agreement import agreement
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context, Inputs, Stage, Work
+from udh_jax.stages.baselines import fitted
+from udh_jax.stages.features import as_the_backbone_made_them
+from udh_jax.stages.hash_network import first_hash_function, linear_layer
+from udh_jax.stages.partitions import HELD_TO
+
+MOST_QUERIES = 1000
+
+
+def held_out(context: Context) -> np.ndarray:
+  """Rows that codes are compared on: of the database, but not trained on; at most 1,000.
+
+  Where all of the database is trained on, some of it: the comparison is then within the training
+  images.
+  """
+  splits = context.dataset.splits
+  rows = np.setdiff1d(splits.database, splits.train)
+  rows = rows if len(rows) else splits.train
+  if len(rows) > MOST_QUERIES:
+    rows = np.sort(rows[permutation(len(rows), 0)[:MOST_QUERIES]])
+  return rows
+
+
+def agreements(
+  context: Context, partitions: Mapping[str, Any], codes: Sequence[jax.Array]
+) -> np.ndarray:
+  """The `agreement` of codes with clusterings of the view that nothing was trained on.
+
+  Args:
+    context: Devices and images.
+    partitions: Outputs of the stage `udh_jax.stages.partitions`.
+    codes: Of all images, by several hash functions. uint8 arrays ``[rows, bytes]``.
+
+  Returns:
+    Array of shape ``[codes, sizes of clusters]``: `held_out` images among the training images.
+  """
+  num_rows = len(context.dataset.images)
+  queries, database = held_out(context), context.dataset.splits.train
+  by_size = [partitions["held_to"][str(number)] for number in range(len(HELD_TO))]
+  clusters = [mesh_lib.to_host(labels, num_rows) for labels in by_size]
+  packed = [mesh_lib.to_host(found, num_rows) for found in codes]
+  return np.array(
+    [
+      [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
+      for found in packed
+    ]
+  )
+
+
+def best_row(found: np.ndarray) -> int:
+  """Which codes to keep: the first, unless later ones agree better at every number of clusters.
+
+  Args:
+    found: From `agreements`: the learned codes first, ITQ's last.
+
+  References:
+    Our own rule. Codes that gather classes lose agreement with clusters that are finer than these,
+    so that less than all says nothing; docs/results.md has how often it is right.
+  """
+  best = 0
+  for row in range(1, len(found)):
+    if (found[row] > found[best]).all():
+      best = row
+  return best
+
+
+def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
+  """Compares learned codes with ITQ's; on a network that stayed as it is, keeps the better ones.
+
+  Inputs: ``partitions``, ``baselines``; and either ``encoded``, codes of a network of its own, or
+  ``network`` with ``start`` and ``features``, where all are hash layers on one network.
+
+  Outputs: ``agreement`` float32 ``[candidates, sizes]``: of the learned codes, of the start where
+  there is one, and of ITQ; ``chosen``, see `best_row`; and for hash layers on one network
+  ``codes`` and the network of that row.
+  """
+  itq = inputs["baselines"]["itq"]
+  whole = lambda value: mesh_lib.replicate(context.mesh, value)  # noqa: E731
+
+  def verdict(codes):
+    found = agreements(context, inputs["partitions"], codes)
+    chosen = best_row(found)
+    return chosen, {
+      "agreement": whole(jnp.asarray(found, jnp.float32)),
+      "chosen": whole(jnp.int32(chosen)),
+    }
+
+  if "encoded" in inputs:
+    return Work(finish=lambda state: verdict([inputs["encoded"]["codes"], itq])[1])
+  network, start = inputs["network"], inputs["start"]
+
+  @jax.jit
+  def encode(layer, features):
+    return pack_codes(
+      sign(matmul(as_the_backbone_made_them(features), layer["kernel"]) + layer["bias"])
+    )
+
+  def finish(state):
+    del state
+    features = dict(inputs["features"])
+    learned = network["variables"]["params"]["hash"]
+    codes = [encode(learned, features), start["codes"], itq]
+    chosen, found = verdict(codes)
+    layer = learned
+    if chosen:
+      function = first_hash_function(inputs) if chosen == 1 else fitted(inputs["baselines"], "itq")
+      layer = whole(linear_layer(context, features, function))
+    parameters = {**network["variables"]["params"], "hash": layer}
+    variables = {**network["variables"], "params": parameters}
+    return {**found, "codes": codes[chosen], "variables": variables, "about": network["about"]}
+
+  return Work(finish=finish, row_outputs=("codes",))
+
+
+# With ``encoded`` among its inputs it has no codes of its own.
+STAGE = Stage("guard", guard, ("bits",))
