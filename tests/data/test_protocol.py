@@ -224,3 +224,25 @@ def test_what_a_query_shows_is_not_in_the_database(rng):
       assert splits.query.tolist() == alone.query.tolist()
       kept = ~np.isin(groups, groups[splits.query])
       assert splits.database.tolist() == np.flatnonzero(kept).tolist()
+
+
+@pytest.mark.parametrize(
+  ("rows", "percent", "kept"),
+  [
+    (2, 10, 1),
+    (10, 10, 2),
+    (300, 10, 60),
+    (800, 10, 100),
+    (5000, 10, 500),
+    (50_000, 10, 1000),
+    (300, 50, 150),
+    (10, 0, 0),
+    (1, 10, 0),
+  ],
+)
+def test_some_of_the_database_is_held_out_of_the_training(rows, percent, kept):
+  options = {**PROTOCOL, "num_rows": rows, "num_queries": 0}
+  splits = make_splits(None, **options, held_out=percent)
+  assert len(splits.database) == rows and len(splits.train) == rows - kept
+  again = make_splits(None, **options | {"num_train": rows}, held_out=percent)
+  assert len(again.train) == rows  # what is asked for by number goes first

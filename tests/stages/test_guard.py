@@ -15,7 +15,7 @@ from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines, discriminant, guard, partitions, start, views
 from udh_jax.stages.features import centred_rows
-from udh_jax.stages.guard import agreements, best_row, held_out
+from udh_jax.stages.guard import agreements, best_row, held_out, itq_suits
 from udh_jax.stages.training import random_view
 
 ROWS, WIDTH, BITS = 164, 24, 8
@@ -100,9 +100,8 @@ def test_agreement_is_of_held_out_rows_with_training_rows(context, made):
   for number, value in enumerate(found):
     clusters = np.asarray(made["partitions"]["held_to"][str(number)])
     other = np.setdiff1d(np.arange(ROWS), train)
-    assert value == pytest.approx(
-      agreement(codes[other], codes[train], clusters[other], clusters[train])
-    )
+    expected = agreement(codes[other], codes[train], clusters[other], clusters[train])
+    np.testing.assert_allclose(value, expected)
 
 
 def test_codes_of_the_start_are_those_of_its_function(made):
@@ -119,21 +118,25 @@ def hash_network(layer):
   return {"variables": {"params": {"backbone": {}, "hash": layer, "head": {}}}, "about": "about"}
 
 
-@pytest.mark.parametrize("learned", ["constant", "start"])
-def test_learned_codes_are_kept_unless_others_agree_better_at_every_size(
-  context, config, made, learned
-):
+@pytest.mark.parametrize(
+  ("learned", "itq", "expected"),
+  [("start", "worse", 0), ("constant", "worse", 1), ("start", "better", 2)],
+)
+def test_the_guard_keeps_one_layer_of_three(context, config, made, learned, itq, expected):
   function = made["start"]["function"]
   kernel = np.asarray(function["projection"])
   offset = np.asarray(made["features"]["centre"]) + np.asarray(function["mean"])
   layer = {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(-offset @ kernel)}
   if learned == "constant":
     layer = {"kernel": layer["kernel"] * 0, "bias": layer["bias"] * 0 + 1}
-  inputs = {**made, "network": hash_network(layer)}
+  of_start = {"worse": 0.6, "better": 0.4}[itq]
+  compared = np.full((1, 5, 4), of_start)
+  compared[:, -1] = 0.5  # ITQ
+  discriminant = made["discriminant"] | {"agreement": compared}
+  inputs = {**made, "discriminant": discriminant, "network": hash_network(layer)}
   found = guard.STAGE.build(context, config, inputs).finish({})
   rows = np.asarray(found["agreement"])
-  chosen = int(found["chosen"])
-  assert chosen == best_row(rows) and (chosen == 0) == (learned == "start")
+  assert rows.shape == (3, len(partitions.HELD_TO)) and int(found["chosen"]) == expected
   # The network that is handed on makes the codes that are handed on.
   layer = found["variables"]["params"]["hash"]
   raw = np.asarray(made["views"]["views"][:, 0], np.float32)
@@ -153,11 +156,32 @@ def test_a_network_of_its_own_is_compared_and_not_replaced(context, config, made
 
 
 def test_rules_by_hand():
-  itq = [0.5, 0.4]
-  assert best_row(np.array([[0.4, 0.5], itq])) == 0  # worse at one number of clusters alone
-  assert best_row(np.array([[0.4, 0.3], itq])) == 1
-  assert best_row(np.array([[0.4, 0.3], [0.6, 0.5], itq])) == 1
-  assert best_row(np.array([itq, itq])) == 0
+  def rows(*means, noise=0.0):
+    spread = noise * np.array([-1.0, 1.0, -1.0, 1.0])
+    return np.array(
+      [
+        [[value] * 4 + spread * (number == 0) for value in mean]
+        for number, mean in enumerate(means)
+      ]
+    )
+
+  itq = (0.5, 0.4)
+  assert best_row(rows((0.4, 0.5), itq)) == 0  # worse at one number of clusters alone
+  assert best_row(rows((0.4, 0.3), itq)) == 1
+  assert best_row(rows((0.4, 0.3), (0.6, 0.5), itq)) == 1
+  assert best_row(rows(itq, itq)) == 0
+  assert best_row(rows((0.4, 0.3), itq, noise=0.19)) == 1  # a standard error of .095
+  assert best_row(rows((0.4, 0.3), itq, noise=0.21)) == 0
+
+
+def test_itq_suits_where_it_is_better_at_every_size_in_the_mean_over_lengths():
+  def outputs(*lengths, chosen=0):
+    return {"agreement": np.array(lengths), "chosen": np.int32(chosen)}
+
+  itq, better = [0.5, 0.4], [0.6, 0.5]
+  assert itq_suits(outputs([[0.4, 0.3], better, itq], [[0.5, 0.3], better, itq]))
+  assert not itq_suits(outputs([[0.4, 0.3], better, itq], [[0.7, 0.3], better, itq]))
+  assert not itq_suits(outputs([[0.4, 0.3], better, itq], chosen=1))
 
 
 def test_comparison_is_on_what_was_not_trained_on_if_anything():

@@ -18,7 +18,7 @@ from udh_jax.files import write_text
 
 # The word after the seed in each draw: no two purposes share a stream.
 _QUERIES, _VALIDATION, _TRAIN, EPOCH, SAMPLE, CENTRES, TIES, PAIRS = 1, 2, 3, 4, 5, 6, 7, 8
-_MOST_HELD_OUT = 1000
+_FEWEST_HELD_OUT, _MOST_HELD_OUT = 100, 1000
 TRAIN, DATABASE, VALIDATION, QUERY = range(4)  # the parts that a data set itself may name
 
 
@@ -129,9 +129,9 @@ def make_splits(
       for than half of the rows, or than the test part has.
     train_draw: How ``num_train`` rows are drawn: "uniform", without labels, or "balanced", the same
       number of each class, for methods that learn from labels.
-    held_out: Where ``num_train`` is 0, how many percent of the database are not trained on; at
-      least one row and at most 1,000, but never more than half. Codes can be compared on them
-      without labels, see `udh_jax.stages.guard`.
+    held_out: Where ``num_train`` is 0, how many percent of the database are not trained on, 0 to
+      50; at least 100 rows where these are no more than a fifth, and at most 1,000. Codes can be
+      compared on them without labels, see `udh_jax.stages.guard`.
     parts: Which part each row belongs to by the data set itself: TRAIN, DATABASE (searched, not
       learned from), VALIDATION or QUERY. int8 array of shape ``[n]``; None draws all parts. Where
       no row is a VALIDATION or QUERY row, these are drawn from the others. VALIDATION rows are in
@@ -171,8 +171,9 @@ def make_splits(
     database = _without(database, query, groups)
   learned = database[given[database] == TRAIN]
   if held_out and not num_train and len(learned) > 1:
-    kept = int(np.clip(round(len(learned) * held_out / 100), 1, _MOST_HELD_OUT))
-    num_train = len(learned) - min(kept, len(learned) // 2)
+    wanted = max(_FEWEST_HELD_OUT, round(len(learned) * held_out / 100))
+    most = max(len(learned) // 5, round(len(learned) * held_out / 100), 1)
+    num_train = len(learned) - min(wanted, most, _MOST_HELD_OUT)
   require(
     num_train <= len(learned),
     f"num_train is {num_train}, but {_learned_words(learned, database)}; "

@@ -119,6 +119,7 @@ def stages_after_training(
     return (encode, guard.STAGE.named(name, encoded=encode.name, **common)), network
   start = frozen.inputs["start"]
   roles = {"network": network, "start": start, "features": "features_1"}
+  roles |= {"discriminant": "discriminant"}
   return (guard.STAGE.named(name, **roles, **common),), name
 
 
@@ -181,8 +182,7 @@ def guard_section(
   )
   words = [
     f"Without labels: mAP of the codes {where}, where an image counts as relevant that lies in "
-    "the same cluster of another view. Codes give way to simpler ones that agree better at every "
-    "number of clusters.",
+    "the same cluster of another view.",
     f"Kept: {rows[chosen]}. It agrees better than ITQ at {(found[chosen] > found[-1]).sum()} of "
     f"{found.shape[1]} numbers of clusters ({', '.join(map(str, counts))}).",
   ]

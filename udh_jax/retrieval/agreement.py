@@ -3,7 +3,7 @@
 import numpy as np
 
 from udh_jax.errors import require
-from udh_jax.retrieval.metrics import mean_average_precision
+from udh_jax.retrieval.metrics import retrieval_scores
 
 
 def agreement(
@@ -11,8 +11,8 @@ def agreement(
   database: np.ndarray,
   query_clusters: np.ndarray,
   database_clusters: np.ndarray,
-) -> float:
-  """mAP@ALL of codes where an item is relevant that is in the query's cluster.
+) -> np.ndarray:
+  """Average precision of codes where an item is relevant that is in the query's cluster.
 
   Args:
     queries: Packed codes. uint8 array of shape ``[q, bytes]``.
@@ -22,8 +22,8 @@ def agreement(
     database_clusters: The items'. Integer array of shape ``[n, H]``.
 
   Returns:
-    The mean over the clusterings, in [0, 1]; denominator retrieved, ties by index, a query without
-    a relevant item counts 0.
+    The mean over the clusterings, of each query. Float array of shape ``[q]``, in [0, 1]; the whole
+    database, denominator retrieved, ties by index, a query without a relevant item counts 0.
 
   Raises:
     InputError: If shapes disagree or there is no query, item or clustering.
@@ -40,7 +40,7 @@ def agreement(
     "expected [q, H] and [n, H] with H at least 1.",
   )
   scores = [
-    mean_average_precision(queries, database, own, others)
+    retrieval_scores(queries, database, own, others).average_precision[:, -1]
     for own, others in zip(query_clusters.T, database_clusters.T, strict=True)
   ]
-  return float(np.mean(scores))
+  return np.mean(scores, axis=0)

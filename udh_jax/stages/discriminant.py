@@ -99,7 +99,7 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       ]
       functions.append(baselines.fit(context, "itq", features, bits, config.seed))
       codes = [encode(function, features) for function in functions]
-      found.append(agreements(context, inputs["partitions"], codes))
+      found.append(agreements(context, inputs["partitions"], codes).mean(axis=2))
     agreement = jnp.asarray(found, jnp.float32)
     ratios = (agreement / jnp.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
     chosen = int(ratios[:-1].min(axis=1).argmax())

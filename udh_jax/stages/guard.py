@@ -1,5 +1,6 @@
 """Codes in, a verdict without labels out: do the learned ones beat ITQ on the untouched network?"""
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,8 @@ def agreements(
     codes: Of all images, by several hash functions. uint8 arrays ``[rows, bytes]``.
 
   Returns:
-    Array of shape ``[codes, sizes of clusters]``: `held_out` images among the training images.
+    Array of shape ``[codes, sizes of clusters, images]``: each of the `held_out` images among the
+    training images.
   """
   num_rows = len(context.dataset.images)
   queries, database = held_out(context), context.dataset.splits.train
@@ -63,10 +65,14 @@ def agreements(
 
 
 def best_row(found: np.ndarray) -> int:
-  """Which codes to keep: the first, unless later ones agree better at every number of clusters.
+  """Which codes to keep: the first, unless later ones clearly agree better at every size.
 
   Args:
     found: From `agreements`: the learned codes first, ITQ's last.
+
+  Returns:
+    The row. A later one is taken if the mean of its differences, image by image, is above their
+    standard error at every number of clusters.
 
   References:
     Our own rule. Codes that gather classes lose agreement with clusters that are finer than these,
@@ -74,34 +80,49 @@ def best_row(found: np.ndarray) -> int:
   """
   best = 0
   for row in range(1, len(found)):
-    if (found[row] > found[best]).all():
+    gains = found[row] - found[best]  # [sizes, images]
+    error = gains.std(axis=1) / np.sqrt(gains.shape[1])
+    if (gains.mean(axis=1) > error).all():
       best = row
   return best
+
+
+def itq_suits(discriminant: Mapping[str, Any]) -> bool:
+  """Whether ITQ agrees better than discriminant codes at every number of clusters.
+
+  Args:
+    discriminant: Outputs of the stage `udh_jax.stages.discriminant`: the mean over its lengths.
+  """
+  agreement = np.asarray(discriminant["agreement"])  # [lengths, candidates + 1, sizes]
+  ratios = (agreement / np.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
+  return bool((ratios[int(discriminant["chosen"])] < 1).all())
 
 
 def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Compares learned codes with ITQ's; on a network that stayed as it is, keeps the better ones.
 
   Inputs: ``partitions``, ``baselines``; and either ``encoded``, codes of a network of its own, or
-  ``network`` with ``start`` and ``features``, where all are hash layers on one network.
+  ``network`` with ``start``, ``features`` and ``discriminant``, where all are hash layers on one
+  network. ITQ's codes are then kept where `itq_suits`: of one length alone the comparison is noisy.
 
   Outputs: ``agreement`` float32 ``[candidates, sizes]``: of the learned codes, of the start where
-  there is one, and of ITQ; ``chosen``, see `best_row`; and for hash layers on one network
+  there is one, and of ITQ; ``chosen``, the row that is kept; and for hash layers on one network
   ``codes`` and the network of that row.
   """
   itq = inputs["baselines"]["itq"]
-  whole = lambda value: mesh_lib.replicate(context.mesh, value)  # noqa: E731
+  whole = functools.partial(mesh_lib.replicate, context.mesh)
 
-  def verdict(codes):
-    found = agreements(context, inputs["partitions"], codes)
-    chosen = best_row(found)
-    return chosen, {
-      "agreement": whole(jnp.asarray(found, jnp.float32)),
-      "chosen": whole(jnp.int32(chosen)),
-    }
+  def verdict(found, chosen):
+    agreement = jnp.asarray(found.mean(axis=2), jnp.float32)
+    return {"agreement": whole(agreement), "chosen": whole(jnp.int32(chosen))}
+
+  def compare(state):
+    del state
+    found = agreements(context, inputs["partitions"], [inputs["encoded"]["codes"], itq])
+    return verdict(found, best_row(found))
 
   if "encoded" in inputs:
-    return Work(finish=lambda state: verdict([inputs["encoded"]["codes"], itq])[1])
+    return Work(finish=compare)
   network, start = inputs["network"], inputs["start"]
 
   @jax.jit
@@ -115,14 +136,20 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     features = dict(inputs["features"])
     learned = network["variables"]["params"]["hash"]
     codes = [encode(learned, features), start["codes"], itq]
-    chosen, found = verdict(codes)
+    found = agreements(context, inputs["partitions"], codes)
+    chosen = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
     layer = learned
     if chosen:
       function = first_hash_function(inputs) if chosen == 1 else fitted(inputs["baselines"], "itq")
       layer = whole(linear_layer(context, features, function))
     parameters = {**network["variables"]["params"], "hash": layer}
     variables = {**network["variables"], "params": parameters}
-    return {**found, "codes": codes[chosen], "variables": variables, "about": network["about"]}
+    return {
+      **verdict(found, chosen),
+      "codes": codes[chosen],
+      "variables": variables,
+      "about": network["about"],
+    }
 
   return Work(finish=finish, row_outputs=("codes",))
 
