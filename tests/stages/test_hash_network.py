@@ -13,7 +13,7 @@ from udh_jax.configuration import select
 from udh_jax.errors import InputError
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines
-from udh_jax.stages.hash_network import pairwise_network
+from udh_jax.stages.hash_network import linear_layer, pairwise_network
 
 
 @pytest.mark.slow
@@ -40,3 +40,14 @@ def test_the_hash_layer_may_start_at_itqs_codes(context, features, clustered):
   narrow = {"functions": {"lsh": fitted["functions"]["lsh"]}}
   with pytest.raises(InputError, match="There is no itq of 12 bits: the network has only 16 feat"):
     pairwise_network(context, config, inputs | {"baselines": narrow}, num_classes=0, start="itq")
+
+
+def test_images_that_are_all_alike_get_finite_layers(context):
+  features = {
+    "features": split_rows(context.mesh, np.zeros((100, 16), np.float32)),
+    "length": split_rows(context.mesh, np.zeros(100, np.float32)),
+    "centre": np.ones(16, np.float32),
+  }
+  fitted = baselines.fit(context, "itq", features["features"], 12, 0)
+  layer = linear_layer(context, features, fitted)
+  assert np.isfinite(layer["kernel"]).all() and np.isfinite(layer["bias"]).all()

@@ -62,7 +62,7 @@ def linear_layer(
   def layer(fitted, rows, weights, centre):
     outputs = matmul(rows - fitted.mean, fitted.projection)  # [rows, bits]
     spread = jnp.sqrt(matmul(weights, jnp.mean(outputs**2, axis=1)) / weights.sum())
-    kernel = fitted.projection / spread
+    kernel = fitted.projection / jnp.where(spread > 0, spread, 1)  # 0 where all images are alike
     return {"kernel": kernel, "bias": -matmul(centre + fitted.mean, kernel)}
 
   rows = centred_features(features)
