@@ -71,4 +71,4 @@ def test_auto_where_nothing_chooses_is_refused():
 
 
 def test_clusters_are_finer_than_classes_and_never_more_than_pictures():
-  assert [automatic.clusters(n) for n in (2, 9, 100, 300, 5000)] == [2, 9, 10, 15, 30]
+  assert [automatic.clusters(n) for n in (2, 9, 100, 300, 5000)] == [1, 4, 10, 15, 30]

@@ -113,9 +113,11 @@ def clusters(num_train: int) -> int:
 
   Pseudo labels that divide a class cost little, those that join two cost much; and where classes
   are unequal, a large one is simply divided into more clusters. 500 photographs of five classes
-  have .977 mAP@ALL by five clusters, the peak of their silhouette, and .997 by twenty.
+  have .977 mAP@ALL by five clusters, the peak of their silhouette, and .997 by twenty. At most one
+  for every two pictures: PSCH learns from four fifths of them.
   """
-  return min(num_train, int(np.clip(num_train // PER_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS)))
+  wanted = int(np.clip(num_train // PER_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS))
+  return max(1, min(wanted, num_train // 2))
 
 
 def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dict[str, Any]]:
