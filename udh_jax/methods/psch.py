@@ -14,15 +14,13 @@ from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
 from udh_jax.methods import defaults
+from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after_training
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
   enough_are_confident,
   features_stage,
-  frozen_stages,
-  guarded_codes_of,
   require_enough_features,
-  stages_after_training,
   structure_stage,
 )
 from udh_jax.models.parts import require_groups

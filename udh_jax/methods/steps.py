@@ -1,33 +1,16 @@
 """Stages and rows of tables that several methods have in common."""
 
-import functools
-import pathlib
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.clustering.equal_size_kmeans import require_sizes
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
-from udh_jax.files import write_json
 from udh_jax.models.registry import create_backbone
-from udh_jax.report.page import Section, Table
-from udh_jax.runtime.log import say
-from udh_jax.runtime.plan import CodeSource, Drawing, Plan
+from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import (
-  baselines,
-  discriminant,
-  encode,
-  features,
-  guard,
-  partitions,
-  structure,
-  views,
-)
-from udh_jax.stages import start as start_lib
+from udh_jax.stages import baselines, encode, features, structure
 from udh_jax.stages.pseudo_labels import confident_count
 from udh_jax.stages.teacher import teacher_stage
 
@@ -44,164 +27,6 @@ def features_stage(config: ConfigDict, number: int, teacher: str) -> Stage:
 def structure_stage() -> Stage:
   """The spread of the features' distances."""
   return structure.STAGE.named("structure", features="features_1")
-
-
-class Frozen(NamedTuple):
-  """What a method does on a network that stays as it is, and how it guards its codes.
-
-  Attributes:
-    before: Stages that make views, clusterings and the start; none without a section ``views``.
-    inputs: Of trainings, by role: the views and the start where the backbone is not trained.
-  """
-
-  before: tuple[Stage, ...]
-  inputs: dict[str, str]
-
-
-def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
-  """Stages of `Frozen`, after the features of round 1 and the baselines on them.
-
-  Args:
-    config: ``views``, where there is such a section, and ``trained`` of the sections are read.
-    *sections: Of the method's trainings.
-
-  Raises:
-    InputError: If the backbone stays as it is in one training and not in another, or in trainings
-      of several rounds, or there are fewer than two views to train on and to compare on.
-  """
-  trained = {section: config[section].trained for section in sections}
-  stays = set(trained.values()) == {"head"}
-  require(
-    stays or "head" not in trained.values(),
-    f"{' and '.join(f'{name}.trained is {value!r}' for name, value in trained.items())}; a network "
-    "stays as it is ('head') in all trainings or in none.",
-  )
-  if "views" not in config:
-    return Frozen((), {})
-  number = config.views.number
-  require(
-    not stays or number >= 2,
-    f"views.number is {number}, but with trained='head' one view is trained on and one kept for "
-    "the comparison of codes; give 2 or more.",
-  )
-  start = f"start_{config.bits}bits"
-  before = [
-    views.STAGE.named("views", teacher="teacher", features="features_1"),
-    partitions.STAGE.named("partitions", views="views", features="features_1"),
-  ]
-  if stays:
-    before += [
-      discriminant.STAGE.named("discriminant", partitions="partitions", features="features_1"),
-      start_lib.STAGE.named(start, discriminant="discriminant", features="features_1"),
-    ]
-  return Frozen(tuple(before), {"views": "views", "start": start} if stays else {})
-
-
-def stages_after_training(
-  config: ConfigDict, network: str, frozen: Frozen
-) -> tuple[tuple[Stage, ...], str]:
-  """Stages that make the codes and compare them with ITQ's, and which holds the network.
-
-  Args:
-    config: Of the method.
-    network: The stage of the trained network.
-    frozen: From `frozen_stages`.
-
-  Returns:
-    The stages, the last one ``encode_*bits``'s or the guard's, and the stage whose network is
-    published.
-  """
-  encode, name = encode_stage(config, network), f"guard_{config.bits}bits"
-  if not frozen.before:
-    return (encode,), network
-  common = {"partitions": "partitions", "baselines": baselines_stage(config).name}
-  if not frozen.inputs:
-    return (encode, guard.STAGE.named(name, encoded=encode.name, **common)), network
-  start = frozen.inputs["start"]
-  roles = {"network": network, "start": start, "features": "features_1"}
-  roles |= {"discriminant": "discriminant"}
-  return (guard.STAGE.named(name, **roles, **common),), name
-
-
-def guarded_codes_of(
-  config: ConfigDict, title: str, frozen: Frozen
-) -> tuple[tuple[CodeSource, ...], tuple[Drawing, ...]]:
-  """The method's own row, that of its start where it has one, and the guard's verdict.
-
-  Args:
-    config: Of the method.
-    title: Of the method.
-    frozen: From `frozen_stages`.
-  """
-  if not frozen.before:
-    return (codes_of(config, title),), ()
-  name = f"guard_{config.bits}bits"
-  stages = (name, "discriminant") if frozen.inputs else (name,)
-  drawing = Drawing(stages, functools.partial(guard_section, title, stages))
-  if not frozen.inputs:
-    return (codes_of(config, title),), (drawing,)
-  own = CodeSource(title, {"image": (name, "codes")})
-  start = CodeSource("Discriminant ITQ", {"image": (frozen.inputs["start"], "codes")})
-  return (own, start), (drawing,)
-
-
-def guard_section(
-  title: str,
-  stages: tuple[str, ...],
-  dataset: Dataset,
-  config: ConfigDict,
-  outputs: Mapping[str, Any],
-  workdir: pathlib.Path,
-) -> list[Section]:
-  """Prints and stores what `udh_jax.stages.guard` found; returns its section of the report.
-
-  Args:
-    title: Of the method.
-    stages: The guard's, and that of the start's directions where there are any.
-    dataset: Images.
-    config: ``bits`` is read.
-    outputs: By stage.
-    workdir: Where ``guard_*bits.json`` goes.
-  """
-  guarded = outputs[stages[0]]
-  found, chosen = np.asarray(guarded["agreement"]), int(guarded["chosen"])
-  rows = [title, "ITQ"]
-  if len(stages) > 1:
-    candidate = discriminant.words(int(outputs[stages[1]]["chosen"]), len(dataset.splits.train))
-    rows = [f"{title}, trained", f"its start, discriminant ITQ ({candidate})", "ITQ"]
-  counts = [k for k, _ in partitions.sizes(len(dataset.splits.train), partitions.HELD_TO)]
-  table = Table(
-    ["codes", *(f"{k} clusters" for k in counts)],
-    [[row, *(f"{v:.3f}" for v in values)] for row, values in zip(rows, found, strict=True)],
-  )
-  held = len(np.setdiff1d(dataset.splits.database, dataset.splits.train))
-  where = (
-    f"of {min(held, guard.MOST_QUERIES):,} images that were not trained on"
-    if held
-    else "within the training images, as none was held out (data.held_out)"
-  )
-  words = [
-    f"Without labels: mAP of the codes {where}, where an image counts as relevant that lies in "
-    "the same cluster of another view.",
-    f"Kept: {rows[chosen]}. It agrees better than ITQ at {(found[chosen] > found[-1]).sum()} of "
-    f"{found.shape[1]} numbers of clusters ({', '.join(map(str, counts))}).",
-  ]
-  if chosen == len(found) - 1:
-    kept = (
-      "the published network has ITQ's layer"
-      if len(found) > 2
-      else ("use configs/baseline.py:itq for this collection")
-    )
-    words.append(f"The learned codes do not beat ITQ on the untouched network: {kept}.")
-  for line in words[1:]:
-    say(f"[guard] {line}")
-  agreement = {
-    row: dict(zip(map(str, counts), map(float, values), strict=True))
-    for row, values in zip(rows, found, strict=True)
-  }
-  record = {"agreement": agreement, "kept": rows[chosen]}
-  write_json(workdir / f"guard_{config.bits}bits.json", record)
-  return [Section("Are the learned codes better?", words, [table])]
 
 
 def encode_stage(config: ConfigDict, network: str) -> Stage:

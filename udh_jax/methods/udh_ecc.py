@@ -10,15 +10,13 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.methods import defaults
+from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after_training
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
   features_stage,
-  frozen_stages,
-  guarded_codes_of,
   require_enough_features,
   sizes_can_be_met,
-  stages_after_training,
 )
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import cluster, distill, finetune, soft_labels

@@ -1,0 +1,93 @@
+"""Plans on a network that stays as it is, and a run that ends with the guard's verdict."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import udh_jax
+from udh_jax.errors import InputError
+from udh_jax.methods import automatic, defaults, psch, udh_ecc
+from udh_jax.methods.registry import make_plan
+from udh_jax.methods.run import train
+
+
+def folder_config(method, **trained):
+  config = method.default_config("folder")
+  automatic.on_any_pictures(config)
+  config.rounds = 1
+  for section, value in trained.items():
+    config[section].trained = value
+  return automatic.provisional(config)
+
+
+def names(config):
+  return [stage.name for stage in make_plan(config).stages]
+
+
+def test_codes_come_from_features_where_the_network_stays():
+  found = names(folder_config(psch))
+  assert found[-2:] == ["psch_32bits", "guard_32bits"]
+  assert found[4:8] == ["views", "partitions", "discriminant", "start_32bits"]
+  found = names(folder_config(udh_ecc))
+  assert "tuned_baselines_32bits" not in found and "encode_32bits" not in found
+  assert make_plan(folder_config(udh_ecc)).network == "guard_32bits"
+
+
+def test_a_trained_network_is_guarded_by_a_verdict_alone():
+  found = make_plan(folder_config(udh_ecc, finetune="last", distill="all"))
+  stages = [stage.name for stage in found.stages]
+  assert stages[-2:] == ["encode_32bits", "guard_32bits"] and "start_32bits" not in stages
+  assert found.network == "distill_32bits"
+
+
+def test_without_views_nothing_is_guarded():
+  config = psch.default_config("cifar10")
+  assert names(config)[-1] == "encode_32bits" and "views" not in names(config)
+
+
+def test_what_cannot_be_is_refused():
+  with pytest.raises(InputError, match=r"finetune\.trained is 'head' and distill\.trained is"):
+    make_plan(folder_config(udh_ecc, distill="last"))
+  config = folder_config(psch)
+  config.views.number = 1
+  with pytest.raises(InputError, match=r"views\.number is 1, but with trained='head'"):
+    make_plan(config)
+  config = folder_config(udh_ecc)
+  config.rounds = 2
+  with pytest.raises(InputError, match=r"rounds is 2, but finetune\.trained is 'head'"):
+    make_plan(config)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("trained", ["head", "all"])
+def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path, trained):
+  rng = np.random.default_rng(0)
+  pictures = tmp_path / "pictures"
+  for number in range(60):
+    color = ((200, 60, 20), (30, 90, 200), (60, 180, 60))[number % 3]
+    noise = rng.integers(-60, 60, (12, 12, 3)) + color
+    path = pictures / "abc"[number % 3] / f"{number}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise.clip(0, 255).astype(np.uint8)).save(path)
+  config = psch.default_config("folder", path=str(pictures), image_size=12, num_queries=6)
+  automatic.on_any_pictures(config)
+  config.bits = 12
+  config.teacher.update(backbone="small_convnet", weights="")
+  views = defaults.augmentation(flip=False)
+  config.pretrain.update(steps=8, batch_size=30, augment=views)
+  config.psch.update(batch_size=20, steps=6, trained=trained)
+  config.views.augment = views
+  workdir = tmp_path / "run"
+  scores = train(config, workdir)
+  record = json.loads((workdir / "guard_12bits.json").read_text())
+  rows = list(record["agreement"])
+  assert record["kept"] in rows and rows[-1] == "ITQ"
+  assert len(rows) == (3 if trained == "head" else 2)
+  assert ("Discriminant ITQ" in scores) == (trained == "head")
+  assert "Are the learned codes better?" in (workdir / "report.html").read_text()
+  encoder = udh_jax.load_encoder(workdir / "encoder_12bits")
+  images = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.rglob("*.png"))])
+  codes = np.unpackbits(encoder(images), axis=1)
+  assert len(np.unique(codes, axis=0)) > 1
