@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -80,7 +81,7 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path,
   config.psch.update(batch_size=20, steps=6, trained=trained)
   config.views.augment = views
   workdir = tmp_path / "run"
-  scores = train(config, workdir)
+  scores = train(config, workdir, devices=jax.devices()[:1])
   record = json.loads((workdir / "guard_12bits.json").read_text())
   rows = list(record["agreement"])
   assert record["kept"] in rows and rows[-1] == "ITQ"
