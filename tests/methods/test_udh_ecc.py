@@ -2,6 +2,7 @@
 
 import logging
 
+import jax
 import numpy as np
 import pytest
 from presets import load
@@ -53,7 +54,7 @@ def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
   with caplog.at_level(logging.WARNING):
-    scores = train(config, tmp_path / "run")
+    scores = train(config, tmp_path / "run", devices=jax.devices()[:1])
   assert set(scores) >= {"UDH-ECC", "ITQ", "LSH"}
   assert (tmp_path / "run" / "neighbours_12bits.png").exists()
 
@@ -66,7 +67,7 @@ def test_a_folder_without_labels_is_learned_and_says_what_scoring_needs(pictures
     (pictures / name).rmdir()
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
-  assert train(config, tmp_path / "run") == {}
+  assert train(config, tmp_path / "run", devices=jax.devices()[:1]) == {}
   assert "one folder a class" in capsys.readouterr().out
   assert (tmp_path / "run" / "neighbours_12bits.png").exists()
 
