@@ -27,7 +27,7 @@ from udh_jax.losses.pairs import pair_loss
 from udh_jax.models.heads import Classifier, HashNetwork, PairNetwork
 from udh_jax.models.parts import attention_maps, part_vectors
 from udh_jax.models.registry import create_backbone
-from udh_jax.numerics import at_least_float32, matmul
+from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.similarity.cosine import cosines
 from udh_jax.similarity.parts import part_similarity
 from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians, structure_signs
@@ -246,3 +246,12 @@ def test_no_file_but_those_listed_has_a_product_of_default_precision():
 def test_a_product_is_found_however_it_is_written():
   text = "a @ b\njnp.dot(a, b)\nnn.Dense(3)(x)\njnp.einsum('ij', a, precision='highest')\nmatmul(a)"
   assert default_products(text) == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_signs_of_vectors_are_those_of_their_largest_entries(kind):
+  vectors = kind(np.array([[0.5, -3.0, 0.0], [-2.0, 1.0, 0.0]], np.float32))
+  found = with_fixed_signs(vectors)
+  assert type(found) is type(vectors) and found.dtype == np.float32
+  np.testing.assert_array_equal(found, [[-0.5, 3.0, 0.0], [2.0, -1.0, 0.0]])
+  np.testing.assert_array_equal(with_fixed_signs(-vectors), found)

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 
@@ -28,6 +29,19 @@ def in_float32(tree: Any) -> Any:
     return leaf.astype(jnp.float32, copy=False) if floating else leaf
 
   return jax.tree.map(cast, tree)
+
+
+def with_fixed_signs(vectors: Any) -> Any:
+  """Columns whose sign is arbitrary, each with its largest entry positive, as on every machine.
+
+  Args:
+    vectors: Eigenvectors, one a column. JAX or NumPy array of shape ``[d, c]``.
+
+  Returns:
+    Of the same kind and shape.
+  """
+  largest = vectors[abs(vectors).argmax(axis=0), np.arange(vectors.shape[1])]
+  return vectors * (1 - 2 * (largest < 0)).astype(vectors.dtype)
 
 
 def matmul(first: jax.Array, second: jax.Array) -> jax.Array:

@@ -10,6 +10,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.numerics import with_fixed_signs
 from udh_jax.sharding import psum
 
 
@@ -203,9 +204,7 @@ def _principal_directions(features, weights, num_bits, axis_name):
   covariance = psum(_matmul(centred.T, centred), axis_name)  # [d, d]
   _, vectors = jnp.linalg.eigh(covariance)
   vectors = vectors[:, ::-1][:, :num_bits]
-  # An eigenvector's sign is arbitrary: make its largest entry positive on every machine.
-  largest = jnp.take_along_axis(vectors, jnp.abs(vectors).argmax(axis=0)[None], axis=0)
-  return mean, vectors * jnp.where(largest >= 0, 1, -1)
+  return mean, with_fixed_signs(vectors)
 
 
 def _random_rotation(key, size, dtype):

@@ -9,7 +9,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, itq
 from udh_jax.errors import require, require_finite
-from udh_jax.numerics import matmul
+from udh_jax.numerics import matmul, with_fixed_signs
 from udh_jax.sharding import psum
 
 RIDGE = 1 / 256  # of the total variance, on every direction of the scatter within clusters
@@ -149,10 +149,7 @@ def _directions(features, labels, weights, *, num_clusters, power, axis_name):
   solve = functools.partial(jax.scipy.linalg.solve_triangular, root, lower=True)
   ratios, vectors = jnp.linalg.eigh(solve(solve(between_clusters).T))
   ratios, vectors = ratios[::-1], vectors[:, ::-1]
-  directions = solve(vectors, trans=1)
-  # A vector's sign is arbitrary: make its largest entry positive on every machine.
-  largest = jnp.take_along_axis(directions, jnp.abs(directions).argmax(axis=0)[None], axis=0)
-  directions = directions * jnp.where(largest >= 0, 1, -1)
+  directions = with_fixed_signs(solve(vectors, trans=1))
   most = jnp.max(ratios)
   scale = jnp.where(most > 0, jnp.maximum(ratios, LEAST * most), 1.0) ** (power / 2)
   return LinearHash(mean, directions * scale)

@@ -44,6 +44,12 @@ def fit(
   return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
 
 
+@jax.jit
+def packed_codes(function: baselines_lib.LinearHash, features: jax.Array) -> jax.Array:
+  """Codes of features by a linear hash function, uint8 ``[rows, ceil(bits / 8)]``."""
+  return pack_codes(baselines_lib.encode(function, features))
+
+
 def fitted(outputs: Inputs, name: str) -> baselines_lib.LinearHash:
   """The hash function of a baseline in the outputs of `baselines`.
 
@@ -75,12 +81,11 @@ def baselines(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """
   features = centred_features(inputs["features"])
   names = tuple(name for name in BASELINES if name == "lsh" or config.bits <= features.shape[1])
-  encode = jax.jit(lambda fitted, features: pack_codes(baselines_lib.encode(fitted, features)))
 
   def finish(state):
     del state
     functions = {name: fit(context, name, features, config.bits, config.seed) for name in names}
-    codes = {name: encode(function, features) for name, function in functions.items()}
+    codes = {name: packed_codes(function, features) for name, function in functions.items()}
     return codes | {"functions": {name: found._asdict() for name, found in functions.items()}}
 
   return Work(finish=finish, row_outputs=names)

@@ -1,19 +1,19 @@
 """Features and clusterings in, the directions that suit the collection out."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from udh_jax.coding import baselines as baselines_lib
-from udh_jax.coding.binary import pack_codes
+from udh_jax.coding.baselines import LinearHash
 from udh_jax.coding.discriminant import discriminant_directions, discriminant_itq
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import baselines
-from udh_jax.stages.guard import agreements
+from udh_jax.stages.guard import agreements, mean_ratios
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.partitions import MADE_FROM, sizes
 
@@ -29,14 +29,13 @@ def words(candidate: int, num_train: int) -> str:
   return f"{sizes(num_train, MADE_FROM)[number][0]} clusters, power {power:g}"
 
 
-def fit_on_directions(
-  context: Context,
-  features: jax.Array,
-  directions: baselines_lib.LinearHash,
-  bits: int,
-  seed: int,
-) -> baselines_lib.LinearHash:
-  """`discriminant_itq` on the training rows of all devices."""
+def itq_on_directions(
+  context: Context, features: jax.Array, bits: int, seed: int
+) -> Callable[[LinearHash], LinearHash]:
+  """`discriminant_itq` on the training rows of all devices: from directions to a hash function.
+
+  One program serves all directions.
+  """
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(discriminant_itq, num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
   mapped = jax.shard_map(
@@ -47,7 +46,8 @@ def fit_on_directions(
     in_specs=(rows, rows, whole, whole),
     out_specs=whole,
   )
-  return jax.jit(mapped)(features, train_weights(context), directions, jax.random.key(seed))
+  turned, weights = jax.jit(mapped), train_weights(context)
+  return lambda directions: turned(features, weights, directions, jax.random.key(seed))
 
 
 def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -86,23 +86,18 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     labels = inputs["partitions"]["made_from"][str(number)]
     return jax.jit(mapped)(features, labels, train_weights(context))
 
-  encode = jax.jit(lambda fitted, features: pack_codes(baselines_lib.encode(fitted, features)))
-
   def finish(state):
     del state
     candidates = [directions_of(*candidate) for candidate in CANDIDATES]
     found = []
     for bits in lengths:
-      functions = [
-        fit_on_directions(context, features, directions, bits, config.seed)
-        for directions in candidates
-      ]
+      turned = itq_on_directions(context, features, bits, config.seed)
+      functions = [turned(directions) for directions in candidates]
       functions.append(baselines.fit(context, "itq", features, bits, config.seed))
-      codes = [encode(function, features) for function in functions]
+      codes = [baselines.packed_codes(function, features) for function in functions]
       found.append(agreements(context, inputs["partitions"], codes).mean(axis=2))
     agreement = jnp.asarray(found, jnp.float32)
-    ratios = (agreement / jnp.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
-    chosen = int(ratios[:-1].min(axis=1).argmax())
+    chosen = int(mean_ratios(agreement)[:-1].min(axis=1).argmax())
     return {
       **candidates[chosen]._asdict(),
       "agreement": mesh_lib.replicate(context.mesh, agreement),

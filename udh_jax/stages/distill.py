@@ -61,8 +61,7 @@ def distill(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """
   settings, labels = config.distill, inputs["soft_labels"]
   network = student_start(context, config, inputs)
-  made = "views" in inputs
-  forward = forward_on_views(network, settings, config.student.image_size, made=made)
+  forward = forward_on_views(network, settings, config.student.image_size)
 
   def loss(parameters, constants, batch, key):
     relaxed, logits = forward(parameters, constants, batch, key)

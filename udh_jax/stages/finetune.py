@@ -25,7 +25,7 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
   network = network.started_at(teacher)
-  forward = forward_on_views(network, settings, size, made="views" in inputs)
+  forward = forward_on_views(network, settings, size)
 
   def loss(parameters, constants, batch, key):
     logits, _ = forward(parameters, constants, batch, key)

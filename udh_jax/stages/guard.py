@@ -87,14 +87,26 @@ def best_row(found: np.ndarray) -> int:
   return best
 
 
+def mean_ratios(agreement: Any) -> np.ndarray:
+  """Agreement of candidates over ITQ's, the mean over the lengths of codes.
+
+  Args:
+    agreement: Array of shape ``[lengths, candidates + 1, sizes]``, the last candidate ITQ.
+
+  Returns:
+    Array of shape ``[candidates + 1, sizes]``.
+  """
+  agreement = np.asarray(agreement)
+  return (agreement / np.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
+
+
 def itq_suits(discriminant: Mapping[str, Any]) -> bool:
   """Whether ITQ agrees better than discriminant codes at every number of clusters.
 
   Args:
     discriminant: Outputs of the stage `udh_jax.stages.discriminant`: the mean over its lengths.
   """
-  agreement = np.asarray(discriminant["agreement"])  # [lengths, candidates + 1, sizes]
-  ratios = (agreement / np.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
+  ratios = mean_ratios(discriminant["agreement"])
   return bool((ratios[int(discriminant["chosen"])] < 1).all())
 
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import require
+from udh_jax.numerics import with_fixed_signs
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Work
 from udh_jax.stages.features import as_the_backbone_made_them
@@ -116,8 +117,7 @@ def principal_directions(array: np.ndarray, rows: np.ndarray, count: int) -> np.
     block = array[rows[start : start + _BLOCK]].astype(np.float64)
     squares += block.T @ block
   vectors = np.linalg.eigh(squares)[1][:, ::-1][:, :count]
-  largest = np.take_along_axis(vectors, np.abs(vectors).argmax(axis=0)[None], axis=0)
-  return (vectors * np.where(largest >= 0, 1, -1)).astype(np.float32)
+  return with_fixed_signs(vectors).astype(np.float32)
 
 
 def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]:

@@ -14,8 +14,8 @@ from udh_jax.stages.features import centred_rows
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.views import kept_view
 
-# Clusters and clusterings: of the features, for `udh_jax.stages.start`, from the finest on; and of
-# the view that nothing is trained on, for `udh_jax.stages.guard`.
+# Clusters and clusterings: of the features, for the stage `discriminant`, from the finest on; and
+# of the view that nothing is trained on, for `agreements`.
 MADE_FROM = ((100, 3), (40, 5), (20, 5))
 HELD_TO = ((5, 3), (10, 3), (20, 3), (30, 3))
 _MEMBERS = 4  # at least so many training images a cluster

@@ -37,8 +37,7 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     num_classes=config.cluster.num_clusters,
     start=settings.hash_start,
   )
-  made = "views" in inputs
-  forward = forward_on_views(network, settings, config.student.image_size, made=made)
+  forward = forward_on_views(network, settings, config.student.image_size)
   clustering = inputs["clustering"]
   constants = {
     "labels": confident_labels(

@@ -1,13 +1,11 @@
 """Features and directions in, the hash function that a hash layer starts at out."""
 
-import jax
 from ml_collections import ConfigDict
 
-from udh_jax.coding import baselines as baselines_lib
-from udh_jax.coding.binary import pack_codes
+from udh_jax.coding.baselines import LinearHash
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
-from udh_jax.stages.baselines import centred_features
-from udh_jax.stages.discriminant import fit_on_directions
+from udh_jax.stages.baselines import centred_features, packed_codes
+from udh_jax.stages.discriminant import itq_on_directions
 
 
 def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -20,13 +18,12 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """
   features = centred_features(inputs["features"])
   found = inputs["discriminant"]
-  directions = baselines_lib.LinearHash(found["mean"], found["projection"])
-  encode = jax.jit(lambda fitted, features: pack_codes(baselines_lib.encode(fitted, features)))
+  directions = LinearHash(found["mean"], found["projection"])
 
   def finish(state):
     del state
-    function = fit_on_directions(context, features, directions, config.bits, config.seed)
-    return {"codes": encode(function, features), "function": function._asdict()}
+    function = itq_on_directions(context, features, config.bits, config.seed)(directions)
+    return {"codes": packed_codes(function, features), "function": function._asdict()}
 
   return Work(finish=finish, row_outputs=("codes",))
 

@@ -66,31 +66,30 @@ def augmented_views(
 
 
 def forward_on_views(
-  network: NewNetwork, settings: ConfigDict, size: int, *, made: bool = False
+  network: NewNetwork, settings: ConfigDict, size: int
 ) -> Callable[[Any, Any, Batch, jax.Array], Any]:
   """The function from a loss's arguments to the network's outputs for random views.
+
+  Where the constants have `made_views`, the backbone, which is not trained, is not read again.
 
   Args:
     network: To be trained.
     settings: See `augmented_views`.
     size: The same.
-    made: Whether the backbone, which is not trained, has made its features of views before:
-      ``constants["views"]``, see `udh_jax.stages.views`.
 
   Returns:
     ``(parameters, constants, batch, key) -> outputs`` of the network's module.
   """
-  module = network.module
-  if made:
-    return lambda parameters, constants, batch, key: module.apply(
-      variables_of(parameters, constants["fixed"]),
-      random_view(constants["views"], batch["index"], key),
-      from_features=True,
-    )
   views = augmented_views(network.stored, settings, size)
-  return lambda parameters, constants, batch, key: module.apply(
-    variables_of(parameters, constants["fixed"]), views(batch, key)
-  )
+
+  def forward(parameters, constants, batch, key):
+    variables = variables_of(parameters, constants["fixed"])
+    if "views" in constants:
+      features = random_view(constants["views"], batch["index"], key)
+      return network.module.apply(variables, features, from_features=True)
+    return network.module.apply(variables, views(batch, key))
+
+  return forward
 
 
 def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
@@ -106,7 +105,7 @@ def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
 
 
 def made_views(inputs: Inputs) -> dict[str, jax.Array]:
-  """The constant that `forward_on_views` reads where views were ``made``; nothing otherwise."""
+  """The constant of views that the stage `views` has made; nothing where there is none."""
   return {"views": inputs["views"]["views"]} if "views" in inputs else {}
 
 
