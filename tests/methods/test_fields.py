@@ -23,7 +23,8 @@ ZERO = {
   "similarity.cross_share", "djsrh.beta", "djsrh.eta", "djsrh.within_weight",
   "loss.annealing_start", "loss.annealing_rate", "loss.annealing_least",
   "distill.confidence_power", "finetune.label_smoothing", "ucch.margin", "ucch.contrast_share",
-  "ucch.shift",
+  "ucch.shift", "data.held_out", "djsrh.directions", "student.directions", "ucch.directions",
+  "contrast.directions",
 }  # fmt: skip
 ZERO_ENDINGS = (
   "rate", "_weight", "weight_decay", "momentum", "dropout", "padding", "color", "grayscale",

@@ -84,7 +84,8 @@ def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, 
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
   config.distill.update(steps=1, learning_rate=0.0, head_learning_rate=0.0)
-  scores = train(config, tmp_path / "run")
+  config.finetune.trained = config.distill.trained = "all"
+  scores = train(config, tmp_path / "run", devices=jax.devices()[:1])
   assert abs(scores["UDH-ECC"] - scores["ITQ, fine-tuned teacher"]) < 0.01
 
 
