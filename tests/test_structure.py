@@ -52,6 +52,7 @@ ROOMS = (
 # Test files of what is not one file of the package, and what they test.
 ACROSS = {
   "models/test_architectures.py": "each network against one plain forward pass",
+  "models/test_timm.py": "each network against timm's own",
   "service/test_page.py": "the page, which is JavaScript",
   "stages/test_rates.py": "the learning rates of all methods' layers",
 }
@@ -84,6 +85,8 @@ COVERED_BY = {
   "retrieval/sharded.py": "retrieval/test_profile.py",
   # Networks: against the plain forward passes; attention with what is made of it.
   "models/convnet.py": "models/test_heads.py",
+  "models/convnext.py": "models/test_registry.py",
+  "models/inputs.py": "models/test_weights.py",
   "models/layers.py": "models/test_architectures.py",
   "models/parts.py": "similarity/test_parts.py",
   "models/resnet.py": "models/test_architectures.py",

@@ -6,6 +6,8 @@ from ml_collections import ConfigDict
 from udh_jax.errors import InputError
 from udh_jax.methods import automatic, cibhash, psch, udh_ecc
 from udh_jax.methods.automatic import Collection
+from udh_jax.methods.registry import make_plan
+from udh_jax.models.registry import BACKBONES
 
 
 def open_config(method=udh_ecc):
@@ -19,7 +21,29 @@ def open_config(method=udh_ecc):
   [(32, (160, 128)), (160, (224, 160)), (4000, (224, 160)), (8, (32, 32)), (1, (32, 32))],
 )
 def test_sides_follow_the_pictures_up_to_the_networks_own(side, expected):
-  assert automatic.sides(Collection(1000, side)) == expected
+  assert automatic.sides(Collection(1000, side), "mobilenetv2_100") == expected
+
+
+def test_sides_are_multiples_of_the_patch():
+  for name, backbone in BACKBONES.items():
+    for side in (1, 8, 32, 45, 160, 4000):
+      found = automatic.sides(Collection(1000, side), name)
+      assert not any(size % backbone().side_multiple for size in found)
+      assert min(found) >= backbone().least_side
+  assert automatic.sides(Collection(1000, 4000), "vit_small_patch14_dinov2") == (224, 168)
+
+
+def test_sides_that_the_backbone_cannot_read_are_refused_before_any_work():
+  config = automatic.provisional(open_config(psch))
+  config.teacher.backbone = "vit_small_patch14_dinov2"
+  with pytest.raises(InputError, match=r"^features\.image_sizes is 100; .*14.* such as 98 or 112"):
+    config.features.image_sizes = (100,)
+    make_plan(config)
+  config = automatic.provisional(open_config(psch))
+  config.teacher.backbone = "vit_small_patch14_dinov2"
+  config.features.image_sizes = (98,)
+  with pytest.raises(InputError, match=r"^student\.image_size is 160; "):
+    make_plan(config)
 
 
 def test_training_lasts_some_passes_with_a_floor_and_a_ceiling():

@@ -12,6 +12,8 @@ from udh_jax.errors import InputError
 from udh_jax.methods import automatic, defaults, psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import save_weights
 
 
 def folder_config(method, **trained):
@@ -75,9 +77,12 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path,
   config = psch.default_config("folder", path=str(pictures), image_size=12, num_queries=6)
   automatic.on_any_pictures(config)
   config.bits = 12
-  config.teacher.update(backbone="small_convnet", weights="")
+  variables = jax.jit(create_backbone("small_convnet").init)(
+    jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32)
+  )
+  save_weights("small_convnet", variables, tmp_path / "small.safetensors")
+  config.teacher.update(backbone="small_convnet", weights=str(tmp_path / "small.safetensors"))
   views = defaults.augmentation(flip=False)
-  config.pretrain.update(steps=8, batch_size=30, augment=views)
   config.psch.update(batch_size=20, steps=6, trained=trained)
   config.views.augment = views
   workdir = tmp_path / "run"

@@ -137,6 +137,10 @@ def test_the_guard_keeps_one_layer_of_three(context, config, made, learned, itq,
   found = guard.STAGE.build(context, config, inputs).finish({})
   rows = np.asarray(found["agreement"])
   assert rows.shape == (3, len(partitions.HELD_TO)) and int(found["chosen"]) == expected
+  if learned == "constant":  # the mean with the start is not constant: it was compared
+    (of_itq,) = agreements(context, made["partitions"], [made["baselines"]["itq"]])
+    np.testing.assert_allclose(rows[2], of_itq.mean(axis=1), rtol=1e-6)
+    assert not np.allclose(rows[0], rows[1])
   # The network that is handed on makes the codes that are handed on.
   layer = found["variables"]["params"]["hash"]
   raw = np.asarray(made["views"]["views"][:, 0], np.float32)
@@ -197,3 +201,32 @@ def test_training_never_sees_the_last_view():
   found = np.stack([random_view(seen, rows, jax.random.key(i)) for i in range(30)])
   assert set(np.unique(found)) == {0.0, 1.0, 2.0} and found.dtype == np.float32
   np.testing.assert_array_equal(views.kept_view(seen), 3)
+
+
+def test_the_learned_layer_is_the_mean_of_the_trained_one_and_its_start(context, config, made):
+  rng = np.random.default_rng(3)
+  trained = {
+    "kernel": rng.normal(size=(WIDTH, BITS)).astype(np.float32),
+    "bias": rng.normal(size=BITS).astype(np.float32),
+  }
+  compared = np.full((1, 5, 4), 0.6)
+  compared[:, -1] = 0.5  # ITQ is worse
+  inputs = {
+    **made,
+    "discriminant": made["discriminant"] | {"agreement": compared},
+    "network": hash_network(trained),
+  }
+  found = guard.STAGE.build(context, config, inputs).finish({})
+  # The start by hand: outputs have a root mean square of 1 over the training rows.
+  function = made["start"]["function"]
+  rows = np.asarray(made["features"]["features"]) * np.asarray(made["features"]["length"])[:, None]
+  outputs = (rows - np.asarray(function["mean"])) @ np.asarray(function["projection"])
+  outputs /= np.sqrt((outputs[context.dataset.splits.train] ** 2).mean())
+  raw = rows + np.asarray(made["features"]["centre"])
+  outputs = (outputs + raw @ trained["kernel"] + trained["bias"])[:ROWS] / 2
+  expected = np.asarray(pack_codes(sign(outputs)))
+  (agreed,) = agreements(context, made["partitions"], [split_rows(context.mesh, expected)])
+  np.testing.assert_allclose(np.asarray(found["agreement"])[0], agreed.mean(axis=1), atol=0.02)
+  if int(found["chosen"]) == 0:
+    clear = (np.abs(outputs) > 1e-3).all(axis=1)
+    np.testing.assert_array_equal(np.asarray(found["codes"])[:ROWS][clear], expected[clear])

@@ -13,6 +13,7 @@ from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.methods import defaults
+from udh_jax.models.registry import create_backbone
 
 AUTO = "auto"
 SECTIONS = ("finetune", "distill", "contrast", "ssdh", "psch", "supervised")
@@ -22,7 +23,7 @@ OWN_SIDE = 224  # what published networks were trained at
 ENLARGED = 5  # pictures are shown at most so many times their own side: more shows nothing new
 TRAINING_SHARE = 0.75  # side of random crops to side of whole pictures, see `reading_size`
 HELD_OUT = 10  # percent
-MULTIPLE = 32  # sides are multiples of the networks' stride
+MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
@@ -83,21 +84,26 @@ def collection_of(dataset: Dataset) -> Collection:
   return Collection(len(dataset.splits.train), dataset.picture_side)
 
 
-def sides(collection: Collection) -> tuple[int, int]:
+def sides(collection: Collection, backbone: str) -> tuple[int, int]:
   """At which side whole pictures are read and at which random crops are trained on.
 
   Args:
     collection: Of pictures for a published network.
+    backbone: Name of the network.
 
   Returns:
-    Both in pixels. 224 and 160 for photographs, 160 and 128 for CIFAR-10's 32 pixels.
+    Both in pixels. 224 and 160 for photographs, 160 and 128 for CIFAR-10's 32 pixels; multiples of
+    28 where patches have 14 pixels.
 
   References:
     Touvron et al., NeurIPS 2019: networks read better at a larger side than that of their crops.
   """
 
+  patch = create_backbone(backbone).side_multiple
+  multiple = MULTIPLE if MULTIPLE % patch == 0 else 2 * patch
+
   def rounded(side):
-    return max(MULTIPLE, round(side / MULTIPLE) * MULTIPLE)
+    return max(multiple, round(side / multiple) * multiple)
 
   reading = rounded(min(OWN_SIDE, ENLARGED * collection.side))
   return reading, rounded(TRAINING_SHARE * reading)
@@ -130,7 +136,7 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
   Returns:
     The configuration without "auto", and the values chosen, by dotted field.
   """
-  reading, training = sides(collection)
+  reading, training = sides(collection, config.teacher.backbone)
   small = collection.num_train < SMALL_COLLECTION
   guarded = config.method in GUARDED
   values: dict[str, Any] = {

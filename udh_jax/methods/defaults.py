@@ -113,6 +113,7 @@ def pair_training(**changes: Any) -> dict[str, Any]:
     "augment": augmentation(),  # of pictures
     "batch_size": 32,
     "optimizer": "sgd",
+    "backbone_learning_rate": 1e-3,  # of a backbone that is trained; the others are the layers'
     "image_learning_rate": 0.01,
     "text_learning_rate": 0.01,
     "momentum": 0.9,
@@ -146,9 +147,6 @@ def on_picture_pairs(config: ConfigDict) -> ConfigDict:
   config.teacher.weights = _PUBLISHED
   config.encode.batch_size = 64
   config.checkpoint_every = 200
-  for section in _PAIR_SECTIONS:
-    if section in config:
-      config[section].image_learning_rate = 1e-3  # the backbone is trained too
   return config
 
 
@@ -162,7 +160,7 @@ def on_own_pairs(config: ConfigDict) -> ConfigDict:
   config.encode.batch_size = 64
   for section in _PAIR_SECTIONS:
     if section in config:
-      config[section].trained = "head"
+      config[section].update(trained="head", backbone_learning_rate=1e-4)
   return config
 
 

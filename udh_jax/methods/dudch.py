@@ -37,7 +37,6 @@ def plan(config: ConfigDict) -> Plan:
   before, teacher, roles = djsrh_stages(config)
   bits, longer = config.bits, teacher_bits(config)
   rebuilt, network = f"similarity_{longer}bits", f"student_{bits}bits"
-  backbone = {"backbone": roles["backbone"]} if roles else {}
   seen = {name: cached_features(config, name, roles) for name in ("djsrh", "student")}
   own = pair_codes_of(config, "DUDCH")
   learned = dict.fromkeys(("image", "text"), (network, "learned_codes"))
@@ -48,7 +47,7 @@ def plan(config: ConfigDict) -> Plan:
     (
       *before,
       similarity.STAGE.named(rebuilt, teacher=teacher, **seen["djsrh"]),
-      student.STAGE.named(network, similarity=rebuilt, **backbone, **seen["student"]),
+      student.STAGE.named(network, similarity=rebuilt, **roles),
       encode_pairs_stage(config, network, **seen["student"]),
     ),
     network,

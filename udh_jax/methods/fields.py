@@ -88,6 +88,7 @@ KINDS: Mapping[str, Kind] = {
   "psch.similarity": _words("parts", "one"),
   "learning_rate": _WEIGHT,
   "head_learning_rate": _WEIGHT,
+  "backbone_learning_rate": _WEIGHT,
   "image_learning_rate": _WEIGHT,
   "text_learning_rate": _WEIGHT,
   "momentum": _PART,

@@ -15,6 +15,7 @@ from udh_jax.methods import (
   pair_contrast,
   psch,
   ssdh,
+  steps,
   ucch,
   udh_ecc,
 )
@@ -48,4 +49,5 @@ def make_plan(config: ConfigDict) -> Plan:
     ),
   )
   fields.require_valid(config)
+  steps.require_readable_sides(config)
   return METHODS[config.method](config)

@@ -5,9 +5,10 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from udh_jax.clustering.equal_size_kmeans import require_sizes
+from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
-from udh_jax.models.registry import create_backbone
+from udh_jax.models.registry import create_backbone, require_side
 from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.runtime.stage import Stage
 from udh_jax.stages import baselines, encode, features, structure
@@ -55,7 +56,7 @@ def backbone_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], dict[str, st
 
 
 def cached_features(config: ConfigDict, section: str, roles: dict[str, str]) -> dict[str, str]:
-  """The stage of features, by role, where networks are trained on these and not on pictures.
+  """The stage of features, by role, where trained networks read these and not pictures.
 
   Args:
     config: ``trained`` of the section decides: "head" leaves the backbone as it is.
@@ -93,13 +94,11 @@ def pair_network_plan(config: ConfigDict, title: str, section: str, training: St
     training: The stage, whose name the network has with the number of bits.
   """
   before, roles = backbone_stages(config)
-  features = cached_features(config, section, roles)
-  used = {role: name for role, name in roles.items() if role == "backbone"} | features
   network = f"{training.name}_{config.bits}bits"
   stages = (
-    *before[: len(used)],  # features are read only where the backbone stays as it is
-    training.named(network, **used),
-    encode_pairs_stage(config, network, **features),
+    *before,
+    training.named(network, **roles),
+    encode_pairs_stage(config, network, **cached_features(config, section, roles)),
   )
   return Plan(title, stages, network, (pair_codes_of(config, title),))
 
@@ -151,6 +150,23 @@ def sizes_can_be_met(cluster: ConfigDict) -> Callable[[Dataset], None]:
     )
 
   return check
+
+
+def require_readable_sides(config: ConfigDict) -> None:
+  """Refuses sides of images that the backbone cannot read, before any work is done.
+
+  Args:
+    config: All ``image_size`` and ``image_sizes`` but those of ``data`` are read.
+
+  Raises:
+    InputError: If one is too small, or no multiple of the patch.
+  """
+  for field, value in flatten(config).items():
+    section, _, name = field.rpartition(".")
+    if section != "data" and name in ("image_size", "image_sizes"):
+      backbone = config[section].get("backbone", config.teacher.backbone)
+      for size in value if name == "image_sizes" else (value,):
+        require_side(backbone, field, size)
 
 
 def require_enough_features(config: ConfigDict, otherwise: str) -> None:

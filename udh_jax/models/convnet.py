@@ -22,10 +22,11 @@ class SmallConvNet(nn.Module):
   padding: str = "symmetric"
   widths: tuple[int, ...] = (32, 64, 128)
 
-  @property
-  def last_parts(self) -> tuple[str, ...]:
-    """How the names of its last parts begin: about a sixth of the layers; () has no such end."""
-    return ()
+  classifier = "head"
+  last_parts = ".*"
+  image_size = 32
+  side_multiple = 1
+  least_side = 4
 
   @property
   def feature_dim(self) -> int:

@@ -68,10 +68,11 @@ class ResNet(nn.Module):
   dtype: jnp.dtype = jnp.float32
   padding: str = "symmetric"
 
-  @property
-  def last_parts(self) -> tuple[str, ...]:
-    """How the names of its last parts begin: about a sixth of the layers; () has no such end."""
-    return ("layer4",)
+  classifier = "fc"
+  last_parts = r"layer4_\d+"
+  image_size = 224
+  side_multiple = 1
+  least_side = 1
 
   @property
   def feature_dim(self) -> int:

@@ -1,6 +1,5 @@
 """Published weights in and out: safetensors files that name their tensors as timm does."""
 
-import contextlib
 import functools
 import hashlib
 import json
@@ -19,29 +18,29 @@ from udh_jax.errors import InputError, require
 from udh_jax.files import read_json, write_atomically
 from udh_jax.models.convolution import PADDINGS
 from udh_jax.models.heads import Classifier
+from udh_jax.models.inputs import Inputs, labels_of_tag, read_inputs
 from udh_jax.models.registry import create_backbone
-from udh_jax.records import numbers, require_fields
+from udh_jax.records import require_fields
 
 HUB = "hf-hub:"
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-# What timm calls the classifier of each architecture.
-_HEADS = {
-  "mobilenetv2_100": "classifier",
-  "resnet18": "fc",
-  "resnet50": "fc",
-  "vit_small_patch16_224": "head",
-  "small_convnet": "head",
-}
 _LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
 # Tensors that only one kind of architecture has: to tell whose weights were given instead.
 _SIGNS = (
+  ("reg_token", "a DINOv2 with registers"),
+  ("blocks.0.ls1.gamma", "a DINOv2"),
+  ("attn_pool.latent", "a SigLIP"),
+  ("norm_pre.weight", "a CLIP"),
   ("cls_token", "a vision transformer"),
+  ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
+  ("layer3.22.conv3.weight", "resnet101 or deeper"),
   ("layer1.0.conv3.weight", "resnet50 or deeper"),
   ("layer1.0.conv1.weight", "resnet18 or resnet34"),
   ("blocks.1.0.se.conv_reduce.weight", "an EfficientNet or MobileNetV3"),
-  ("conv_stem.weight", "mobilenetv2_100 or a relative"),
+  ("conv_stem.weight", "mobilenetv2_100, efficientnet_lite0 or a relative"),
   ("conv.0a.weight", "small_convnet"),
 )
 
@@ -55,6 +54,9 @@ class Pretrained(NamedTuple):
     padding: "same" (TensorFlow) or "symmetric" (PyTorch): pass it to `create_backbone`.
     mean: Of each channel; images in [0, 1] are normalised as ``(images - mean) / std``.
     std: Likewise.
+    image_size: Side in pixels of the squares the weights were evaluated on.
+    crop: Part of a picture's short side that this square shows, from its middle.
+    interpolation: How it was resized; see `udh_jax.models.inputs.INTERPOLATIONS`.
     source: Path or hub address the weights were read from.
     sha256: Of the safetensors file.
     labels_used: What the weights were trained with: the file's own words, "none", or "unknown".
@@ -64,6 +66,9 @@ class Pretrained(NamedTuple):
   padding: str
   mean: tuple[float, float, float]
   std: tuple[float, float, float]
+  image_size: int
+  crop: float
+  interpolation: str
   source: str
   sha256: str
   labels_used: str
@@ -74,55 +79,88 @@ def load_weights(
 ) -> Pretrained:
   """Reads published weights of a backbone, in timm's naming.
 
-  The header of the file overrides the defaults (mean and standard deviation of ImageNet, symmetric
-  padding, or "same" for a file or repository whose name starts with ``tf_``): its fields
-  ``padding``, ``input_mean``, ``input_std`` (three numbers with commas), ``pretrained_on`` and
-  ``architecture`` are read. Of a hub repository ``config.json`` gives mean and deviation.
+  The header of the file is read first: its fields ``architecture``, ``padding``, ``input_mean`` and
+  ``input_std`` (three numbers separated by commas), ``input_size``, ``crop_pct``,
+  ``interpolation`` and ``pretrained_on``; then timm's ``config.json`` of the hub repository, or
+  beside a local file. Where neither says, it is ImageNet's mean and deviation, the architecture's
+  own size and padding ("same" for a file or repository whose name starts with ``tf_``), and timm's
+  crop and interpolation.
 
   Args:
     backbone_name: See `create_backbone`.
-    path: A safetensors file, or ``hf-hub:owner/name`` to download it from the Hugging Face hub.
+    path: A safetensors file, a folder that holds it as ``model.safetensors``, or
+      ``hf-hub:owner/name`` to download it from the Hugging Face hub.
     num_classes: 0 leaves the published classifier out; otherwise its number of classes.
 
   Returns:
     A `Pretrained`.
 
   Raises:
-    InputError: If the file is missing or damaged, or a tensor is missing, extra, of the wrong
-      shape or not finite; the line names it.
+    InputError: If a file is missing or damaged, a field has no valid value, or a tensor is missing,
+      extra, of the wrong shape or not finite; the line names it.
   """
-  create_backbone(backbone_name)  # refuses an unknown name before anything is downloaded
+  backbone = create_backbone(backbone_name)  # refuses an unknown name before a download
   require(num_classes >= 0, f"num_classes is {num_classes}; give 0 for features only.")
   source = str(path)
-  config = {}
-  if source.startswith(HUB):
-    file = download(source, "model.safetensors")
-    file_of_config = download(source, "config.json")
-    config = require_fields(file_of_config, read_json(file_of_config), {})
-    config = require_fields(file_of_config, config.get("pretrained_cfg", config), {})
-  else:
-    file = pathlib.Path(path)
-    require(file.is_file(), f"weights {file} do not exist; give a safetensors file or {HUB}...")
-  tensors, metadata = _read(file)
-  architecture = metadata.get("architecture", backbone_name)
+  file, config_file = _find(source)
+  tensors, header = _read(file)
+  config = None
+  if config_file is not None:
+    config = require_fields(config_file, read_json(config_file), {})
+  for facts in (header, config or {}):
+    _require_architecture(facts.get("architecture", backbone_name), backbone_name, source)
+  if config is not None:
+    config = require_fields(config_file, config.get("pretrained_cfg", config), {})
+  repository = source.rsplit("/", 1)[-1]
+  padding = header.get("padding", "same" if repository.startswith("tf_") else backbone.padding)
   require(
-    architecture == backbone_name,
-    f"{source} holds weights of {architecture}, not of {backbone_name}; give the others or set "
-    "the backbone to it.",
+    padding in PADDINGS,
+    f"{source}: the field padding of its header is {padding!r}; choose one of "
+    f"{', '.join(PADDINGS)}.",
   )
-  name = source.rsplit("/", 1)[-1]
-  padding = metadata.get("padding", "same" if name.startswith("tf_") else "symmetric")
-  require(
-    padding in PADDINGS, f"{source}: its header asks for padding {padding!r}; known: {PADDINGS}."
-  )
+  timms = Inputs(IMAGENET_MEAN, IMAGENET_STD, backbone.image_size, 0.875, "bicubic")
+  inputs = read_inputs(header, config, file=source, config_file=config_file, default=timms)
+  tag = str((config or {}).get("tag") or "")
+  if not tag and source.startswith(HUB):
+    tag = repository.partition(".")[2]
   return Pretrained(
     variables=_variables(backbone_name, tensors, num_classes, source),
     padding=padding,
-    mean=_triple("mean", metadata, config, IMAGENET_MEAN, source),
-    std=_triple("std", metadata, config, IMAGENET_STD, source),
+    **inputs._asdict(),
     source=source,
     sha256=_sha256(file),
-    labels_used=metadata.get("pretrained_on", _labels_of_tag(str(config.get("tag", "")))),
+    labels_used=header.get("pretrained_on", labels_of_tag(tag)),
+  )
+
+
+def _find(source):
+  """The safetensors file, and timm's ``config.json`` or None."""
+  if source.startswith(HUB):
+    return download(source, WEIGHTS), download(source, CONFIG)
+  file = pathlib.Path(source)
+  if file.is_dir():
+    file = file / WEIGHTS
+  require(
+    file.is_file(),
+    f"weights {file} do not exist; give a safetensors file, a folder with {WEIGHTS}, or {HUB}...",
+  )
+  beside = file.with_name(CONFIG)
+  # Others name a file so too: an encoder's folder has one.
+  found = read_json(beside) if beside.is_file() else None
+  is_timms = isinstance(found, dict) and found.keys() & {"architecture", "pretrained_cfg"}
+  return file, beside if is_timms else None
+
+
+def _require_architecture(architecture, backbone_name, source):
+  """Weights of one architecture for both: CLIP's with the exact GELU and with the quick one."""
+
+  def tensors_of(name):
+    return str(name).partition(".")[0].replace("_quickgelu", "")
+
+  require(
+    tensors_of(architecture) == tensors_of(backbone_name),
+    f"{source} holds weights of {architecture}, not of {backbone_name}; give the others or set "
+    "the backbone to it.",
   )
 
 
@@ -185,7 +223,7 @@ def ordered(data: bytes) -> bytes:
   return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=64)
 def _expected(backbone_name, num_classes):
   """Place of each variable in the tree, and its shape."""
   module = create_backbone(backbone_name)
@@ -196,12 +234,25 @@ def _expected(backbone_name, num_classes):
   return {place: leaf.shape for place, leaf in traverse_util.flatten_dict(shapes).items()}
 
 
+def timm_shapes(backbone_name: str, num_classes: int = 0) -> dict[str, tuple[int, ...]]:
+  """Name and shape of each tensor in a file of weights, as timm has them.
+
+  Args:
+    backbone_name: See `create_backbone`.
+    num_classes: Of the classifier; 0 for none.
+  """
+  return {
+    _timm_name(backbone_name, place): _torch_shape(place, shape)
+    for place, shape in _expected(backbone_name, num_classes).items()
+  }
+
+
 def _timm_name(backbone_name, place):
   *modules, leaf = place[1:]
   if modules and modules[0] == "backbone":
     modules = modules[1:]
   elif modules == ["head"]:
-    modules = [_HEADS[backbone_name]]
+    modules = [create_backbone(backbone_name).classifier]
   parts = [re.sub(r"_(\d+)", r".\1", module) for module in modules]
   return ".".join([*parts, _LEAVES.get(leaf, leaf)])
 
@@ -227,7 +278,7 @@ def _variables(backbone_name, tensors, num_classes, source):
   expected = {}
   for place, shape in _expected(backbone_name, num_classes).items():
     expected[_timm_name(backbone_name, place)] = (place, _torch_shape(place, shape))
-  ignored = f"{_HEADS[backbone_name]}."
+  ignored = f"{create_backbone(backbone_name).classifier}."
   extra = [
     name
     for name in tensors
@@ -323,28 +374,6 @@ def download(source: str, name: str) -> pathlib.Path:
       f"{source} could not be downloaded ({reason}); check the name and the connection, or give "
       "a local file."
     ) from error
-
-
-def _labels_of_tag(tag):
-  """timm's tags name the recipe and the data, as in ``dino`` or ``a1_in1k``."""
-  if "dino" in tag or "mae" in tag:
-    return "none"
-  for data, labels in (("in1k", "ImageNet-1k labels"), ("in21k", "ImageNet-21k labels")):
-    if data in tag:
-      return labels
-  return "unknown"
-
-
-def _triple(name, metadata, config, usual, source):
-  """Mean or deviation of each channel: by the file's header, the repository, or as usual."""
-  field = f"input_{name}" if f"input_{name}" in metadata else name
-  values = metadata[field] if field != name else config.get(name, usual)
-  if isinstance(values, str):
-    with contextlib.suppress(ValueError):  # refused by what follows
-      values = [float(value) for value in values.split(",")]
-  kind = numbers(3, positive=name == "std")
-  require_fields(source, {field: values}, {field: kind})
-  return tuple(map(float, values))
 
 
 def _sha256(file):

@@ -19,7 +19,7 @@ def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) ->
   L = MSE(cos(B_I, B_T), S) + l [MSE(cos(B_I, B_I), S) + MSE(cos(B_T, B_T), S)],
   B = tanh(alpha h) with alpha = sqrt(epoch + 1); S is `joint_semantics` of frozen features.
 
-  Inputs: none where images are features; else ``backbone``, a network, and ``features`` of its.
+  Inputs: none where images are features; else ``backbone``, a network, and its ``features``.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`.
 

@@ -8,7 +8,7 @@ from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.features import as_the_backbone_made_them, reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import Network, backbone_variables, facts
-from udh_jax.stages.pair_network import reads_features
+from udh_jax.stages.pair_network import features_read, reads_features
 
 
 def hash_description(network: Network, config: ConfigDict) -> dict:
@@ -54,7 +54,9 @@ IMAGES = Stage(
 
 def pair_description(network: Network, config: ConfigDict) -> dict:
   """What `udh_jax.encoders.pair` has to know of a pair network."""
-  return {**facts(network), "dtype": config.dtype, "image_size": reading_size(config)}
+  about = {**facts(network), "dtype": config.dtype, "image_size": reading_size(config)}
+  del about["reads_features"]  # of how it was trained: alone it reads pictures
+  return about
 
 
 def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -67,7 +69,7 @@ def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   network = inputs["network"]
   about = pair_description(network, config)
   from_features = reads_features(network)
-  frozen = dict(inputs["features"]) if from_features else {}
+  frozen = features_read(network, inputs)
 
   def function(constants, batch):
     images = batch["image"]

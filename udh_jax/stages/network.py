@@ -11,7 +11,7 @@ import numpy as np
 from flax import traverse_util
 
 from udh_jax.data.augmentation import normalise, resize
-from udh_jax.models.registry import create_backbone
+from udh_jax.models.registry import create_backbone, is_last
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
 
@@ -96,12 +96,11 @@ class NewNetwork(NamedTuple):
   @property
   def _is_trained(self) -> Callable[[tuple[str, ...]], bool]:
     backbone = facts(self.stored)["backbone"]
-    last = create_backbone(backbone).last_parts if backbone else ()
 
     def function(path):
       if self.trained == "all" or path[0] != "backbone":
         return True
-      return self.trained == "last" and (not last or path[1].startswith(last))
+      return self.trained == "last" and is_last(backbone, path[1])
 
     return function
 

@@ -6,7 +6,12 @@ from ml_collections import ConfigDict
 from udh_jax.losses import quantisation_loss
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
-from udh_jax.stages.pair_network import new_pair_network, train_pairs, training_outputs
+from udh_jax.stages.pair_network import (
+  features_read,
+  new_pair_network,
+  train_pairs,
+  training_outputs,
+)
 
 
 def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -15,7 +20,7 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   L = NT-Xent of the relaxed codes tanh(h) of images and texts + lambda_q mean (u - sign(u))^2 of
   both.
 
-  Inputs: none where images are features; else ``backbone``, a network.
+  Inputs: none where images are features; else ``backbone``, a network, and its ``features``.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`.
 
@@ -36,7 +41,7 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     value = contrastive + settings.quantisation_weight * quantisation
     return value, {"contrastive": contrastive, "quantisation": quantisation}
 
-  constants = {"frozen": dict(inputs.get("features", {}))}
+  constants = {"frozen": features_read(network.stored, inputs)}
   return train_pairs(context, loss, network, constants, settings=settings, seed=config.seed)
 
 

@@ -32,8 +32,9 @@ def new_pair_network(
     context: Devices and pairs.
     config: ``seed`` and ``dtype`` are read.
     settings: ``hidden``, ``dropout``, ``directions``, ``trained`` and ``image_size``.
-    inputs: None where images are features; else ``backbone``, a network, and where nothing of it is
-      trained (``trained`` is "head") the ``features`` that it made.
+    inputs: None where images are features; else ``backbone``, a network, and the ``features`` that
+      it made: what the layers on it are fitted to, and where nothing of it is trained (``trained``
+      is "head") what they read.
     bits: Length of the codes.
 
   Returns:
@@ -55,25 +56,23 @@ def new_pair_network(
   )
   assert texts is not None
   known = facts(backbone) if backbone else _GIVEN | {"labels_used": dataset.labels_used}
-  cached = backbone is not None and settings.trained == "head"
-  head = "perceptron" if cached else "linear"
   train = dataset.splits.train
-  features = None  # what the network on features reads, if there is one
-  if cached:
+  if backbone:
     made = jax.jit(as_the_backbone_made_them)(dict(inputs["features"]))
     features = mesh_lib.to_host(made, len(dataset.images))
-  elif not backbone:
+  else:
     features = np.asarray(dataset.images)
   turn = None
-  if features is not None and 0 < settings.directions < features.shape[1] <= _WIDEST:
+  if 0 < settings.directions < features.shape[1] <= _WIDEST:
     turn = principal_directions(features, train, settings.directions)
   layers = {
     "hidden": settings.hidden,
     "dropout": settings.dropout,
-    "image_head": head,
+    "image_head": "perceptron",
     "directions": 0 if turn is None else settings.directions,
   }
-  about = known | {"bits": bits, **layers}
+  reads = {"reads_features": backbone is not None and settings.trained == "head"}
+  about = known | {"bits": bits, **layers, **reads}
   module = pair_module(about, config.dtype)
   side = settings.image_size
   image_shape = (side, side, 3) if dataset.has_pictures else dataset.image_shape
@@ -85,10 +84,10 @@ def new_pair_network(
   scalings = dict(network.variables["scaling"])
   if texts.dtype == np.float32:  # tags and counts stay as they are
     scalings["text_layers"] = column_scaling(texts, train)
-  if features is not None and turn is not None:
+  if turn is not None:
     rows = features[train] @ turn
     scalings["image_layers"] = column_scaling(rows, np.arange(len(rows))) | {"directions": turn}
-  elif features is not None:
+  else:
     scalings["image_layers"] = column_scaling(features, train)
   scalings = mesh_lib.replicate(context.mesh, scalings)
   return network._replace(variables={**network.variables, "scaling": scalings})
@@ -142,8 +141,12 @@ def column_scaling(array: np.ndarray, rows: np.ndarray) -> dict[str, np.ndarray]
 
 def reads_features(network: Network) -> bool:
   """Whether the image network is trained on features that its backbone made once."""
-  about = facts(network)
-  return bool(about["backbone"]) and about["image_head"] == "perceptron"
+  return facts(network)["reads_features"]
+
+
+def features_read(network: Network, inputs: Inputs) -> dict[str, jax.Array]:
+  """The input ``features`` of a stage where the network `reads_features`, else nothing."""
+  return dict(inputs["features"]) if reads_features(network) else {}
 
 
 def image_view(
@@ -221,12 +224,12 @@ def train_pairs(
 
 
 def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransformation:
-  """Gradient descent, with a rate for the text network and one for all else.
+  """Gradient descent, with rates for the backbone and for the layers of either side.
 
   Args:
-    settings: ``optimizer``: "sgd" with ``momentum``, or "adam"; ``image_learning_rate``,
-      ``text_learning_rate``, ``weight_decay`` (added to the gradients), and ``decay``: "none" keeps
-      the rates, "cosine" lowers them to 0.
+    settings: ``optimizer``: "sgd" with ``momentum``, or "adam"; ``backbone_learning_rate``,
+      ``image_learning_rate``, ``text_learning_rate``, ``weight_decay`` (added to the gradients),
+      and ``decay``: "none" keeps the rates, "cosine" lowers them to 0.
     num_steps: How many steps there will be.
 
   References:
@@ -241,11 +244,9 @@ def pair_optimizer(settings: ConfigDict, num_steps: int) -> optax.GradientTransf
       optax.adam(rate) if settings.optimizer == "adam" else optax.sgd(rate, settings.momentum),
     )
 
-  def parts(parameters):
-    return {name: "text" if name == "text_layers" else "image" for name in parameters}
-
   rates = {
-    "text": descent(settings.text_learning_rate),
-    "image": descent(settings.image_learning_rate),
+    "backbone": descent(settings.backbone_learning_rate),
+    "image_layers": descent(settings.image_learning_rate),
+    "text_layers": descent(settings.text_learning_rate),
   }
-  return optax.partition(rates, parts)
+  return optax.partition(rates, lambda parameters: {name: name for name in parameters})

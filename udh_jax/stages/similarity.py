@@ -10,7 +10,7 @@ from udh_jax.similarity.cosine import unit_rows
 from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import facts
-from udh_jax.stages.pair_network import image_view, reads_features
+from udh_jax.stages.pair_network import features_read, image_view, reads_features
 
 
 def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -31,7 +31,7 @@ def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   alpha = sharpness(config.djsrh.epochs - 1)
 
   from_features = reads_features(teacher)
-  frozen = dict(inputs["features"]) if from_features else {}
+  frozen = features_read(teacher, inputs)
 
   def function(constants, batch):
     images = view(batch, constants["frozen"])

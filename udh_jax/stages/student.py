@@ -31,6 +31,7 @@ from udh_jax.stages.features import reading_size
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import NewNetwork, variables_of
 from udh_jax.stages.pair_network import (
+  features_read,
   image_view,
   new_pair_network,
   pair_optimizer,
@@ -198,8 +199,7 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   squared distance of bits from outputs. Gamma of `code_problem` is that weight times n c, so that
   the weight means the same at every length and number of pairs.
 
-  Inputs: ``similarity``; ``backbone`` where images are pictures, and its ``features`` where it is
-  not trained.
+  Inputs: ``similarity``; ``backbone`` where images are pictures, and its ``features``.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`, and ``learned_codes``, V
   packed, ``[rows, ceil(bits / 8)]``, of no meaning outside the training pairs.
@@ -227,7 +227,7 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   weights = train_weights(context)
   constants = {
     "fixed": network.fixed,
-    "frozen": dict(inputs.get("features", {})),
+    "frozen": features_read(network.stored, inputs),
     "factors": factors,
     "weights": weights,
     "row_norms": jax.jit(functools.partial(similarity_row_norms, **task.shares))(

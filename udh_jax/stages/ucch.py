@@ -14,7 +14,12 @@ from udh_jax.losses.ucch import memory_contrast, ranking_loss, remembered
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.cosine import unit_rows
-from udh_jax.stages.pair_network import new_pair_network, pair_optimizer, training_outputs
+from udh_jax.stages.pair_network import (
+  features_read,
+  new_pair_network,
+  pair_optimizer,
+  training_outputs,
+)
 from udh_jax.stages.training import batches_of, descend, initial_state
 
 
@@ -25,8 +30,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   texts, scaled to unit length. The memory's signs are the codes that both are contrasted with; it
   follows u + v by a momentum. In the first epoch the batch's own sign(u + v) stand for it.
 
-  Inputs: none where images are features; else ``backbone``, a network, and its ``features`` where
-  it is not trained.
+  Inputs: none where images are features; else ``backbone``, a network, and its ``features``.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`.
 
@@ -46,7 +50,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   layout = mesh_lib.RowLayout(len(context.dataset.images), mesh.size)
   constants = {
     "fixed": network.fixed,
-    "frozen": dict(inputs.get("features", {})),
+    "frozen": features_read(network.stored, inputs),
     "train": mesh_lib.replicate(mesh, train.astype(np.int32)),
   }
 
