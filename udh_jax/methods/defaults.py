@@ -164,6 +164,14 @@ def on_own_pairs(config: ConfigDict) -> ConfigDict:
   return config
 
 
+def clustered_in() -> dict[str, Any]:
+  """Fields that say in which space clusters are looked for, see `udh_jax.stages.embedding`.
+
+  "features", or "neighbours": places by the graph of so many nearest neighbours.
+  """
+  return {"space": "features", "neighbours": 20, "dims": 16}
+
+
 def structure() -> dict[str, Any]:
   """Fields of the fit to distances: pairs of so many images; beyond so many deviations is sure."""
   return {"num_images": 2000, "deviations": 2.0}

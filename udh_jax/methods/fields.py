@@ -14,6 +14,7 @@ from udh_jax.models.registry import BACKBONES
 from udh_jax.records import TEXT as ANY_TEXT
 from udh_jax.records import Kind, brief, number, whole
 from udh_jax.retrieval.metrics import DENOMINATORS, EMPTY, TIES
+from udh_jax.stages.embedding import SPACES
 from udh_jax.stages.hash_network import STARTS
 from udh_jax.stages.network import TRAINED
 from udh_jax.stages.student import DISCRETE
@@ -109,6 +110,9 @@ KINDS: Mapping[str, Kind] = {
   "augment.color": _SHARE,
   "augment.grayscale": _SHARE,
   "augment.cutout": _SHARE,
+  "space": _words(*SPACES),
+  "neighbours": whole(1, 1000),
+  "dims": whole(1, 1 << 12),
   "num_clusters": whole(1, 1 << 24),
   "num_clusterings": whole(1, 1000),
   "num_restarts": whole(1, 10**6),

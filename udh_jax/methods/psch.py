@@ -18,6 +18,7 @@ from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
+  clustered_stages,
   enough_are_confident,
   features_stage,
   require_enough_features,
@@ -51,6 +52,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
         "num_restarts": 5,
         "max_iterations": 100,
         "threshold_quantile": 0.8,
+        **defaults.clustered_in(),
       },
       "parts": {"groups": 8, "temperature": 1.0},
       "structure": defaults.structure(),  # read where `unsure` is "structure"
@@ -95,7 +97,7 @@ def plan(config: ConfigDict) -> Plan:
     (
       teacher_stage(config),
       features,
-      pseudo_labels.STAGE.named("cluster_1", features="features_1"),
+      *clustered_stages(config, 1, pseudo_labels.STAGE),
       *structure,
       baselines,
       *frozen.before,

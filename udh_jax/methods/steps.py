@@ -11,7 +11,7 @@ from udh_jax.errors import require
 from udh_jax.models.registry import create_backbone, require_side
 from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import baselines, encode, features, structure
+from udh_jax.stages import baselines, embedding, encode, features, structure
 from udh_jax.stages.pseudo_labels import confident_count
 from udh_jax.stages.teacher import teacher_stage
 
@@ -23,6 +23,21 @@ def features_stage(config: ConfigDict, number: int, teacher: str) -> Stage:
   sizes = config.features.image_sizes
   stage = features.STAGE.with_options(image_size=sizes[min(number, len(sizes)) - 1])
   return stage.named(f"features_{number}", teacher=teacher)
+
+
+def clustered_stages(config: ConfigDict, number: int, clustering: Stage) -> tuple[Stage, ...]:
+  """Clusters of round ``number``, in the space that ``cluster.space`` names.
+
+  Args:
+    config: Whole.
+    number: Counted from 1; reads the features of that round.
+    clustering: What looks for clusters.
+  """
+  features, name = f"features_{number}", f"cluster_{number}"
+  if config.cluster.space == "features":
+    return (clustering.named(name, features=features),)
+  places = embedding.STAGE.named(f"embedding_{number}", features=features)
+  return places, clustering.named(name, features=places.name)
 
 
 def structure_stage() -> Stage:

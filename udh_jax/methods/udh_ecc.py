@@ -14,6 +14,7 @@ from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
+  clustered_stages,
   features_stage,
   require_enough_features,
   sizes_can_be_met,
@@ -43,6 +44,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
         "max_iterations": 50,
         "min_size": 0,
         "max_size": 0,
+        **defaults.clustered_in(),
       },
       "finetune": defaults.training(label_smoothing=0.1),
       "soft_labels": {"temperature": 2.0, "batch_size": 64},
@@ -85,7 +87,7 @@ def plan(config: ConfigDict) -> Plan:
   for number in range(1, config.rounds + 1):
     rounds += [
       features_stage(config, number, teacher),
-      cluster.STAGE.named(f"cluster_{number}", features=f"features_{number}"),
+      *clustered_stages(config, number, cluster.STAGE),
     ]
     if number == 1:
       rounds += [baselines_stage(config), *frozen.before]

@@ -1,0 +1,233 @@
+"""The graph of nearest neighbours, and an embedding in which rows that paths join lie near."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from udh_jax.arrays import Array
+from udh_jax.errors import require, require_finite
+from udh_jax.numerics import at_least_float32, matmul
+from udh_jax.sharding import psum, row_indices, varying
+
+NONE = -1  # no neighbour
+_QUERIES, _OTHERS = 1024, 8192  # rows of a block of similarities
+_ROUNDS, _DEGREE = 12, 8  # of the filtered subspace iteration
+_DEPENDENT = 1e-6  # columns of less than this of the largest square length are no new direction
+
+
+def nearest_neighbours(
+  features: Array,
+  num_neighbours: int,
+  *,
+  weights: Array | None = None,
+  axis_name: str | None = None,
+) -> jax.Array:
+  """The rows of largest cosine to each row, itself left out.
+
+  Devices pass their rows around, so that none holds all; similarities exist in blocks of 1,024 x
+  8,192.
+
+  Args:
+    features: This device's rows. Array of shape ``[n, d]``; a row of zeros has a cosine of 0.
+    num_neighbours: k, at least 1. Static.
+    weights: 0 masks a row: it has no neighbours and is nobody's. Array of shape ``[n]``; None
+      counts all.
+    axis_name: Mapped axis over which the rows are sharded; None means one device.
+
+  Returns:
+    Global indices of the neighbours, the nearest first; `NONE` where there are fewer than k other
+    rows. int32 array of shape ``[n, k]``. Of rows that are equally near at the k-th place, which
+    ones are taken may depend on the number of devices.
+
+  Raises:
+    InputError: If a shape is wrong, k is below 1 or a feature is not finite.
+  """
+  features = jnp.asarray(features)
+  require(
+    features.ndim == 2,
+    f"nearest_neighbours: features have shape {features.shape}, expected [n, d].",
+  )
+  require(
+    num_neighbours >= 1, f"nearest_neighbours: num_neighbours is {num_neighbours}, expected >= 1."
+  )
+  require_finite("nearest_neighbours: features", features)
+  weights = jnp.ones(len(features), bool) if weights is None else jnp.asarray(weights) > 0
+  return _neighbours(
+    at_least_float32(features), weights, num_neighbours=num_neighbours, axis_name=axis_name
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("num_neighbours", "axis_name"))
+def _neighbours(features, counts, *, num_neighbours, axis_name):
+  size = len(features)
+  lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
+  features = jnp.where(lengths > 0, features / jnp.where(lengths > 0, lengths, 1), 0)
+  own = row_indices(size, axis_name)
+  queries, others = min(_QUERIES, max(1, size)), min(_OTHERS, max(1, size))
+
+  def blocks(rows, block, fill):
+    padded = jnp.pad(rows, ((0, -size % block), *((0, 0),) * (rows.ndim - 1)), constant_values=fill)
+    return padded.reshape(-1, block, *rows.shape[1:])
+
+  asked = blocks(features, queries, 0), blocks(own, queries, NONE)
+  start = (
+    jnp.full((*asked[1].shape, num_neighbours), -jnp.inf, features.dtype),
+    jnp.full((*asked[1].shape, num_neighbours), NONE, jnp.int32),
+  )
+
+  def visit(found, visitors):
+    """The nearest so far, and those among the rows that a device has sent."""
+    rows, indices, known = visitors
+    parts = blocks(rows, others, 0), blocks(indices, others, NONE), blocks(known, others, False)
+
+    def of_queries(arguments):
+      (rows, index), best = arguments
+
+      def among(best, part):
+        part_rows, part_index, part_known = part
+        cosines = matmul(rows, part_rows.T)
+        allowed = part_known[None] & (part_index[None] != index[:, None])
+        cosines = jnp.where(allowed, cosines, -jnp.inf)
+        values, places = lax.top_k(jnp.concatenate([best[0], cosines], axis=1), num_neighbours)
+        everyone = jnp.concatenate([best[1], jnp.broadcast_to(part_index, cosines.shape)], axis=1)
+        return (values, jnp.take_along_axis(everyone, places, axis=1)), None
+
+      return lax.scan(among, best, parts)[0]
+
+    return lax.map(of_queries, (asked, found))
+
+  visitors = features, own, counts
+  if axis_name is None:
+    found = visit(start, visitors)
+  else:
+    devices = lax.axis_size(axis_name)
+    onwards = [(device, (device + 1) % devices) for device in range(devices)]
+
+    def turn(_, carry):
+      found, visitors = carry
+      found = visit(found, visitors)
+      return found, lax.ppermute(visitors, axis_name, onwards)
+
+    found, _ = lax.fori_loop(0, devices, turn, (varying(start, axis_name), visitors))
+  cosines, indices = (part.reshape(-1, num_neighbours)[:size] for part in found)
+  return jnp.where((cosines > -jnp.inf) & counts[:, None], indices, NONE)
+
+
+def neighbour_embedding(
+  neighbours: Array, num_dims: int, *, key: jax.Array, axis_name: str | None = None
+) -> jax.Array:
+  """Places rows so that those joined by many paths of neighbours lie near.
+
+  The leading eigenvectors of D^-1/2 (A + A^T) D^-1/2, rows scaled to unit length, where A_ij is 1
+  if j is a neighbour of i and D holds the sums of the rows of A + A^T. They are found by subspace
+  iteration on twice as many random columns, each round filtered by a Chebyshev polynomial that
+  damps what lies below the smallest eigenvalue so far.
+
+  Args:
+    neighbours: From `nearest_neighbours`, this device's rows. Integer array of shape ``[n, k]``.
+    num_dims: c, at least 1. Static.
+    key: Random key, the same on every shard.
+    axis_name: Mapped axis over which the rows are sharded; None means one device.
+
+  Returns:
+    float32 array of shape ``[n, c]``; rows without any neighbour are 0. Signs and, among equal
+    eigenvalues, the axes are arbitrary.
+
+  Raises:
+    InputError: If a shape is wrong or ``num_dims`` is below 1.
+
+  References:
+    Ng, Jordan and Weiss, On Spectral Clustering, NIPS 2001 (the embedding); Zhou, Saad, Tiago and
+    Chelikowsky, Self-consistent-field calculations using Chebyshev-filtered subspace iteration,
+    Journal of Computational Physics 2006 (the filter).
+  """
+  neighbours = jnp.asarray(neighbours)
+  require(
+    neighbours.ndim == 2,
+    f"neighbour_embedding: neighbours have shape {neighbours.shape}, expected [n, k].",
+  )
+  require(num_dims >= 1, f"neighbour_embedding: num_dims is {num_dims}, expected >= 1.")
+  return _embedding(neighbours.astype(jnp.int32), key, num_dims=num_dims, axis_name=axis_name)
+
+
+@functools.partial(jax.jit, static_argnames=("num_dims", "axis_name"))
+def _embedding(neighbours, key, *, num_dims, axis_name):
+  size = len(neighbours)
+  index = row_indices(size, axis_name)
+  devices = 1 if axis_name is None else lax.axis_size(axis_name)
+  everyone = size * devices
+
+  def of_all(rows):
+    return rows if axis_name is None else lax.all_gather(rows, axis_name, tiled=True)
+
+  def of_own(rows):
+    if axis_name is None:
+      return rows
+    return lax.psum_scatter(rows, axis_name, scatter_dimension=0, tiled=True)
+
+  def both_ways(columns):
+    """(A + A^T) X of this device's rows, one neighbour after the other."""
+    gathered = of_all(columns)
+
+    def add(carry, places):
+      towards, back = carry
+      there = (places >= 0)[:, None]
+      towards += jnp.where(there, gathered[places], 0)
+      return (towards, back.at[places].add(jnp.where(there, columns, 0), mode="drop")), None
+
+    nothing = varying(jnp.zeros((everyone, columns.shape[1]), columns.dtype), axis_name)
+    start = varying(jnp.zeros_like(columns), axis_name), nothing
+    # A place of -1 would count from the end; one beyond the end is dropped.
+    places = jnp.where(neighbours >= 0, neighbours, everyone).T
+    (towards, back), _ = lax.scan(
+      lambda carry, place: add(carry, jnp.where(place < everyone, place, -1)), start, places
+    )
+    return towards + of_own(back)
+
+  degrees = both_ways(jnp.ones((size, 1), jnp.float32))
+  root = jnp.where(degrees > 0, lax.rsqrt(jnp.maximum(degrees, 1)), 0)
+
+  def product(columns):
+    return root * both_ways(root * columns)
+
+  def orthonormal(columns):
+    """Columns of the same space; those that are no new direction become 0."""
+    for _ in range(2):  # the second time makes up for the rounding of the first
+      gram = psum(matmul(columns.T, columns), axis_name)
+      values, vectors = jnp.linalg.eigh(gram)
+      kept = values > _DEPENDENT * values[-1]
+      scale = jnp.where(kept, lax.rsqrt(jnp.where(kept, values, 1)), 0)
+      columns = matmul(columns, vectors * scale)
+    return columns
+
+  def ritz(columns):
+    """Eigenvectors within the space, the largest eigenvalue first, and the smallest value."""
+    values, vectors = jnp.linalg.eigh(psum(matmul(columns.T, product(columns)), axis_name))
+    return matmul(columns, vectors[:, ::-1]), values[0]
+
+  def filtered(columns, bound):
+    centre, half = (bound - 1) / 2, (bound + 1) / 2  # of what is damped: from -1 to the bound
+
+    def shifted(x):
+      return (product(x) - centre * x) / half
+
+    def term(_, pair):
+      before, last = pair
+      return last, 2 * shifted(last) - before
+
+    return lax.fori_loop(1, _DEGREE, term, (columns, shifted(columns)))[1]
+
+  def improve(_, carry):
+    columns, smallest = carry
+    return ritz(orthonormal(filtered(columns, jnp.clip(smallest, 0, 0.99))))
+
+  def draw(row):
+    return jax.random.normal(jax.random.fold_in(key, row), (2 * num_dims,))
+
+  first = jnp.where(degrees > 0, jax.vmap(draw)(index), 0)
+  columns, _ = lax.fori_loop(0, _ROUNDS, improve, ritz(orthonormal(first)))
+  columns = columns[:, :num_dims]
+  lengths = jnp.linalg.norm(columns, axis=1, keepdims=True)
+  return jnp.where(lengths > 0, columns / jnp.where(lengths > 0, lengths, 1), 0)
