@@ -13,7 +13,7 @@ from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.methods import defaults
-from udh_jax.models.registry import create_backbone
+from udh_jax.models.registry import BACKBONES, create_backbone
 
 AUTO = "auto"
 SECTIONS = ("finetune", "distill", "contrast", "ssdh", "psch", "supervised")
@@ -89,7 +89,7 @@ def sides(collection: Collection, backbone: str) -> tuple[int, int]:
 
   Args:
     collection: Of pictures for a published network.
-    backbone: Name of the network.
+    backbone: Name of the network; of one that is unknown sides fit any, and plans refuse it.
 
   Returns:
     Both in pixels. 224 and 160 for photographs, 160 and 128 for CIFAR-10's 32 pixels; multiples of
@@ -99,7 +99,7 @@ def sides(collection: Collection, backbone: str) -> tuple[int, int]:
     Touvron et al., NeurIPS 2019: networks read better at a larger side than that of their crops.
   """
 
-  patch = create_backbone(backbone).side_multiple
+  patch = create_backbone(backbone).side_multiple if backbone in BACKBONES else 1
   multiple = MULTIPLE if MULTIPLE % patch == 0 else 2 * patch
 
   def rounded(side):
@@ -136,7 +136,8 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
   Returns:
     The configuration without "auto", and the values chosen, by dotted field.
   """
-  reading, training = sides(collection, config.teacher.backbone)
+  backbone = config.get("teacher", ConfigDict()).get("backbone", "")
+  reading, training = sides(collection, backbone)
   small = collection.num_train < SMALL_COLLECTION
   guarded = config.method in GUARDED
   values: dict[str, Any] = {

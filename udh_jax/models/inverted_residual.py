@@ -14,14 +14,14 @@ class Blocks(NamedTuple):
   Attributes:
     expansion: How many times as wide a block is inside.
     channels: It gives out.
-    count: Number of blocks.
+    depth: Number of blocks.
     stride: Of the first block.
     window: Side of its depthwise kernel.
   """
 
   expansion: int
   channels: int
-  count: int
+  depth: int
   stride: int
   window: int
 
@@ -170,7 +170,7 @@ class InvertedResidualNet(nn.Module):
       hidden, kernel, norm, stride=2, padding=self.padding, activation=self.activation
     )
     for stage, blocks in enumerate(self.plan):
-      for block in range(blocks.count):
+      for block in range(blocks.depth):
         hidden = InvertedResidual(
           blocks,
           blocks.stride if block == 0 else 1,

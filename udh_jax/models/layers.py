@@ -1,5 +1,7 @@
 """Pieces that the backbones share."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -106,7 +108,7 @@ def convolve_normalised(
   factor, offset = norm
   folded = (kernel * factor).astype(images.dtype)
   offset = offset.astype(images.dtype)
-  options = {"stride": stride, "padding": padding}
+  options: dict[str, Any] = {"stride": stride, "padding": padding}
   if activation == "silu":
     return nn.silu(convolve(images, folded, offset, **options))
   return convolve(images, folded, offset, **options, activation=activation)

@@ -20,11 +20,11 @@ _EFFICIENTNET = functools.partial(
   InvertedResidualNet, plan=EFFICIENTNET_B0, activation="silu", squeeze=True
 )
 _EFFICIENTNET_LITE = functools.partial(InvertedResidualNet, plan=EFFICIENTNET_B0)
-_TENSORFLOW = {"padding": "same", "epsilon": 1e-3}
+_TENSORFLOW: dict[str, Any] = {"padding": "same", "epsilon": 1e-3}
 _VIT_BASE = functools.partial(VisionTransformer, width=768, heads=12)
 _CLIP = functools.partial(_VIT_BASE, pre_norm=True, epsilon=1e-5)
 _SIGLIP = functools.partial(_VIT_BASE, class_token=False)
-_DINOV2 = {"patch": 14, "image_size": 518, "layer_scale": True}
+_DINOV2: dict[str, Any] = {"patch": 14, "image_size": 518, "layer_scale": True}
 
 # The names are timm's, but for our own small_convnet.
 BACKBONES: dict[str, Callable[..., nn.Module]] = {

@@ -1,5 +1,7 @@
 """Vision transformers: plain, DINOv2's, and the image towers of CLIP and SigLIP."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -172,7 +174,7 @@ class VisionTransformer(nn.Module):
       tokens = jnp.concatenate([*first, tokens], axis=1)
     if self.pre_norm:
       tokens = layer_norm(self.dtype, "norm_pre", self.epsilon)(tokens)
-    kind = {"epsilon": self.epsilon, "activation": self.activation}
+    kind: dict[str, Any] = {"epsilon": self.epsilon, "activation": self.activation}
     for block in range(self.depth):
       name = f"blocks_{block}"
       tokens = Block(self.heads, self.dtype, layer_scale=self.layer_scale, name=name, **kind)(
