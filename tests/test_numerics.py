@@ -209,6 +209,8 @@ def test_encoders_end_in_full_float32():
 # Files that may hold products with the default precision, and why.
 EXCEPTIONS = {
   "models/convolution.py": "backbones: their speed is an accelerator's reason to be",
+  "models/inverted_residual.py": "backbones",
+  "models/layers.py": "backbones",
   "models/vit.py": "backbones",
   "coding/centres.py": "NumPy, whole numbers",
   "duplicates/looks.py": "NumPy",

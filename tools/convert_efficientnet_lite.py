@@ -144,7 +144,7 @@ def to_timm(name: str) -> str:
     renamed = {"bn0": "bn1", "bn1": "bn2", "fc": "classifier"}
     return f"{renamed.get(module, module)}.{leaf}"
   number, module, leaf = found.groups()
-  places = [(i, j) for i, blocks in enumerate(EFFICIENTNET_B0) for j in range(blocks.count)]
+  places = [(i, j) for i, blocks in enumerate(EFFICIENTNET_B0) for j in range(blocks.depth)]
   stage, block = places[int(number)]
   expands = EFFICIENTNET_B0[stage].expansion != 1
   renamed = {

@@ -114,7 +114,7 @@ def convolve_normalised(
   return convolve(images, folded, offset, **options, activation=activation)
 
 
-def project_patches(images, kernel, bias):
+def project_patches(images: jax.Array, kernel: jax.Array, bias: jax.Array) -> jax.Array:
   """A linear map of each patch: a convolution whose stride is its window, without padding.
 
   Rows and columns that do not fill a patch are left out, as in PyTorch.
@@ -136,7 +136,7 @@ def project_patches(images, kernel, bias):
   return patches @ kernel.reshape(-1, kernel.shape[-1]) + bias
 
 
-def layer_norm(dtype, name, epsilon=1e-6):
+def layer_norm(dtype: Any, name: str, epsilon: float = 1e-6) -> nn.Module:
   """Layer normalisation over the last axis, in float32 inside; returns ``dtype``."""
   return nn.LayerNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False, name=name)
 
@@ -191,7 +191,7 @@ def features_of(images: jax.Array, pooled: bool) -> jax.Array:
   return jnp.mean(images, axis=(1, 2)) if pooled else images
 
 
-def attend(query, key, value):
+def attend(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
   """Multi-head attention.
 
   Args:
@@ -206,7 +206,7 @@ def attend(query, key, value):
   return mixed.reshape(*mixed.shape[:2], -1)
 
 
-def require_sides(images, *, multiple=1, least=1):
+def require_sides(images: jax.Array, *, multiple: int = 1, least: int = 1) -> None:
   """Refuses images that a network cannot read whole.
 
   Raises:
