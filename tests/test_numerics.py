@@ -211,7 +211,6 @@ EXCEPTIONS = {
   "models/convolution.py": "backbones: their speed is an accelerator's reason to be",
   "models/inverted_residual.py": "backbones",
   "models/layers.py": "backbones",
-  "models/vit.py": "backbones",
   "coding/centres.py": "NumPy, whole numbers",
   "duplicates/looks.py": "NumPy",
   "stages/pair_network.py": "NumPy",
