@@ -224,7 +224,7 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
     return ritz(orthonormal(filtered(columns, jnp.clip(smallest, 0, 0.99))))
 
   def draw(row):
-    return jax.random.normal(jax.random.fold_in(key, row), (2 * num_dims,))
+    return jax.random.normal(jax.random.fold_in(key, row), (2 * num_dims,), jnp.float32)
 
   first = jnp.where(degrees > 0, jax.vmap(draw)(index), 0)
   columns, _ = lax.fori_loop(0, _ROUNDS, improve, ritz(orthonormal(first)))
