@@ -1,6 +1,7 @@
 """Each network against timm's own PyTorch model, with the same random weights.
 
-timm's computes in float64: in float32 the rounding of a hundred layers is as large as ours.
+timm's computes in float64. Ours is within 1e-4 of the largest value, or where a hundred layers
+round more than that, within twice what timm's own float32 is off.
 """
 
 import jax
@@ -60,25 +61,27 @@ def test_features_map_and_logits_are_those_of_timm(rng, tmp_path, timm, name):
   backbone = create_backbone(name, padding=pretrained.padding)
   network = jax.jit(Classifier(backbone, 7).apply)
   bare = {kind: tree["backbone"] for kind, tree in pretrained.variables.items()}
-  model.double()
   map_of = jax.jit(lambda variables, images: backbone.apply(variables, images, pooled=False))
   for size in SIZES[name]:
     images = rng.standard_normal((2, *size, 3)).astype(np.float32)
     logits, features = network(pretrained.variables, images)
+    pictures = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     with torch.inference_mode():
-      whole = model.forward_features(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).double())
+      rounded = model.float().forward_features(pictures)
+      whole = model.double().forward_features(pictures.double())
       expected = model.forward_head(whole, pre_logits=True).numpy()
       expected_logits = model.forward_head(whole).numpy()
+    off = float((rounded - whole).abs().max() / whole.abs().max())
     assert features.shape == (2, backbone.feature_dim)
-    assert_close(features, expected)
-    assert_close(logits, expected_logits)
+    assert_close(features, expected, off)
+    assert_close(logits, expected_logits, off)
     assert np.ptp(expected, axis=0).max() > 0.01 * np.abs(expected).max()  # not biases alone
     if name.startswith("vit"):  # tokens: those of the patches come last
       rows, columns = (side // backbone.side_multiple for side in size)
       whole = whole[:, -rows * columns :].reshape(2, rows, columns, -1)
     else:
       whole = whole.permute(0, 2, 3, 1)
-    assert_close(map_of(bare, images), whole.numpy())
+    assert_close(map_of(bare, images), whole.numpy(), off)
   save_weights(name, pretrained.variables, tmp_path / "again.safetensors")
   again = load_file(tmp_path / "again.safetensors")
   assert again.keys() == {place for place in tensors if not place.endswith("num_batches_tracked")}
@@ -116,6 +119,6 @@ def take_statistics(torch, model, rng):
   model.eval()
 
 
-def assert_close(found, expected):
+def assert_close(found, expected, off):
   scale = np.abs(expected).max()
-  np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=1e-4)
+  np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=max(1e-4, 2 * off))
