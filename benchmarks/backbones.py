@@ -4,11 +4,10 @@ Weights are random: they do not change the time. Both networks take turns on the
 """
 
 import argparse
-import time
 
 import jax
 import numpy as np
-from machine import describe
+from machine import describe, paired
 
 from udh_jax.models.registry import BACKBONES, create_backbone
 
@@ -21,16 +20,8 @@ def reader(name: str):
   images = np.random.default_rng(0).random((BATCH, SIDE, SIDE, 3), dtype=np.float32)
   variables = jax.jit(backbone.init)(jax.random.key(0), images)
   forward = jax.jit(backbone.apply).lower(variables, images).compile()
-  forward(variables, images).block_until_ready()
   count = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
   return lambda: forward(variables, images).block_until_ready(), count
-
-
-def seconds(function) -> float:
-  """Time of one call."""
-  start = time.perf_counter()
-  function()
-  return time.perf_counter() - start
 
 
 def main() -> None:
@@ -39,15 +30,13 @@ def main() -> None:
   parser.add_argument("--names", nargs="*", default=names, choices=names)
   names = parser.parse_args().names
   print(describe(f"{SIDE} pixels a side, batches of {BATCH}"))
-  print("\n| backbone | parameters | images/s | time, of MobileNetV2's (least to greatest) |")
+  print("\n| backbone | parameters | images/s | time, of MobileNetV2's (quartiles) |")
   print("| --- | ---: | ---: | ---: |")
   peer, _ = reader(PEER)
   for name in names:
     own, count = reader(name)
-    times = np.array([(seconds(own), seconds(peer)) for _ in range(TURNS)])
-    ratios = times[:, 0] / times[:, 1]
-    ratio = f"{np.median(ratios):.1f} ({ratios.min():.1f} to {ratios.max():.1f})"
-    rate = BATCH / np.median(times[:, 0])
+    times = paired({"own": own, "peer": peer}, TURNS)
+    rate, ratio = BATCH / np.median(times["own"].runs), times["own"].ratio_to(times["peer"])
     print(f"| `{name}` | {count / 1e6:.1f} M | {rate:.1f} | {ratio} |", flush=True)
 
 

@@ -23,7 +23,7 @@ from safetensors.numpy import save
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_atomically
 from udh_jax.models.inverted_residual import EFFICIENTNET_B0
-from udh_jax.models.weights import timm_shapes
+from udh_jax.models.weights import ordered, timm_shapes
 
 NAME = "tf_efficientnet_lite0"
 HEADER = {
@@ -181,7 +181,7 @@ def convert(source: str | pathlib.Path, target: str | pathlib.Path) -> None:
   }
   found = {name: tensor.shape for name, tensor in tensors.items()}
   require(found == timm_shapes(NAME, 1000), f"{files[0]} holds no EfficientNet-Lite0.")
-  data = save(tensors, metadata=HEADER)
+  data = ordered(save(tensors, metadata=HEADER))
   write_atomically(target, lambda file: file.write(data))
 
 

@@ -4,9 +4,13 @@ import jax
 import numpy as np
 
 from udh_jax.configuration import select
+from udh_jax.data.protocol import Splits
+from udh_jax.data.types import Dataset
 from udh_jax.methods import defaults, psch
 from udh_jax.methods import ssdh as ssdh_method
 from udh_jax.models.registry import create_backbone
+from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
 from udh_jax.stages import parts as parts_stage
 from udh_jax.stages import structure
@@ -16,6 +20,23 @@ MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 
 PLAIN = defaults.augmentation(crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, color=0.0)
+
+
+def context_of(devices, *, size, train, first=0):
+  """Made pictures without labels on so many devices; those before ``first`` are queries."""
+  rows = np.arange(size)
+  dataset = Dataset(
+    name="made",
+    images=np.random.default_rng(1).integers(0, 256, (size, 8, 8, 3), dtype=np.uint8),
+    image_shape=(8, 8, 3),
+    labels=None,
+    names=[str(row) for row in rows],
+    class_names=[],
+    splits=Splits(train=train, database=rows[first:], query=rows[:first]),
+    protocol="made",
+    digest="",
+  )
+  return Context(mesh_lib.make_mesh(jax.devices()[:devices]), dataset)
 
 
 def teacher_of(context):

@@ -3,34 +3,16 @@
 import jax
 import numpy as np
 import pytest
+from by_hand import context_of
 
 from udh_jax.clustering.neighbours import nearest_neighbours, neighbour_embedding
-from udh_jax.data.protocol import Splits
-from udh_jax.data.types import Dataset
 from udh_jax.methods import psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
 from udh_jax.stages import embedding
 
 ROWS = 60
-
-
-def context_of(devices, train):
-  rows = np.arange(ROWS)
-  dataset = Dataset(
-    name="made",
-    images=np.zeros((ROWS, 8, 8, 3), np.uint8),
-    image_shape=(8, 8, 3),
-    labels=None,
-    names=[str(row) for row in rows],
-    class_names=[],
-    splits=Splits(train=train, database=rows, query=rows[:0]),
-    protocol="made",
-    digest="",
-  )
-  return Context(mesh_lib.make_mesh(jax.devices()[:devices]), dataset)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
@@ -39,7 +21,7 @@ def test_training_images_are_placed_by_their_neighbours(rng, devices, train):
   config = udh_ecc.default_config("folder")
   config.cluster.update(neighbours=7, dims=4)
   features = rng.standard_normal((ROWS, 12)).astype(np.float32)
-  context = context_of(devices, train)
+  context = context_of(devices, size=ROWS, train=train)
   inputs = {"features": {"features": split_rows(context.mesh, features)}}
   found = embedding.STAGE.build(context, config, inputs).finish({})["features"]
   found = mesh_lib.to_host(found, ROWS)

@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_hand import context_of
 
 from udh_jax.coding.binary import pack_codes, sign
-from udh_jax.data.protocol import Splits
-from udh_jax.data.types import Dataset
 from udh_jax.methods import udh_ecc
 from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines, discriminant, guard, partitions, start, views
 from udh_jax.stages.features import centred_rows
@@ -21,25 +19,9 @@ from udh_jax.stages.training import random_view
 ROWS, WIDTH, BITS = 164, 24, 8
 
 
-def context_of(devices, train):
-  rows = np.arange(ROWS)
-  dataset = Dataset(
-    name="made",
-    images=np.random.default_rng(1).integers(0, 256, (ROWS, 8, 8, 3), dtype=np.uint8),
-    image_shape=(8, 8, 3),
-    labels=None,
-    names=[str(row) for row in rows],
-    class_names=[],
-    splits=Splits(train=train, database=rows, query=rows[:0]),
-    protocol="made",
-    digest="",
-  )
-  return Context(mesh_lib.make_mesh(jax.devices()[:devices]), dataset)
-
-
 @pytest.fixture(scope="module", params=[1, 8])
 def context(request):
-  return context_of(request.param, np.arange(0, ROWS, 2))
+  return context_of(request.param, size=ROWS, train=np.arange(0, ROWS, 2))
 
 
 @pytest.fixture(scope="module")
@@ -189,9 +171,9 @@ def test_itq_suits_where_it_is_better_at_every_size_in_the_mean_over_lengths():
 
 
 def test_comparison_is_on_what_was_not_trained_on_if_anything():
-  context = context_of(1, np.arange(100))
+  context = context_of(1, size=ROWS, train=np.arange(100))
   np.testing.assert_array_equal(held_out(context), np.arange(100, ROWS))
-  everything = context_of(1, np.arange(ROWS))
+  everything = context_of(1, size=ROWS, train=np.arange(ROWS))
   np.testing.assert_array_equal(held_out(everything), np.arange(ROWS))
 
 

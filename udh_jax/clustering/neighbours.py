@@ -59,11 +59,16 @@ def nearest_neighbours(
   )
 
 
+def _unit(rows):
+  """Rows scaled to length 1; a row of zeros stays one, however short the others are."""
+  lengths = jnp.linalg.norm(rows, axis=1, keepdims=True)
+  return jnp.where(lengths > 0, rows / jnp.where(lengths > 0, lengths, 1), 0)
+
+
 @functools.partial(jax.jit, static_argnames=("num_neighbours", "axis_name"))
 def _neighbours(features, counts, *, num_neighbours, axis_name):
   size = len(features)
-  lengths = jnp.linalg.norm(features, axis=1, keepdims=True)
-  features = jnp.where(lengths > 0, features / jnp.where(lengths > 0, lengths, 1), 0)
+  features = _unit(features)
   own = row_indices(size, axis_name)
   queries, others = min(_QUERIES, max(1, size)), min(_OTHERS, max(1, size))
 
@@ -173,17 +178,13 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
 
     def add(carry, places):
       towards, back = carry
-      there = (places >= 0)[:, None]
+      there = (places != NONE)[:, None]  # where there is no neighbour 0 is added, to any row
       towards += jnp.where(there, gathered[places], 0)
-      return (towards, back.at[places].add(jnp.where(there, columns, 0), mode="drop")), None
+      return (towards, back.at[places].add(jnp.where(there, columns, 0))), None
 
     nothing = varying(jnp.zeros((everyone, columns.shape[1]), columns.dtype), axis_name)
     start = varying(jnp.zeros_like(columns), axis_name), nothing
-    # A place of -1 would count from the end; one beyond the end is dropped.
-    places = jnp.where(neighbours >= 0, neighbours, everyone).T
-    (towards, back), _ = lax.scan(
-      lambda carry, place: add(carry, jnp.where(place < everyone, place, -1)), start, places
-    )
+    (towards, back), _ = lax.scan(add, start, neighbours.T)
     return towards + of_own(back)
 
   degrees = both_ways(jnp.ones((size, 1), jnp.float32))
@@ -229,5 +230,4 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
   first = jnp.where(degrees > 0, jax.vmap(draw)(index), 0)
   columns, _ = lax.fori_loop(0, _ROUNDS, improve, ritz(orthonormal(first)))
   columns = columns[:, :num_dims]
-  lengths = jnp.linalg.norm(columns, axis=1, keepdims=True)
-  return jnp.where(lengths > 0, columns / jnp.where(lengths > 0, lengths, 1), 0)
+  return _unit(columns)

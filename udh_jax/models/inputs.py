@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from udh_jax.errors import InputError, require
+from udh_jax.records import brief
 
 INTERPOLATIONS = ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming")
 
@@ -124,12 +125,7 @@ def _read(stated, field, parse, default):
   try:
     return parse(value)
   except (TypeError, ValueError, OverflowError) as error:
-    raise InputError(f"{place} is {_short(value)}; expected {_EXPECTED[parse]}.") from error
-
-
-def _short(value):
-  text = repr(value)
-  return text if len(text) <= 80 else text[:77] + "..."
+    raise InputError(f"{place} is {brief(value)}; expected {_EXPECTED[parse]}.") from error
 
 
 def _numbers(value, kind=float):

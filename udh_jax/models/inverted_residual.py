@@ -154,7 +154,7 @@ class InvertedResidualNet(nn.Module):
   @property
   def last_parts(self) -> str:
     """Pattern of the parts that are its end: the blocks of the smallest size, and what follows."""
-    return rf"blocks_[{len(self.plan) - 2}{len(self.plan) - 1}]_\d+|conv_head|bn2"
+    return rf"blocks_({len(self.plan) - 2}|{len(self.plan) - 1})_\d+|conv_head|bn2"
 
   @nn.compact
   def __call__(self, images, *, pooled: bool = True):
