@@ -1,5 +1,6 @@
 """Configurations as data: fields by dotted name, parts of one, and what a word might have meant."""
 
+import contextlib
 import difflib
 import functools
 from collections.abc import Iterable, Mapping, Sequence
@@ -62,18 +63,26 @@ def _sections(known):
   return ", ".join(name for name in known if "." not in name)
 
 
+def _is_open(config: ConfigDict, field: str) -> bool:
+  """Whether a field takes values of several types, such as a number or "auto"."""
+  *sections, name = field.split(".")
+  for section in sections:
+    config = config[section]
+  return isinstance(config, ConfigDict) and name in config and config.get_type(name) is object
+
+
 def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
   """A copy of ``config`` with some fields set, as strictly as on the command line.
 
   Args:
     config: Whole.
     values: By dotted name. A whole number may stand for a float; otherwise the type has to be the
-      field's.
+      field's. Fields that may be "auto" take a value of any type here.
 
   Raises:
     InputError: If there is no such field, or a value has another type.
   """
-  config = config.copy_and_resolve_references()
+  given, config = config, config.copy_and_resolve_references()
   known = field_names(config)
   for field, value in values.items():
     require(field in known, functools.partial(unknown_field, field, known))
@@ -81,7 +90,8 @@ def override(config: ConfigDict, values: Mapping[str, Any]) -> ConfigDict:
     try:
       if isinstance(value, bool) and isinstance(now, int | float) and not isinstance(now, bool):
         raise TypeError  # which would stand for 0 or 1
-      config.update_from_flattened_dict({field: value})
+      with config.ignore_type() if _is_open(given, field) else contextlib.nullcontext():
+        config.update_from_flattened_dict({field: value})
     except (TypeError, ValueError, AttributeError, KeyError, OverflowError) as error:
       raise InputError(
         f"The field {field} is {now!r}, of type {type(now).__name__}; {value!r} of type "

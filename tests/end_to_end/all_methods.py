@@ -117,7 +117,9 @@ def configurations(folder: pathlib.Path) -> dict:
   config.views = {"number": 2, "image_size": 8, "augment": views}
   on_pictures("cibhash", cibhash.default_config("folder"), "contrast")
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
-  on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
+  config = on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
+  config.rounds = 2
+  config.cluster.update(space="neighbours", neighbours=5, dims=4)
   on_pictures("dhih", dhih.default_config("folder"), "supervised")
   config = on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
   config.supervised.steps = 9

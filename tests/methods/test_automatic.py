@@ -3,6 +3,7 @@
 import pytest
 from ml_collections import ConfigDict
 
+from udh_jax.configuration import override
 from udh_jax.errors import InputError
 from udh_jax.methods import automatic, cibhash, psch, udh_ecc
 from udh_jax.methods.automatic import Collection
@@ -88,10 +89,31 @@ def test_a_configuration_without_auto_stays_as_it_is():
   assert chosen == {} and found.to_dict() == config.to_dict()
 
 
+def test_a_field_that_may_be_auto_takes_a_number_and_the_word():
+  config = open_config()
+  changed = override(config, {"distill.steps": 100, "cluster.min_size": "auto"})
+  found, chosen = automatic.resolve(changed, Collection(1000, 160))
+  assert found.distill.steps == 100 and "distill.steps" not in chosen
+  assert found.cluster.min_size == 8 and config.cluster.min_size == 0
+
+
 def test_auto_where_nothing_chooses_is_refused():
   config = ConfigDict({"data": {"seed": "auto"}, "seed": 0})
   with pytest.raises(InputError, match=r"data\.seed is 'auto', but nothing chooses it"):
     automatic.with_values(config, {})
+
+
+def test_clusters_have_a_quarter_of_their_mean_to_four_times_it():
+  assert automatic.sizes(1000, 30) == (8, 134)
+  assert automatic.sizes(2, 1) == (1, 8) and automatic.sizes(3, 3) == (1, 4)
+  config = open_config()
+  config.cluster.update(num_clusters=10, min_size="auto", max_size="auto")
+  found, chosen = automatic.resolve(config, Collection(1000, 160))
+  assert (found.cluster.min_size, found.cluster.max_size) == (25, 400)
+  assert chosen["cluster.max_size"] == 400
+  config.cluster.min_size = config.cluster.max_size = 0  # as the paper's: equal
+  found, chosen = automatic.resolve(config, Collection(1000, 160))
+  assert found.cluster.max_size == 0 and "cluster.min_size" not in chosen
 
 
 def test_clusters_are_finer_than_classes_and_never_more_than_pictures():

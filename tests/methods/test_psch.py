@@ -1,5 +1,7 @@
 """Plans of PSCH."""
 
+import itertools
+
 import pytest
 from by_hand import (
   config_of,
@@ -35,3 +37,29 @@ def test_what_is_not_read_has_no_stage():
   assert not any("parts" in stage.fields for stage in hard)
   with_structure = psch.plan(config_of("psch", psch={"unsure": "structure"})).stages
   assert [stage.name for stage in with_structure if stage.name not in names] == ["structure"]
+
+
+def test_each_round_learns_from_the_features_of_the_network_before():
+  config = config_of("psch", cluster={"space": "neighbours"}, psch={"unsure": "structure"})
+  config.rounds = 3
+  plan = psch.plan(config)
+  stages = {stage.name: stage for stage in plan.stages}
+  networks = ["teacher", "psch_1_12bits", "psch_2_12bits", "psch_12bits"]
+  for number, (before, after) in enumerate(itertools.pairwise(networks), start=1):
+    features, late = f"features_{number}", "" if number == 1 else f"_{number}"
+    assert stages[features].inputs == {"teacher": before}
+    assert "parts" in stages[features].fields
+    assert stages[f"cluster_{number}"].inputs == {"features": f"embedding_{number}"}
+    assert stages[after].inputs == {
+      "teacher": before,
+      "features": features,
+      "clustering": f"cluster_{number}",
+      "baselines": f"baselines{late}_12bits",
+      "structure": f"structure{late}",
+    }
+    assert stages[f"baselines{late}_12bits"].inputs == {"features": features}
+  assert plan.network == "psch_12bits" and len(plan.clusters) == 3
+  titles = [source.title for source in plan.codes]
+  assert titles[:2] == ["PSCH", "ITQ, features of round 3"] and titles[-3] == "ITQ"
+  seeds = [stages[name].build.keywords["seed_offset"] for name in networks[1:]]
+  assert seeds == [0, 1, 2]

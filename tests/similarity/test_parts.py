@@ -71,15 +71,19 @@ def test_an_image_of_zeros_is_like_nothing(feature_map):
 
 @pytest.mark.parametrize("apart", [-1.0, 0.0])
 def test_pairs_are_soft_within_a_pseudo_class_and_apart_between(rng, apart):
-  labels, similarity = np.array([0, 1, 0, -1, 1]), rng.uniform(-1, 1, (5, 5))
-  targets, known = pseudo_label_pairs(labels, similarity, apart=apart)
-  for i in range(5):
-    for j in range(5):
-      sure = labels[i] >= 0 and labels[j] >= 0
-      assert known[i, j] == sure
-      if sure:
-        wanted = similarity[i, j] if labels[i] == labels[j] else apart
-        np.testing.assert_allclose(targets[i, j], wanted, rtol=1e-6)
+  labels = np.array([[0, 2], [1, 2], [0, -1], [-1, -1], [1, 0]])
+  similarity = rng.uniform(-1, 1, (5, 5))
+  for several in (labels, labels[:, :1]):
+    targets, known = pseudo_label_pairs(several, similarity, apart=apart)
+    for i in range(5):
+      for j in range(5):
+        said = [
+          similarity[i, j] if one == other else apart
+          for one, other in zip(several[i], several[j], strict=True)
+          if one >= 0 and other >= 0
+        ]
+        assert known[i, j] == len(said) / several.shape[1]
+        np.testing.assert_allclose(targets[i, j], np.mean(said) if said else 0, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +106,11 @@ def test_pairs_are_soft_within_a_pseudo_class_and_apart_between(rng, apart):
     (lambda: part_similarity(np.ones((2, 3))), r"shape \(2, 3\)"),
     (
       lambda: pseudo_label_pairs(np.ones((3, 4), bool), np.ones((3, 3))),
-      "expected one integer an image",
+      r"expected integers \[m, H\]",
     ),
-    (lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 2))), r"shape \(3, 2\)"),
+    (lambda: pseudo_label_pairs(np.zeros((3, 1), int), np.ones((3, 2))), r"shape \(3, 2\)"),
     (
-      lambda: pseudo_label_pairs(np.zeros(3, int), np.ones((3, 3)), apart=-2.0),
+      lambda: pseudo_label_pairs(np.zeros((3, 1), int), np.ones((3, 3)), apart=-2.0),
       "apart is -2.0, expected -1 to 1",
     ),
     (lambda: pair_loss(np.ones((3, 2)), np.ones((2, 2)), np.ones((3, 3))), r"\(2, 2\)"),

@@ -58,7 +58,7 @@ def config_of(method, **sections):
   config.teacher.backbone = "small_convnet"
   config.structure.num_images = 50
   if method == "psch":
-    config.cluster.num_clusters = 4
+    config.cluster.update(num_clusters=4, num_clusterings=2)
   config[method].update(steps=1, batch_size=12, augment=PLAIN, hash_start="random")
   for section, values in sections.items():
     config[section].update(values)
@@ -80,8 +80,8 @@ def finished(work):
 
 
 def parts_of(context, teacher, config):
-  work = parts_stage.parts(context, select(config, parts_stage.STAGE.fields), {"teacher": teacher})
-  return finished(work)
+  own, size = select(config, parts_stage.STAGE.fields), config.features.image_sizes[0]
+  return finished(parts_stage.parts(context, own, {"teacher": teacher}, image_size=size))
 
 
 def first_step(context, stage, config, inputs):

@@ -47,19 +47,21 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
   similarity = np.einsum("igc,jgc->ij", parts, parts) / 8
   if choice == "structure":
     similarity = np.ones((12, 12))
-  distances, labels = (np.asarray(clustered[k]).reshape(-1)[rows] for k in ("distances", "labels"))
-  labels = np.where(distances <= float(clustered["threshold"]), labels, -1)
-  known = (labels[:, None] >= 0) & (labels >= 0)
+  distances, labels = (np.asarray(clustered[name])[rows] for name in ("distances", "labels"))
+  labels = np.where(distances <= np.asarray(clustered["threshold"]), labels, -1)
+  each = [(one[:, None] >= 0) & (one >= 0) for one in labels.T]  # for each clustering [12, 12]
+  said = [np.where(one[:, None] == one, similarity, -0.5) for one in labels.T]
+  weights = np.mean(each, axis=0)
+  known = weights > 0
   assert known.any() and not known.all()
-  targets = np.where(labels[:, None] == labels, similarity, -0.5)
-  weights = known.astype(float)
+  targets = np.sum(np.multiply(each, said), axis=0) / np.maximum(np.sum(each, axis=0), 1)
   if choice == "structure":
     unit = features[rows] / np.linalg.norm(features[rows], axis=1, keepdims=True)
     distances = 1 - unit @ unit.T
     fitted = {name: float(value) for name, value in inputs["structure"].items()}
     signs = 1.0 * (distances < fitted["mode"] - 2 * fitted["left_deviation"])
     signs -= distances > fitted["mode"] + 2 * fitted["right_deviation"]
-    targets, weights = np.where(known, targets, signs), np.where(known, 1, abs(signs))
+    targets, weights = np.where(known, targets, signs), np.where(known, weights, abs(signs))
   expected = expected_pairs(context, rows, start, targets, weights)
   np.testing.assert_allclose(metrics["pairs"], expected, rtol=2e-3)
   total = metrics["pairs"] + metrics["classification"] + 0.1 * metrics["quantisation"]

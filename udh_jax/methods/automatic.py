@@ -7,7 +7,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict, FieldReference
+from ml_collections import ConfigDict
 
 from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
@@ -15,7 +15,7 @@ from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.models.registry import BACKBONES, create_backbone
 
-AUTO = "auto"
+AUTO = defaults.AUTO
 SECTIONS = ("finetune", "distill", "contrast", "ssdh", "psch", "supervised")
 GUARDED = ("udh_ecc", "psch")  # methods whose network stays as it is, see `udh_jax.stages.guard`
 
@@ -31,11 +31,7 @@ HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
 MANY_VIEWS, FEW_VIEWS, MANY_PICTURES = 4, 2, 2000  # views of each of fewer, and of more pictures
 
 PER_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS = 20, 10, 30
-
-
-def auto() -> FieldReference:
-  """A field that is chosen by `resolve`, unless it is set to a value."""
-  return FieldReference(AUTO, field_type=object)
+SPREAD = 4  # clusters have a quarter of their mean size to four times it
 
 
 def on_any_pictures(config: ConfigDict) -> None:
@@ -64,7 +60,7 @@ def on_any_pictures(config: ConfigDict) -> None:
     section, _, name = field.partition(".")
     if section in config and name in config[section]:
       del config[section][name]
-      config[section][name] = auto()
+      config[section][name] = defaults.or_auto()
 
 
 class Collection(NamedTuple):
@@ -126,6 +122,16 @@ def clusters(num_train: int) -> int:
   return max(1, min(wanted, num_train // 2))
 
 
+def sizes(num_train: int, num_clusters: int) -> tuple[int, int]:
+  """Least and most images of a cluster: a quarter of their mean, and four times it.
+
+  Equal sizes are the paper's, and keep clusters from vanishing; wide bounds do that too, and leave
+  a cluster the size that the pictures give it where classes are not alike in size.
+  """
+  mean = num_train / num_clusters
+  return max(1, math.floor(mean / SPREAD)), math.ceil(mean * SPREAD)
+
+
 def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dict[str, Any]]:
   """Gives all fields that are "auto" their values.
 
@@ -148,6 +154,12 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
     "views.number": MANY_VIEWS if collection.num_train < MANY_PICTURES else FEW_VIEWS,
     "cluster.num_clusters": clusters(collection.num_train),
   }
+  if "cluster" in config:
+    count = config.cluster.num_clusters
+    count = values["cluster.num_clusters"] if count == AUTO else count
+    if isinstance(count, int) and count > 0:  # of one that is invalid the plan tells
+      least, most = sizes(collection.num_train, count)
+      values |= {"cluster.min_size": least, "cluster.max_size": most}
   for section in SECTIONS:
     if section in config:
       trained = "head" if guarded else "last" if small else "all"

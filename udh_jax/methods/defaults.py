@@ -3,10 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from udh_jax.data.registry import data_config
 from udh_jax.errors import require
+
+AUTO = "auto"
+
+
+def or_auto(value: Any = AUTO) -> FieldReference:
+  """A field that `udh_jax.methods.automatic.resolve` chooses where it is "auto"."""
+  return FieldReference(value, field_type=object)
 
 
 def augmentation(**changes: Any) -> dict[str, Any]:

@@ -40,8 +40,8 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     *sections: Of the method's trainings.
 
   Raises:
-    InputError: If the backbone stays as it is in one training and not in another, or there are
-      fewer than two views to train on and to compare on.
+    InputError: If the backbone stays as it is in one training and not in another or over several
+      rounds, or there are fewer than two views to train on and to compare on.
   """
   if "views" not in config:
     return Frozen((), {})
@@ -51,6 +51,11 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     stays or "head" not in trained.values(),
     f"{' and '.join(f'{name}.trained is {value!r}' for name, value in trained.items())}; a network "
     "stays as it is ('head') in all trainings or in none.",
+  )
+  require(
+    not stays or config.rounds == 1,
+    f"rounds is {config.rounds}, but {sections[0]}.trained is 'head': a network that stays as it "
+    "is gives the same features in every round; set rounds to 1.",
   )
   number = config.views.number
   require(
@@ -154,11 +159,15 @@ def guard_section(
     if held
     else "within the training images, as none was held out (data.held_out)"
   )
+  # Of ITQ's own row the ratios would all be 1: then those of the trained codes are told.
+  learned = chosen if chosen < len(found) - 1 else 0
+  ratios = found[learned] / np.maximum(found[-1], 1e-12)
+  at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: mAP of the codes {where}, where an image counts as relevant that lies in "
     "the same cluster of another view.",
-    f"Kept: {rows[chosen]}. It agrees better than ITQ at {(found[chosen] > found[-1]).sum()} of "
-    f"{found.shape[1]} numbers of clusters ({', '.join(map(str, counts))}).",
+    f"Kept: {rows[chosen]}. Agreement of {rows[learned]}, in parts of ITQ's: {at} clusters. "
+    "Learned codes give way only to codes that agree better at every number of clusters.",
   ]
   if chosen == len(found) - 1:
     advice = "use configs/baseline.py:itq for this collection"

@@ -1,7 +1,8 @@
 """PSCH: pseudo labels and soft multi-part corresponding similarity.
 
 Pseudo labels by k-means and a distance threshold, groups of feature maps with an attention map each
-and similarity from their parts are the paper's (its abstract); all formulas are our own.
+and similarity from their parts are the paper's (its abstract); all formulas are our own, and so is
+that features, clustering and training may be repeated in rounds.
 """
 
 import pathlib
@@ -21,6 +22,7 @@ from udh_jax.methods.steps import (
   clustered_stages,
   enough_are_confident,
   features_stage,
+  of_round,
   require_enough_features,
   structure_stage,
 )
@@ -28,8 +30,9 @@ from udh_jax.models.parts import require_groups
 from udh_jax.models.registry import create_backbone
 from udh_jax.report import plots
 from udh_jax.report.page import Section
-from udh_jax.runtime.plan import Drawing, Plan
-from udh_jax.stages import parts, psch, pseudo_labels
+from udh_jax.runtime.plan import CodeSource, Drawing, Plan
+from udh_jax.runtime.stage import Stage
+from udh_jax.stages import features, parts, psch, pseudo_labels
 from udh_jax.stages.network import backbone_variables
 from udh_jax.stages.teacher import teacher_stage
 
@@ -46,9 +49,12 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
   config = defaults.on_images("psch", data, data_fields)
   config.update(
     {
+      # features -> cluster -> psch, so many times, each from the network of the one before.
+      "rounds": 1,
       # Images within this quantile of the distances to the own centroid are confident.
       "cluster": {
         "num_clusters": 30,
+        "num_clusterings": 1,  # from other starts; what they agree on counts for more
         "num_restarts": 5,
         "max_iterations": 100,
         "threshold_quantile": 0.8,
@@ -79,34 +85,44 @@ def plan(config: ConfigDict) -> Plan:
   require_groups(create_backbone(config.teacher.backbone).feature_dim, config.parts.groups)
   if config.psch.hash_start == "itq":
     require_enough_features(config, "psch.hash_start='random'")
-  network, baselines = f"psch_{config.bits}bits", baselines_stage(config)
+  network = f"psch_{config.bits}bits"
+  reading = parts.STAGE if config.psch.similarity == "parts" else features.STAGE
   frozen = frozen_stages(config, "psch")
-  inputs = {"features": "features_1", "clustering": "cluster_1", "baselines": baselines.name}
-  inputs |= frozen.inputs
-  features = features_stage(config, 1, "teacher")
-  if config.psch.similarity == "parts":
-    features = parts.STAGE.named(features.name, **features.inputs)
-  structure = []
-  if config.psch.unsure == "structure":
-    structure.append(structure_stage())
-    inputs["structure"] = "structure"
+  rounds: list[Stage] = []
+  rows: tuple[CodeSource, ...] = ()
+  teacher = "teacher"
+  for number in range(1, config.rounds + 1):
+    baselines = baselines_stage(config, of_round("baselines", number), f"features_{number}")
+    stages = [
+      features_stage(config, number, teacher, reading),
+      *clustered_stages(config, number, pseudo_labels.STAGE),
+      baselines,
+    ]
+    inputs = {"features": f"features_{number}", "clustering": f"cluster_{number}"}
+    inputs |= {"baselines": baselines.name, **frozen.inputs}
+    if config.psch.unsure == "structure":
+      stages.append(structure_stage(number))
+      inputs["structure"] = stages[-1].name
+    if number == 1:
+      stages += frozen.before
+    else:
+      rows = baselines_of(config, of_round("baselines", number), f", features of round {number}")
+    name = network if number == config.rounds else f"psch_{number}_{config.bits}bits"
+    training = psch.STAGE.with_options(seed_offset=number - 1)
+    rounds += [*stages, training.named(name, teacher=teacher, **inputs)]
+    teacher = name
   after, published = stages_after_training(config, network, frozen)
   codes, drawings = guarded_codes_of(config, "PSCH", frozen)
   return Plan(
     "PSCH",
     (
       teacher_stage(config),
-      features,
-      *clustered_stages(config, 1, pseudo_labels.STAGE),
-      *structure,
-      baselines,
-      *frozen.before,
-      psch.STAGE.named(network, teacher="teacher", **inputs),
+      *rounds,
       *after,
     ),
     published,
-    (*codes, *baselines_of(config)),
-    clusters=("cluster_1",),
+    (*codes, *rows, *baselines_of(config)),
+    clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
     drawings=(*drawings, Drawing(("teacher",), draw_attention)),
     check=enough_are_confident(config.cluster),
   )
@@ -130,7 +146,8 @@ def draw_attention(
   queries = dataset.splits.query if len(dataset.splits.query) else dataset.splits.database
   rows = queries[np.linspace(0, len(queries) - 1, min(PICTURED, len(queries))).astype(int)]
   images = np.stack([dataset.images[int(row)] for row in rows])
-  _, attention = jax.jit(parts.part_maps(network, config))(backbone_variables(network), images)
+  maps = parts.part_maps(network, config, image_size=config.features.image_sizes[0])
+  _, attention = jax.jit(maps)(backbone_variables(network), images)
   path = workdir / "attention.png"
   plots.attention_maps(
     path,

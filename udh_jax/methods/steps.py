@@ -18,10 +18,19 @@ from udh_jax.stages.teacher import teacher_stage
 BASELINE_TITLES = {"itq": "ITQ", "pca_rotation": "PCA + rotation", "lsh": "LSH"}
 
 
-def features_stage(config: ConfigDict, number: int, teacher: str) -> Stage:
-  """Features of round ``number``, counted from 1, by the network of the stage ``teacher``."""
+def features_stage(
+  config: ConfigDict, number: int, teacher: str, reading: Stage = features.STAGE
+) -> Stage:
+  """Features of round ``number``, counted from 1, by the network of the stage ``teacher``.
+
+  Args:
+    config: ``features.image_sizes`` is read.
+    number: Of the round.
+    teacher: Name of a stage.
+    reading: What reads the images; that of `udh_jax.stages.parts` makes more than features.
+  """
   sizes = config.features.image_sizes
-  stage = features.STAGE.with_options(image_size=sizes[min(number, len(sizes)) - 1])
+  stage = reading.with_options(image_size=sizes[min(number, len(sizes)) - 1])
   return stage.named(f"features_{number}", teacher=teacher)
 
 
@@ -40,9 +49,14 @@ def clustered_stages(config: ConfigDict, number: int, clustering: Stage) -> tupl
   return places, clustering.named(name, features=places.name)
 
 
-def structure_stage() -> Stage:
-  """The spread of the features' distances."""
-  return structure.STAGE.named("structure", features="features_1")
+def structure_stage(number: int = 1) -> Stage:
+  """The spread of the distances of round ``number``'s features."""
+  return structure.STAGE.named(of_round("structure", number), features=f"features_{number}")
+
+
+def of_round(name: str, number: int) -> str:
+  """The name of a stage in round ``number``, counted from 1; the first has none."""
+  return name if number == 1 else f"{name}_{number}"
 
 
 def encode_stage(config: ConfigDict, network: str) -> Stage:

@@ -36,14 +36,15 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     {
       # features -> cluster -> finetune, so many times, each from the teacher of the one before.
       "rounds": 2,
-      # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters.
+      # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters; "auto": from a
+      # quarter of that to four times it.
       "cluster": {
         "num_clusters": 10,
         "num_clusterings": 1,  # from other starts; the teacher learns one head for each
         "num_restarts": 10,
         "max_iterations": 50,
-        "min_size": 0,
-        "max_size": 0,
+        "min_size": defaults.or_auto(0),
+        "max_size": defaults.or_auto(0),
         **defaults.clustered_in(),
       },
       "finetune": defaults.training(label_smoothing=0.1),
@@ -76,11 +77,6 @@ def plan(config: ConfigDict) -> Plan:
     require_enough_features(config, "student.start='random'")
   frozen = frozen_stages(config, "finetune", "distill")
   stays = bool(frozen.inputs)
-  require(
-    not stays or config.rounds == 1,
-    f"rounds is {config.rounds}, but finetune.trained is 'head': a network that stays as it is "
-    "gives the same features in every round; set rounds to 1.",
-  )
   views = {"views": "views"} if stays else {}
   rounds = []
   teacher = "teacher"

@@ -34,36 +34,39 @@ def part_similarity(parts: jax.Array) -> jax.Array:
 def pseudo_label_pairs(
   labels: jax.Array, similarity: jax.Array, *, apart: float = 0.0
 ) -> tuple[jax.Array, jax.Array]:
-  """What pseudo labels say of pairs.
+  """What the pseudo labels of several clusterings say of pairs.
 
-  Two confident images of one pseudo class have their similarity for a target, two of different
-  ones ``apart``; of any other pair nothing is known.
+  In one clustering, two confident images of one pseudo class have their similarity for a target,
+  two of different ones ``apart``; of any other pair it knows nothing. The target is the mean over
+  the clusterings that know the pair, its weight their share.
 
   Args:
-    labels: Pseudo label of each image, -1 where it is not confident. Integer array of shape
-      ``[m]``.
+    labels: Pseudo labels of each image, -1 where one is not confident. Integer array of shape
+      ``[m, H]``, H clusterings.
     similarity: See `part_similarity`; ones for hard targets. Array of shape ``[m, m]``.
     apart: In [-1, 1]. Codes of K classes cannot all be further apart than -1 / (K - 1).
 
   Returns:
-    Targets ``[m, m]`` and weights ``[m, m]``, 1 where the target is known, else 0; float32.
+    Targets ``[m, m]`` and weights ``[m, m]``, from 0, where nothing is known, to 1; float32.
 
   Raises:
     InputError: If the shapes disagree, the labels are not integers or ``apart`` is out of range.
 
   References:
     PSCH: soft similarity within a class, and codes of different classes apart, are the paper's;
-    the values are our own.
+    the values, and that there may be several clusterings, are our own.
   """
   require(
-    labels.ndim == 1
+    labels.ndim == 2
     and jnp.issubdtype(labels.dtype, jnp.integer)
     and similarity.shape == (len(labels),) * 2,
     f"pseudo_label_pairs: labels are {labels.dtype} of shape {labels.shape} and the similarity has "
-    f"shape {similarity.shape}, expected one integer an image, [m], and [m, m].",
+    f"shape {similarity.shape}, expected integers [m, H] and [m, m].",
   )
   require(-1 <= apart <= 1, f"pseudo_label_pairs: apart is {apart}, expected -1 to 1.")
   confident = labels >= 0
-  known = confident[:, None] & confident
-  targets = jnp.where(labels[:, None] == labels, at_least_float32(similarity), apart)
-  return jnp.where(known, targets, 0.0), known.astype(jnp.float32)
+  known = confident[:, None] & confident  # [m, m, H]
+  targets = jnp.where(labels[:, None] == labels, at_least_float32(similarity)[..., None], apart)
+  count = known.sum(axis=2)
+  mean = jnp.where(known, targets, 0.0).sum(axis=2) / jnp.maximum(count, 1)
+  return mean, count / jnp.float32(labels.shape[1])

@@ -3,14 +3,14 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
+from udh_jax.clustering.equal_size_kmeans import equal_size_kmeans
 from udh_jax.clustering.members import clustering_specs
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
+from udh_jax.stages import clusterings
 from udh_jax.stages.map_rows import train_weights
 
 
@@ -43,18 +43,14 @@ def cluster(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       out_specs=clustering_specs(rows, whole),
     )
   )
-  stack = jax.jit(
-    lambda found: {
-      name: jnp.stack(values, axis=1 if name == "labels" else 0)
-      for name, values in zip(Clustering._fields, zip(*found, strict=True), strict=True)
-    }
-  )
 
   def finish(state):
     del state
     keys = jax.random.split(jax.random.key(config.seed), settings.num_clusterings)
     weights = train_weights(context)
-    return stack([mapped(inputs["features"]["features"], weights, key) for key in keys])
+    return clusterings.side_by_side(
+      [mapped(inputs["features"]["features"], weights, key) for key in keys]
+    )
 
   return Work(finish=finish, row_outputs=("labels",))
 

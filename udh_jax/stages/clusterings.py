@@ -1,10 +1,23 @@
-"""Logits of several clusterings side by side: one head of K-way predictions for each."""
+"""Several clusterings side by side, and one head of K-way predictions for each."""
+
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from udh_jax.clustering.members import Clustering
+
 FIELDS = ("cluster.num_clusters", "cluster.num_clusterings")
+
+
+@jax.jit
+def side_by_side(found: Sequence[Clustering]) -> dict[str, jax.Array]:
+  """Clusterings of the same rows: ``labels`` int32 ``[rows, H]``, the other fields ``[H, ...]``."""
+  return {
+    name: jnp.stack(values, axis=1 if name == "labels" else 0)
+    for name, values in zip(Clustering._fields, zip(*found, strict=True), strict=True)
+  }
 
 
 def num_logits(config: ConfigDict) -> int:

@@ -9,21 +9,29 @@ from udh_jax.losses.pairs import pair_loss
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
 from udh_jax.similarity.structure import structure_signs
+from udh_jax.stages import clusterings
 from udh_jax.stages.hash_network import pairwise_network
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.structure import fitted
 from udh_jax.stages.training import forward_on_views, made_views, train
 
 
-def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
+def psch(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int = 0) -> Work:
   """Trains codes to be as alike as parts of images are within a pseudo class, and apart between.
 
   L = mean w_ij (u_i . u_j / c - T_ij)^2 + alpha CE(pseudo label) + lambda_q mean (u - sign(u))^2,
   the first over the pairs of a batch, T and w as in `pseudo_label_pairs`, the second over confident
-  images. Where ``psch.unsure`` is "structure", pairs with an image that is not confident have
-  SSDH's S and |S| for T and w; where ``psch.similarity`` is "one", T is 1 within a pseudo class.
+  images, with a head for each clustering. Where ``psch.unsure`` is "structure", pairs with an image
+  that is confident in no clustering have SSDH's S and |S| for T and w; where ``psch.similarity`` is
+  "one", T is 1 within a pseudo class.
 
   Outputs: a network whose ``variables`` are those of `HashNetwork`.
+
+  Args:
+    context: Devices and images.
+    config: Of the stage.
+    inputs: ``teacher``, ``features``, ``clustering`` and those of `pairwise_network`.
+    seed_offset: Another one gives other batches and views.
 
   References:
     PSCH: learning from pseudo labels and from soft multi-part similarity, with codes of different
@@ -34,7 +42,7 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     context,
     config,
     inputs,
-    num_classes=config.cluster.num_clusters,
+    num_classes=clusterings.num_logits(config),
     start=settings.hash_start,
   )
   forward = forward_on_views(network, settings, config.student.image_size)
@@ -70,8 +78,9 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
         lambda sure, other: jnp.where(known > 0, sure, other), (targets, known), (signs, abs(signs))
       )
     pairs = pair_loss(relaxed, targets, known, weights=weights)
-    confident = weights * (labels >= 0)
-    classification = smoothed_cross_entropy(logits, labels, weights=confident)
+    rows_of_heads, own = clusterings.as_rows(clusterings.heads(logits, config), labels)
+    confident = clusterings.row_weights(weights, config) * (own >= 0)
+    classification = smoothed_cross_entropy(rows_of_heads, own, weights=confident)
     quantisation = quantisation_loss(relaxed, weights=weights)
     value = (
       pairs
@@ -84,7 +93,7 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       "quantisation": quantisation,
     }
 
-  return train(context, loss, network, constants, settings=settings, seed=config.seed)
+  return train(context, loss, network, constants, settings=settings, seed=config.seed + seed_offset)
 
 
 # Version 2: a hash layer that starts at random learns at the rate of fresh layers.
@@ -94,7 +103,7 @@ STAGE = Stage(
   (
     "psch",
     "structure",
-    "cluster.num_clusters",
+    *clusterings.FIELDS,
     "student.image_size",
     "bits",
     "seed",

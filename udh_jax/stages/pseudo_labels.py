@@ -13,22 +13,23 @@ from udh_jax.clustering.members import clustering_specs
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
+from udh_jax.stages import clusterings
 from udh_jax.stages.map_rows import train_weights
 
 
 @functools.partial(jax.jit, static_argnames="rank")
 def kth_smallest(values: jax.Array, weights: jax.Array, *, rank: int) -> jax.Array:
-  """The value of place ``rank``, from 1 on, among those whose weight is not 0.
+  """The value of place ``rank``, from 1 on, among those whose weight is not 0, in each column.
 
   Args:
-    values: Array of shape ``[n]``.
+    values: Array of shape ``[n, H]``.
     weights: Array of shape ``[n]``.
     rank: At most the number of weights above 0.
 
   Returns:
-    Scalar.
+    Array of shape ``[H]``.
   """
-  return jnp.sort(jnp.where(weights > 0, values, jnp.inf))[rank - 1]
+  return jnp.sort(jnp.where(weights[:, None] > 0, values, jnp.inf), axis=0)[rank - 1]
 
 
 def confident_count(num_images: int, quantile: float, num_clusters: int) -> int:
@@ -62,12 +63,14 @@ def confident_count(num_images: int, quantile: float, num_clusters: int) -> int:
 def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Clusters the training images, and finds the distance within which images are confident.
 
-  Outputs: ``labels`` int32 ``[rows, 1]``, -1 for images that are not for training; ``distances``
-  ``[rows]`` to the own centroid; ``threshold``, the distance that the given part of the training
-  images does not exceed; and the other fields of `Clustering`.
+  Outputs, for H clusterings from other starts: ``labels`` int32 ``[rows, H]``, -1 for images that
+  are not for training; ``distances`` ``[rows, H]`` to the own centroid; ``threshold`` ``[H]``, the
+  distance that the given part of the training images does not exceed; and the other fields of
+  `Clustering`, ``[H, ...]``.
 
   References:
-    PSCH: k-means and a distance threshold are the paper's; a quantile for a threshold is our own.
+    PSCH: k-means and a distance threshold are the paper's; a quantile for a threshold, and that
+    there may be several clusterings, are our own.
   """
   settings = config.cluster
   num_images = len(context.dataset.splits.train)
@@ -99,10 +102,13 @@ def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def finish(state):
     del state
     weights = train_weights(context)
-    found, distances = mapped(inputs["features"]["features"], weights, jax.random.key(config.seed))
+    first = jax.random.key(config.seed)
+    keys = [first, *(jax.random.fold_in(first, h) for h in range(1, settings.num_clusterings))]
+    pairs = [mapped(inputs["features"]["features"], weights, key) for key in keys]
+    found, distances = zip(*pairs, strict=True)
+    distances = jnp.stack(distances, axis=1)
     return {
-      **found._asdict(),
-      "labels": found.labels[:, None],
+      **clusterings.side_by_side(found),
       "distances": distances,
       "threshold": kth_smallest(distances, weights, rank=rank),
     }
@@ -115,14 +121,14 @@ def confident_labels(labels: jax.Array, distances: jax.Array, threshold: jax.Arr
   """Pseudo labels of confident images, -1 for the others.
 
   Args:
-    labels: Array of shape ``[rows, 1]``, see `pseudo_labels`.
-    distances: Array of shape ``[rows]``.
-    threshold: Scalar.
+    labels: Array of shape ``[rows, H]``, see `pseudo_labels`.
+    distances: Array of shape ``[rows, H]``.
+    threshold: Array of shape ``[H]``.
 
   Returns:
-    int32 array of shape ``[rows]``.
+    int32 array of shape ``[rows, H]``.
   """
-  return jnp.where(distances <= threshold, labels[:, 0], -1)
+  return jnp.where(distances <= threshold, labels, -1)
 
 
 STAGE = Stage("pseudo_labels", pseudo_labels, ("cluster", "seed"))
