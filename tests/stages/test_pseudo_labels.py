@@ -11,9 +11,7 @@ from udh_jax.stages import pseudo_labels
 
 
 def test_the_threshold_leaves_the_nearest_part_of_the_training_images(clustered, features):
-  everyones = pseudo_labels.confident_labels(
-    clustered["labels"], clustered["distances"], clustered["threshold"]
-  )
+  everyones = pseudo_labels.confident_labels(clustered)
   assert clustered["labels"].shape[1] == everyones.shape[1] == 2
   for h in range(2):
     labels = np.asarray(clustered["labels"])[:100, h]

@@ -68,7 +68,7 @@ def inputs(context):
     ).stored,
     "features": features,
     "baselines": {"functions": {"itq": itq._asdict()}},
-    "clustering": {"labels": labels, "distances": rows(), "threshold": np.float32(0.8)},
+    "clustering": {"labels": labels, "distances": rows(1), "threshold": np.float32([0.8])},
     "structure": {name: np.float32(0.5) for name in ("mode", "left_deviation", "right_deviation")},
     "soft_labels": features | {"probabilities": rows(1, 4), "confidence": rows()},
   }

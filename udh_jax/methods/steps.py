@@ -170,9 +170,10 @@ def _require_images(dataset: Dataset, *, num_clusters: int) -> None:
 
 def sizes_can_be_met(cluster: ConfigDict) -> Callable[[Dataset], None]:
   """A check that the training images can be shared out among clusters of the sizes asked for."""
+  enough = enough_are_confident(cluster)
 
   def check(dataset):
-    _require_images(dataset, num_clusters=cluster.num_clusters)
+    enough(dataset)
     rows = len(dataset.splits.train)
     require_sizes(
       "cluster", cluster.num_clusters, cluster.min_size or None, cluster.max_size or None, rows

@@ -41,6 +41,9 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
       "cluster": {
         "num_clusters": 10,
         "num_clusterings": 1,  # from other starts; the teacher learns one head for each
+        # Images within this quantile of the distances to the own centroid are confident; the
+        # teacher learns from these.
+        "threshold_quantile": 1.0,
         "num_restarts": 10,
         "max_iterations": 50,
         "min_size": defaults.or_auto(0),

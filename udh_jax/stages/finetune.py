@@ -8,11 +8,12 @@ from udh_jax.models.heads import Classifier
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
 from udh_jax.stages.network import backbone_of, facts, new_network
+from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.training import forward_on_views, made_views, train
 
 
 def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int) -> Work:
-  """Trains the teacher with a new K-way head for each clustering on the hard pseudo labels.
+  """Trains the teacher with a new K-way head for each clustering on its confident pseudo labels.
 
   Outputs: a network whose ``variables`` are those of `Classifier`.
 
@@ -31,14 +32,14 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
     logits, _ = forward(parameters, constants, batch, key)
     labels = constants["labels"][batch["index"]]  # [b, H]
     logits, labels = clusterings.as_rows(clusterings.heads(logits, config), labels)
-    weights = clusterings.row_weights(batch["weight"], config)
+    weights = clusterings.row_weights(batch["weight"], config) * (labels >= 0)
     value = smoothed_cross_entropy(
       logits, labels, smoothing=settings.label_smoothing, weights=weights
     )
     right = (logits.argmax(axis=1) == labels) * weights
     return value, {"agreement": right.sum() / jnp.maximum(weights.sum(), 1.0)}
 
-  constants = {"labels": inputs["clustering"]["labels"], **made_views(inputs)}
+  constants = {"labels": confident_labels(inputs["clustering"]), **made_views(inputs)}
   return train(context, loss, network, constants, settings=settings, seed=seed)
 
 

@@ -46,11 +46,8 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: i
     start=settings.hash_start,
   )
   forward = forward_on_views(network, settings, config.student.image_size)
-  clustering = inputs["clustering"]
   constants = {
-    "labels": confident_labels(
-      clustering["labels"], clustering["distances"], clustering["threshold"]
-    ),
+    "labels": confident_labels(inputs["clustering"]),
     **made_views(inputs),
   }
   if settings.similarity == "parts":

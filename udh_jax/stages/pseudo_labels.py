@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.clustering.kmeans import kmeans, own_distances
-from udh_jax.clustering.members import clustering_specs
+from udh_jax.clustering.members import Clustering, clustering_specs
 from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
@@ -73,26 +74,50 @@ def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     there may be several clusterings, are our own.
   """
   settings = config.cluster
+  first = jax.random.key(config.seed)
+  keys = [first, *(jax.random.fold_in(first, h) for h in range(1, settings.num_clusterings))]
+  function = functools.partial(
+    kmeans,
+    num_clusters=settings.num_clusters,
+    num_restarts=settings.num_restarts,
+    max_iterations=settings.max_iterations,
+    axis_name=mesh_lib.DATA_AXIS,
+  )
+  return clustered(context, config, inputs, function, keys)
+
+
+def clustered(
+  context: Context,
+  config: ConfigDict,
+  inputs: Inputs,
+  function: Callable[..., Clustering],
+  keys: Sequence[jax.Array],
+) -> Work:
+  """Work that clusters the training images by ``function``, once for each key.
+
+  Args:
+    context: Devices and images.
+    config: ``cluster`` is read.
+    inputs: ``features``.
+    function: ``(features, *, weights, key) -> Clustering``, over `mesh_lib.DATA_AXIS`.
+    keys: Random keys.
+
+  Returns:
+    Work with the outputs of `pseudo_labels`.
+  """
+  settings = config.cluster
   num_images = len(context.dataset.splits.train)
   rank = confident_count(num_images, settings.threshold_quantile, settings.num_clusters)
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
 
-  def function(features, weights, key):
-    found = kmeans(
-      features,
-      settings.num_clusters,
-      key=key,
-      num_restarts=settings.num_restarts,
-      max_iterations=settings.max_iterations,
-      weights=weights,
-      axis_name=mesh_lib.DATA_AXIS,
-    )
+  def one(features, weights, key):
+    found = function(features, weights=weights, key=key)
     distances = own_distances(features, found.labels, found.centroids, axis_name=mesh_lib.DATA_AXIS)
     return found, distances
 
   mapped = jax.jit(
     jax.shard_map(
-      function,
+      one,
       mesh=context.mesh,
       in_specs=(rows, rows, whole),
       out_specs=(clustering_specs(rows, whole), rows),
@@ -102,8 +127,6 @@ def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def finish(state):
     del state
     weights = train_weights(context)
-    first = jax.random.key(config.seed)
-    keys = [first, *(jax.random.fold_in(first, h) for h in range(1, settings.num_clusterings))]
     pairs = [mapped(inputs["features"]["features"], weights, key) for key in keys]
     found, distances = zip(*pairs, strict=True)
     distances = jnp.stack(distances, axis=1)
@@ -117,18 +140,17 @@ def pseudo_labels(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
 
 @jax.jit
-def confident_labels(labels: jax.Array, distances: jax.Array, threshold: jax.Array) -> jax.Array:
+def confident_labels(clustering: Mapping[str, jax.Array]) -> jax.Array:
   """Pseudo labels of confident images, -1 for the others.
 
   Args:
-    labels: Array of shape ``[rows, H]``, see `pseudo_labels`.
-    distances: Array of shape ``[rows, H]``.
-    threshold: Array of shape ``[H]``.
+    clustering: Outputs of `pseudo_labels` or of `udh_jax.stages.cluster`.
 
   Returns:
     int32 array of shape ``[rows, H]``.
   """
-  return jnp.where(distances <= threshold, labels, -1)
+  confident = clustering["distances"] <= clustering["threshold"]
+  return jnp.where(confident, clustering["labels"], -1)
 
 
 STAGE = Stage("pseudo_labels", pseudo_labels, ("cluster", "seed"))
