@@ -119,9 +119,9 @@ def configurations(folder: pathlib.Path) -> dict:
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
   config = on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
   config.rounds = 2
-  # As many clusters as classes and one start: of two that end alike rounding would take either. More
-  # neighbours than a class has images: in a graph in pieces all of a piece lie at one place, and
-  # rounding would say which are confident.
+  # As many clusters as classes and one start: of two that end alike rounding would take either.
+  # More neighbours than a class has images: in a graph in pieces all of a piece lie at one place,
+  # and rounding would say which are confident.
   config.cluster.update(space="neighbours", neighbours=60, dims=3, num_clusters=3, num_restarts=1)
   on_pictures("dhih", dhih.default_config("folder"), "supervised")
   config = on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
