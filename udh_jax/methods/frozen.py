@@ -162,11 +162,12 @@ def guard_section(
   # Of ITQ's own row the ratios would all be 1: then those of the trained codes are told.
   learned = chosen if chosen < len(found) - 1 else 0
   ratios = found[learned] / np.maximum(found[-1], 1e-12)
+  whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: mAP of the codes {where}, where an image counts as relevant that lies in "
     "the same cluster of another view.",
-    f"Kept: {rows[chosen]}. Agreement of {rows[learned]}, in parts of ITQ's: {at} clusters. "
+    f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
     "Learned codes give way only to codes that agree better at every number of clusters.",
   ]
   if chosen == len(found) - 1:
