@@ -152,20 +152,15 @@ def enough_are_confident(cluster: ConfigDict) -> Callable[[Dataset], None]:
   """A check that as many training images as clusters are within the threshold."""
 
   def check(dataset):
-    _require_images(dataset, num_clusters=cluster.num_clusters)
     available = len(dataset.splits.train)
+    require(
+      available >= cluster.num_clusters,
+      f"cluster.num_clusters is {cluster.num_clusters}, but there are {available} training images; "
+      "lower it or give more images.",
+    )
     confident_count(available, cluster.threshold_quantile, cluster.num_clusters)
 
   return check
-
-
-def _require_images(dataset: Dataset, *, num_clusters: int) -> None:
-  available = len(dataset.splits.train)
-  require(
-    available >= num_clusters,
-    f"cluster.num_clusters is {num_clusters}, but there are {available} training images; lower it "
-    "or give more images.",
-  )
 
 
 def sizes_can_be_met(cluster: ConfigDict) -> Callable[[Dataset], None]:

@@ -35,6 +35,21 @@ def as_rows(*arrays: jax.Array) -> tuple[jax.Array, ...]:
   return tuple(array.reshape(-1, *array.shape[2:]) for array in arrays)
 
 
+def confident_rows(
+  logits: jax.Array, labels: jax.Array, weights: jax.Array, config: ConfigDict
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """Logits, labels and weights of `as_rows`; a label of -1, which is not confident, weighs 0.
+
+  Args:
+    logits: Array of shape ``[b, H * K]``.
+    labels: Integer array of shape ``[b, H]``.
+    weights: Array of shape ``[b]``.
+    config: See `heads`.
+  """
+  logits, labels = as_rows(heads(logits, config), labels)
+  return logits, labels, row_weights(weights, config) * (labels >= 0)
+
+
 def row_weights(weights: jax.Array, config: ConfigDict) -> jax.Array:
   """The weight of each image for each of its `as_rows`: ``[b]`` to ``[b * H]``."""
   return jnp.repeat(weights, config.cluster.num_clusterings)

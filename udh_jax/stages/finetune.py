@@ -31,8 +31,7 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
   def loss(parameters, constants, batch, key):
     logits, _ = forward(parameters, constants, batch, key)
     labels = constants["labels"][batch["index"]]  # [b, H]
-    logits, labels = clusterings.as_rows(clusterings.heads(logits, config), labels)
-    weights = clusterings.row_weights(batch["weight"], config) * (labels >= 0)
+    logits, labels, weights = clusterings.confident_rows(logits, labels, batch["weight"], config)
     value = smoothed_cross_entropy(
       logits, labels, smoothing=settings.label_smoothing, weights=weights
     )

@@ -75,9 +75,8 @@ def psch(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: i
         lambda sure, other: jnp.where(known > 0, sure, other), (targets, known), (signs, abs(signs))
       )
     pairs = pair_loss(relaxed, targets, known, weights=weights)
-    rows_of_heads, own = clusterings.as_rows(clusterings.heads(logits, config), labels)
-    confident = clusterings.row_weights(weights, config) * (own >= 0)
-    classification = smoothed_cross_entropy(rows_of_heads, own, weights=confident)
+    by_head, own, confident = clusterings.confident_rows(logits, labels, weights, config)
+    classification = smoothed_cross_entropy(by_head, own, weights=confident)
     quantisation = quantisation_loss(relaxed, weights=weights)
     value = (
       pairs
