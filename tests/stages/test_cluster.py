@@ -11,7 +11,7 @@ from udh_jax.stages import cluster
 from udh_jax.stages.pseudo_labels import confident_labels
 
 
-@pytest.mark.parametrize(("bounds", "quantile"), [((0, 0), 1.0), ((5, 40), 0.6)])
+@pytest.mark.parametrize(("bounds", "quantile"), [((0, 0), 1.0), ((1, 18), 0.6)])
 def test_sizes_are_kept_and_the_nearest_part_is_confident(context, features, bounds, quantile):
   config = udh_ecc.default_config("digits")
   config.cluster.update(num_clusters=4, num_clusterings=3, num_restarts=2)
