@@ -128,6 +128,7 @@ COVERED_BY = {
   "methods/baseline.py": "methods/test_registry.py",
   "methods/defaults.py": "methods/test_registry.py",
   "methods/pair_contrast.py": "methods/test_registry.py",
+  "methods/bihalf.py": "methods/test_registry.py",
   "methods/ssdh.py": "methods/test_registry.py",
   "methods/steps.py": "methods/test_registry.py",
   "report/page.py": "commands/test_train.py",

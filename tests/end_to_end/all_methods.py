@@ -18,7 +18,7 @@ BITS, NUM_PICTURES = 8, 150
 
 
 # Methods whose first stages are those of CIBHash; they restore them.
-ALIKE = ("ssdh", "dhih", "csq", "itq")
+ALIKE = ("bihalf", "ssdh", "dhih", "csq", "itq")
 FIRST_STAGES = ("teacher", "features_1", f"baselines_{BITS}bits")
 
 
@@ -69,6 +69,7 @@ def configurations(folder: pathlib.Path) -> dict:
   """Every method, and each kind of its data, by the name of its run; a few steps each."""
   from udh_jax.methods import (
     baseline,
+    bihalf,
     cibhash,
     defaults,
     dhih,
@@ -116,6 +117,7 @@ def configurations(folder: pathlib.Path) -> dict:
   config.finetune.trained = config.distill.trained = "head"
   config.views = {"number": 2, "image_size": 8, "augment": views}
   on_pictures("cibhash", cibhash.default_config("folder"), "contrast")
+  on_pictures("bihalf", bihalf.default_config("folder"), "bihalf")
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
   config = on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
   config.rounds = 2

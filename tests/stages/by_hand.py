@@ -6,6 +6,7 @@ import numpy as np
 from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
+from udh_jax.methods import bihalf as bihalf_method
 from udh_jax.methods import defaults, psch
 from udh_jax.methods import ssdh as ssdh_method
 from udh_jax.models.registry import create_backbone
@@ -53,10 +54,12 @@ def teacher_of(context):
 
 
 def config_of(method, **sections):
-  config = {"psch": psch, "ssdh": ssdh_method}[method].default_config("digits")
+  methods = {"psch": psch, "ssdh": ssdh_method, "bihalf": bihalf_method}
+  config = methods[method].default_config("digits")
   config.bits, config.student.image_size, config.features.image_sizes = 12, 8, (8,)
   config.teacher.backbone = "small_convnet"
-  config.structure.num_images = 50
+  if "structure" in config:
+    config.structure.num_images = 50
   if method == "psch":
     config.cluster.update(num_clusters=4, num_clusterings=2)
   config[method].update(steps=1, batch_size=12, augment=PLAIN, hash_start="random")

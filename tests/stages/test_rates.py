@@ -7,12 +7,13 @@ import pytest
 from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
-from udh_jax.methods import cibhash, dhih, psch, ssdh, udh_ecc
+from udh_jax.methods import bihalf, cibhash, dhih, psch, ssdh, udh_ecc
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines, contrast, distill, finetune, supervised, teacher
+from udh_jax.stages import bihalf as bihalf_stage
 from udh_jax.stages import psch as psch_stage
 from udh_jax.stages import ssdh as ssdh_stage
 from udh_jax.stages.network import new_network
@@ -114,6 +115,11 @@ CASES = {
   "cibhash": (
     contrast.STAGE,
     lambda: shortened(cibhash.default_config("digits"), "contrast"),
+    {"hash"},
+  ),
+  "bihalf": (
+    bihalf_stage.STAGE,
+    lambda: shortened(bihalf.default_config("digits"), "bihalf"),
     {"hash"},
   ),
   "dhih": (

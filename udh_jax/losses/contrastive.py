@@ -88,17 +88,20 @@ def bernoulli_divergence(
   return weighted_mean(jnp.sum((p - q) * logits, axis=1) / 2, weights)
 
 
-def straight_through_sign(relaxed: jax.Array) -> jax.Array:
-  """sign(u), with the gradient of u itself.
+def straight_through(relaxed: jax.Array, codes: jax.Array) -> jax.Array:
+  """The codes, with the gradient of the relaxed codes.
 
   Args:
     relaxed: Array of any shape.
-
-  Returns:
-    Values in {-1, +1}, of the same shape; sign(0) = +1.
+    codes: Array of the same shape.
 
   References:
-    Bengio et al., Estimating or propagating gradients through stochastic neurons, 2013; as CIBHash
-    and GreedyHash use it.
+    Bengio et al., Estimating or propagating gradients through stochastic neurons, 2013; as CIBHash,
+    GreedyHash and BiHalf use it.
   """
-  return relaxed + lax.stop_gradient(jnp.where(relaxed >= 0, 1, -1).astype(relaxed.dtype) - relaxed)
+  return relaxed + lax.stop_gradient(codes - relaxed)
+
+
+def straight_through_sign(relaxed: jax.Array) -> jax.Array:
+  """sign(u), in {-1, +1} with sign(0) = +1, by `straight_through`."""
+  return straight_through(relaxed, jnp.where(relaxed >= 0, 1, -1).astype(relaxed.dtype))

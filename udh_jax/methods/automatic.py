@@ -16,7 +16,7 @@ from udh_jax.methods import defaults
 from udh_jax.models.registry import BACKBONES, create_backbone
 
 AUTO = defaults.AUTO
-SECTIONS = ("finetune", "distill", "contrast", "ssdh", "psch", "supervised")
+SECTIONS = ("finetune", "distill", "contrast", "bihalf", "ssdh", "psch", "supervised")
 GUARDED = ("udh_ecc", "psch")  # methods whose network stays as it is, see `udh_jax.stages.guard`
 
 OWN_SIDE = 224  # what published networks were trained at

@@ -25,7 +25,8 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
   config = defaults.on_images("cibhash", data, data_fields)
-  config.contrast = defaults.training(temperature=0.3, divergence_weight=0.001)
+  # `chunk_size`: images of a batch that memory has to hold at a time; 0 is all.
+  config.contrast = defaults.training(temperature=0.3, divergence_weight=0.001, chunk_size=0)
   return config
 
 

@@ -68,6 +68,7 @@ KINDS: Mapping[str, Kind] = {
   "rounds": whole(1, 1000),  # each has stages of its own
   "student.rounds": whole(1, 10**6),
   "batch_size": _BATCH,
+  "chunk_size": whole(0, 1 << 20),
   "steps": _COUNT,
   "epochs": whole(1, 10**6),
   "sampled_pairs": _COUNT,
@@ -99,6 +100,7 @@ KINDS: Mapping[str, Kind] = {
   "quantisation_weight": _WEIGHT,
   "balance_weight": _WEIGHT,
   "divergence_weight": _WEIGHT,
+  "entropy_weight": _WEIGHT,
   "classification_weight": _WEIGHT,
   "within_weight": _WEIGHT,
   "confidence_power": number(0, 1000),

@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from udh_jax.errors import require
 from udh_jax.methods import (
   baseline,
+  bihalf,
   cibhash,
   dhih,
   djsrh,
@@ -25,6 +26,7 @@ from udh_jax.runtime.plan import Plan
 METHODS: dict[str, Callable[[ConfigDict], Plan]] = {
   "udh_ecc": udh_ecc.plan,
   "cibhash": cibhash.plan,
+  "bihalf": bihalf.plan,
   "djsrh": djsrh.plan,
   "pair_contrast": pair_contrast.plan,
   "dudch": dudch.plan,

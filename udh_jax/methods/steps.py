@@ -39,13 +39,15 @@ def clustered_stages(config: ConfigDict, number: int, clustering: Stage) -> tupl
 
   Args:
     config: Whole.
-    number: Counted from 1; reads the features of that round.
+    number: Counted from 1. Clusters of features are of that round's; the graph of neighbours is of
+      all rounds' up to it.
     clustering: What looks for clusters.
   """
   features, name = f"features_{number}", f"cluster_{number}"
   if config.cluster.space == "features":
     return (clustering.named(name, features=features),)
-  places = embedding.STAGE.named(f"embedding_{number}", features=features)
+  before = {f"round_{earlier}": f"features_{earlier}" for earlier in range(1, number)}
+  places = embedding.STAGE.named(f"embedding_{number}", features=features, **before)
   return places, clustering.named(name, features=places.name)
 
 

@@ -43,5 +43,9 @@ def contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
 # Version 2: the hash layer, which starts at random, learns at the rate of fresh layers.
 STAGE = Stage(
-  "contrast", contrast, ("contrast", "student.image_size", "bits", "seed", "dtype"), version=2
+  "contrast",
+  contrast,
+  ("contrast", "student.image_size", "bits", "seed", "dtype"),
+  free=("contrast.chunk_size",),
+  version=2,
 )

@@ -84,7 +84,12 @@ def contrastive_teacher(context: Context, config: ConfigDict, inputs: Inputs) ->
 
 
 PUBLISHED = Stage("teacher", published_teacher, ("teacher",))
-CONTRASTIVE = Stage("teacher", contrastive_teacher, ("teacher", "pretrain", "seed", "dtype"))
+CONTRASTIVE = Stage(
+  "teacher",
+  contrastive_teacher,
+  ("teacher", "pretrain", "seed", "dtype"),
+  free=("pretrain.chunk_size",),
+)
 
 
 def teacher_stage(config: ConfigDict) -> Stage:

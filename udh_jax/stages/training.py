@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax import lax
 from ml_collections import ConfigDict
 
 from udh_jax.data.augmentation import augment
 from udh_jax.data.loader import ShuffledBatches, read_batches
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Work
+from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.network import NewNetwork, preprocess, variables_of
 
 Batch = dict[str, jax.Array]
@@ -70,12 +72,14 @@ def forward_on_views(
 ) -> Callable[[Any, Any, Batch, jax.Array], Any]:
   """The function from a loss's arguments to the network's outputs for random views.
 
-  Where the constants have `made_views`, the backbone, which is not trained, is not read again.
+  Where the constants have `made_views` or `whole_pictures`, the backbone, which is not trained, is
+  not read again.
 
   Args:
     network: To be trained.
-    settings: See `augmented_views`.
-    size: The same.
+    settings: See `augmented_views`; ``chunk_size``, where there is such a field, is that of
+      `in_chunks`.
+    size: Side of the views.
 
   Returns:
     ``(parameters, constants, batch, key) -> outputs`` of the network's module.
@@ -84,12 +88,54 @@ def forward_on_views(
 
   def forward(parameters, constants, batch, key):
     variables = variables_of(parameters, constants["fixed"])
-    if "views" in constants:
-      features = random_view(constants["views"], batch["index"], key)
+    if not MADE_BEFORE.isdisjoint(constants):
+      if "views" in constants:
+        features = random_view(constants["views"], batch["index"], key)
+      else:
+        features = as_the_backbone_made_them(constants["whole"], batch["index"])
       return network.module.apply(variables, features, from_features=True)
-    return network.module.apply(variables, views(batch, key))
+    read = in_chunks(
+      lambda rows: network.module.apply(variables, views(rows, key)), settings.get("chunk_size", 0)
+    )
+    return read({name: batch[name] for name in ("image", "index")})
 
   return forward
+
+
+def in_chunks(function: Callable[[Any], Any], chunk_size: int) -> Callable[[Any], Any]:
+  """The same function of rows, which holds what a gradient needs of so many rows at a time.
+
+  A chunk is computed once for its outputs and once more on the way back. Outputs and gradients are
+  those of all rows at once, also where a loss reads all outputs together.
+
+  Args:
+    function: Of arrays ``[b, ...]`` to arrays ``[b, ...]``, each row on its own.
+    chunk_size: Rows of a chunk; 0, or no fewer than there are, takes all at once.
+
+  References:
+    Gao et al., Scaling deep contrastive learning batch size under memory limited setup (GradCache),
+    RepL4NLP 2021. That it is rematerialisation within a loop is our own wording of it.
+  """
+
+  def chunked(rows):
+    size = len(jax.tree.leaves(rows)[0])
+    if not 0 < chunk_size < size:
+      return function(rows)
+    number = -(-size // chunk_size)
+    padding = -size % number
+
+    def split(x):
+      # Every chunk takes rows from the whole batch, so that each device goes on with its own.
+      x = jnp.pad(x, [(0, padding), *[(0, 0)] * (x.ndim - 1)])
+      return x.reshape(-1, number, *x.shape[1:]).swapaxes(0, 1)
+
+    def joined(x):
+      return x.swapaxes(0, 1).reshape(-1, *x.shape[2:])[:size]
+
+    chunks = jax.tree.map(split, rows)
+    return jax.tree.map(joined, lax.map(jax.checkpoint(function, prevent_cse=False), chunks))
+
+  return chunked
 
 
 def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
@@ -107,6 +153,18 @@ def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
 def made_views(inputs: Inputs) -> dict[str, jax.Array]:
   """The constant of views that the stage `views` has made; nothing where there is none."""
   return {"views": inputs["views"]["views"]} if "views" in inputs else {}
+
+
+def whole_pictures(features: Mapping[str, jax.Array]) -> dict[str, Any]:
+  """The constant of features that a backbone which is not trained has made of whole pictures.
+
+  Args:
+    features: Outputs of the stage `udh_jax.stages.features`.
+  """
+  return {"whole": {name: features[name] for name in ("features", "length", "centre")}}
+
+
+MADE_BEFORE = frozenset({"views", "whole"})  # constants in place of which pictures are not read
 
 
 def initial_state(
@@ -243,7 +301,8 @@ def train(
     loss: A pure function, see `Loss`; what of the network's variables is not trained is in
       ``constants["fixed"]``.
     network: To be trained.
-    constants: What else ``loss`` reads, on all devices; with `made_views` images are not read.
+    constants: What else ``loss`` reads, on all devices; with `made_views` or `whole_pictures`
+      images are not read.
     settings: ``batch_size``, ``trained`` (see `NewNetwork`), and ``steps`` and those of
       `make_optimizer` unless the next two are given.
     seed: Decides the order of the images and the random key.
@@ -269,7 +328,7 @@ def train(
       seed=seed,
       num_steps=num_steps,
       first=first,
-      images="views" not in constants,
+      images=MADE_BEFORE.isdisjoint(constants),
     )
 
   return Work(

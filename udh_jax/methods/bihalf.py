@@ -1,0 +1,59 @@
+"""BiHalf: bits that halve every batch, a learned method to compare with."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from udh_jax.methods import defaults
+from udh_jax.methods.steps import (
+  baselines_of,
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  features_stage,
+  require_enough_features,
+)
+from udh_jax.runtime.plan import Plan
+from udh_jax.stages import bihalf
+from udh_jax.stages.teacher import teacher_stage
+
+
+def default_config(data: str, **data_fields: Any) -> ConfigDict:
+  """All fields of BiHalf with their usual values (docs/method.md#bihalf).
+
+  Args:
+    data: Name of the data set.
+    **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
+  """
+  config = defaults.on_images("bihalf", data, data_fields)
+  # As published, the backbone stays as it is: features are made once, and training takes seconds.
+  config.bihalf = defaults.training(
+    steps=2000,
+    batch_size=256,
+    head_learning_rate=1e-3,
+    trained="head",
+    hash_start="random",
+    entropy_weight=6.0,
+  )
+  return config
+
+
+def plan(config: ConfigDict) -> Plan:
+  """The method with its configuration; see ``configs/bihalf.py``."""
+  if config.bihalf.hash_start == "itq":
+    require_enough_features(config, "bihalf.hash_start='random'")
+  network, baselines = f"bihalf_{config.bits}bits", baselines_stage(config)
+  return Plan(
+    "BiHalf",
+    (
+      teacher_stage(config),
+      features_stage(config, 1, "teacher"),
+      baselines,
+      bihalf.STAGE.named(
+        network, teacher="teacher", features="features_1", baselines=baselines.name
+      ),
+      encode_stage(config, network),
+    ),
+    network,
+    (codes_of(config, "BiHalf"), *baselines_of(config)),
+  )
