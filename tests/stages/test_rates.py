@@ -117,9 +117,14 @@ CASES = {
     lambda: shortened(cibhash.default_config("digits"), "contrast"),
     {"hash"},
   ),
-  "bihalf": (
+  "bihalf from ITQ": (
     bihalf_stage.STAGE,
     lambda: shortened(bihalf.default_config("digits"), "bihalf"),
+    set(),
+  ),
+  "bihalf from nothing": (
+    bihalf_stage.STAGE,
+    lambda: shortened(bihalf.default_config("digits"), "bihalf", hash_start="random"),
     {"hash"},
   ),
   "dhih": (

@@ -27,12 +27,14 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
   """
   config = defaults.on_images("bihalf", data, data_fields)
   # As published, the backbone stays as it is: features are made once, and training takes seconds.
+  # The rates are of the hash layer; a backbone that is trained too wants a tenth of them.
   config.bihalf = defaults.training(
     steps=2000,
     batch_size=256,
+    learning_rate=1e-3,
     head_learning_rate=1e-3,
     trained="head",
-    hash_start="random",
+    hash_start="itq",
     entropy_weight=6.0,
   )
   return config
