@@ -8,6 +8,7 @@ from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
+  cached_features,
   codes_of,
   encode_stage,
   features_stage,
@@ -26,6 +27,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
   config = defaults.on_images("bihalf", data, data_fields)
+  config.features.image_sizes = (224,)
   # As published, the backbone stays as it is: features are made once, and training takes seconds.
   # The rates are of the hash layer; a backbone that is trained too wants a tenth of them.
   config.bihalf = defaults.training(
@@ -45,16 +47,15 @@ def plan(config: ConfigDict) -> Plan:
   if config.bihalf.hash_start == "itq":
     require_enough_features(config, "bihalf.hash_start='random'")
   network, baselines = f"bihalf_{config.bits}bits", baselines_stage(config)
+  roles = {"features": "features_1"}
   return Plan(
     "BiHalf",
     (
       teacher_stage(config),
       features_stage(config, 1, "teacher"),
       baselines,
-      bihalf.STAGE.named(
-        network, teacher="teacher", features="features_1", baselines=baselines.name
-      ),
-      encode_stage(config, network),
+      bihalf.STAGE.named(network, teacher="teacher", baselines=baselines.name, **roles),
+      encode_stage(config, network, **cached_features(config, "bihalf", roles)),
     ),
     network,
     (codes_of(config, "BiHalf"), *baselines_of(config)),

@@ -61,9 +61,9 @@ def of_round(name: str, number: int) -> str:
   return name if number == 1 else f"{name}_{number}"
 
 
-def encode_stage(config: ConfigDict, network: str) -> Stage:
-  """Codes of images by the hash network of the stage ``network``."""
-  return encode.IMAGES.named(f"encode_{config.bits}bits", network=network)
+def encode_stage(config: ConfigDict, network: str, **features: str) -> Stage:
+  """Codes of images by the hash network of the stage ``network``, see `cached_features`."""
+  return encode.IMAGES.named(f"encode_{config.bits}bits", network=network, **features)
 
 
 def encode_pairs_stage(config: ConfigDict, network: str, **features: str) -> Stage:

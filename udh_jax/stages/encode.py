@@ -6,6 +6,7 @@ from udh_jax.encoders.image import codes_of
 from udh_jax.encoders.pair import image_codes_of, text_codes_of
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.features import as_the_backbone_made_them, reading_size
+from udh_jax.stages.hash_network import layer_codes
 from udh_jax.stages.map_rows import map_rows
 from udh_jax.stages.network import Network, backbone_variables, facts
 from udh_jax.stages.pair_network import features_read, reads_features
@@ -31,8 +32,18 @@ def hash_variables(network: Network) -> dict:
 
 
 def encode_images(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
-  """Codes of every image. Output ``codes``: packed, uint8 ``[rows, ceil(bits / 8)]``."""
+  """Codes of every image.
+
+  Inputs: ``network``, and ``features`` where its backbone stayed as it was when it made these.
+
+  Output: ``codes``, packed, uint8 ``[rows, ceil(bits / 8)]``.
+  """
   network = inputs["network"]
+  if "features" in inputs:
+    layer, features = hash_variables(network)["hash"], dict(inputs["features"])
+    return Work(
+      finish=lambda state: {"codes": layer_codes(layer, features)}, row_outputs=("codes",)
+    )
   about = hash_description(network, config)
   return map_rows(
     context,

@@ -9,15 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.protocol import permutation
-from udh_jax.numerics import matmul
 from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
-from udh_jax.stages.features import as_the_backbone_made_them
-from udh_jax.stages.hash_network import first_hash_function, linear_layer
+from udh_jax.stages.hash_network import first_hash_function, layer_codes, linear_layer
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
@@ -145,12 +142,6 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     return Work(finish=compare)
   network, start = inputs["network"], inputs["start"]
 
-  @jax.jit
-  def encode(layer, features):
-    return pack_codes(
-      sign(matmul(as_the_backbone_made_them(features), layer["kernel"]) + layer["bias"])
-    )
-
   def finish(state):
     del state
     features = dict(inputs["features"])
@@ -160,7 +151,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       dict(network["variables"]["params"]["hash"]),
       started,
     )
-    codes = [encode(learned, features), start["codes"], itq]
+    codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes)
     chosen = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
     layer = learned if chosen == 0 else started

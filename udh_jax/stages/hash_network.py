@@ -8,11 +8,13 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from udh_jax.coding.baselines import LinearHash
+from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.models.heads import HashNetwork
 from udh_jax.numerics import matmul
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs
 from udh_jax.stages.baselines import centred_features, fitted
+from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import Network, NewNetwork, backbone_of, facts, new_network
 
@@ -67,6 +69,21 @@ def linear_layer(
 
   rows = centred_features(features)
   return layer(hash_function, rows, train_weights(context), features["centre"])
+
+
+@jax.jit
+def layer_codes(layer: Mapping[str, jax.Array], features: Mapping[str, jax.Array]) -> jax.Array:
+  """Codes by a hash layer on a backbone that stayed as it is, without reading a picture again.
+
+  Args:
+    layer: ``kernel`` ``[d, bits]`` and ``bias`` ``[bits]``.
+    features: Outputs of the stage `udh_jax.stages.features`.
+
+  Returns:
+    uint8 array of shape ``[rows, ceil(bits / 8)]``.
+  """
+  outputs = matmul(as_the_backbone_made_them(features), layer["kernel"]) + layer["bias"]
+  return pack_codes(sign(outputs))
 
 
 def first_hash_function(inputs: Inputs) -> LinearHash:
