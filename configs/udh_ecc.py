@@ -3,7 +3,7 @@
 python train.py --config configs/udh_ecc.py:PRESET --workdir runs/PRESET \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: cifar10 (two CPU cores, meant for 40 minutes), cifar10_best (50 minutes), cifar10_full,
+Presets: cifar10 (two CPU cores, meant for 40 minutes), cifar10_best (80 minutes), cifar10_full,
 eurosat, flickr25k (an accelerator, or patience), folder. The README says what to expect.
 """
 
@@ -22,7 +22,7 @@ def cifar10():
 
 
 def cifar10_best():
-  """Three longer rounds, with clusters in the graph of neighbours: two hours."""
+  """Three longer rounds, with clusters in the graph of neighbours."""
   config = cifar10()
   config.rounds = 3
   config.cluster.update(space="neighbours", num_clusters=50, num_restarts=2)
