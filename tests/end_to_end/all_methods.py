@@ -123,9 +123,10 @@ def configurations(folder: pathlib.Path) -> dict:
   config.rounds = 2
   config.psch.hash_start = "random"  # ITQ's of the second round's features is turned by rounding
   # As many clusters as classes and one start: of two that end alike rounding would take either.
-  # More neighbours than a class has images: in a graph in pieces all of a piece lie at one place,
-  # and rounding would say which are confident.
+  # More neighbours than a class has images: in a graph in pieces all of a piece lie at one place.
+  # All images are confident: which of two at the threshold is, rounding would say in round two.
   config.cluster.update(space="neighbours", neighbours=60, dims=3, num_clusters=3, num_restarts=1)
+  config.cluster.threshold_quantile = 1.0
   on_pictures("dhih", dhih.default_config("folder"), "supervised")
   config = on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
   config.supervised.steps = 9
