@@ -127,7 +127,6 @@ COVERED_BY = {
   "evaluation/scoring.py": "commands/test_train.py",
   "methods/baseline.py": "methods/test_registry.py",
   "methods/bihalf.py": "methods/test_registry.py",
-  "methods/cibhash.py": "methods/test_registry.py",
   "methods/defaults.py": "methods/test_registry.py",
   "methods/pair_contrast.py": "methods/test_registry.py",
   "methods/ssdh.py": "methods/test_registry.py",

@@ -1,7 +1,6 @@
 """Features in, a hash network out whose bits halve every batch: BiHalf."""
 
 import jax.numpy as jnp
-from jax import lax
 from ml_collections import ConfigDict
 
 from udh_jax.coding.balance import half_codes
@@ -36,7 +35,7 @@ def bihalf(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     relaxed, _ = forward(parameters, constants, batch, key)
     weights, features = batch["weight"], constants["features"][batch["index"]]
     halves = half_codes(relaxed, weights=weights)
-    targets = lax.stop_gradient(cosines(features, features))
+    targets = cosines(features, features)
     codes = straight_through(relaxed, halves)
     similarity = pair_loss(codes, targets, jnp.ones_like(targets), weights=weights)
     distance = weighted_mean(jnp.mean((relaxed - halves) ** 2, axis=1), weights)

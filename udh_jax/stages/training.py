@@ -88,15 +88,13 @@ def forward_on_views(
 
   def forward(parameters, constants, batch, key):
     variables = variables_of(parameters, constants["fixed"])
-    if not MADE_BEFORE.isdisjoint(constants):
-      if "views" in constants:
-        features = random_view(constants["views"], batch["index"], key)
-      else:
-        features = as_the_backbone_made_them(constants["whole"], batch["index"])
-      return network.module.apply(variables, features, from_features=True)
-    read = in_chunks(
-      lambda rows: network.module.apply(variables, views(rows, key)), settings.get("chunk_size", 0)
-    )
+    apply_to = functools.partial(network.module.apply, variables)
+    if "views" in constants:
+      return apply_to(random_view(constants["views"], batch["index"], key), from_features=True)
+    if "whole" in constants:
+      features = as_the_backbone_made_them(constants["whole"], batch["index"])
+      return apply_to(features, from_features=True)
+    read = in_chunks(lambda rows: apply_to(views(rows, key)), settings.get("chunk_size", 0))
     return read({name: batch[name] for name in ("image", "index")})
 
   return forward
