@@ -29,8 +29,8 @@ def half_codes(
     InputError: If the shapes are wrong.
 
   References:
-    Li and van Gemert, Deep unsupervised image hashing by maximizing bit entropy, AAAI 2021, and their
-    code; the order of equal outputs is our own.
+    Li and van Gemert, Deep unsupervised image hashing by maximizing bit entropy, AAAI 2021, and
+    their code; the order of equal outputs is our own.
   """
   require(outputs.ndim == 2, f"half_codes: outputs have shape {outputs.shape}, expected [m, c].")
   weights = jnp.ones(len(outputs)) if weights is None else jnp.asarray(weights)
