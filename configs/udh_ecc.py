@@ -15,20 +15,17 @@ def cifar10():
   config = udh_ecc.default_config("cifar10")
   config.rounds = 1
   defaults.on_two_cores(config)
-  config.cluster.update(num_clusters=30, num_clusterings=5, num_restarts=1, max_iterations=30)
-  config.finetune.update(steps=400, learning_rate=4e-4)
-  config.distill.update(steps=300, learning_rate=3e-4)
+  config.cluster.update(space="neighbours", num_clusters=50, num_clusterings=5, num_restarts=2)
+  config.cluster.update(max_iterations=30, min_size="auto", max_size="auto")
+  config.finetune.update(steps=800, learning_rate=4e-4)
+  config.distill.update(steps=400, learning_rate=3e-4)
   return config
 
 
 def cifar10_best():
-  """Three longer rounds, with clusters in the graph of neighbours."""
+  """Three rounds of the same."""
   config = cifar10()
   config.rounds = 3
-  config.cluster.update(space="neighbours", num_clusters=50, num_restarts=2)
-  config.cluster.update(min_size="auto", max_size="auto")
-  config.finetune.steps = 800
-  config.distill.steps = 400
   return config
 
 

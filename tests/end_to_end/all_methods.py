@@ -129,7 +129,7 @@ def configurations(folder: pathlib.Path) -> dict:
   config.cluster.threshold_quantile = 1.0
   on_pictures("dhih", dhih.default_config("folder"), "supervised")
   config = on_pictures("csq", dhih.default_config("folder", method="csq"), "supervised")
-  config.supervised.steps = 9
+  config.supervised.update(steps=9, trained="head")
   on_pictures("itq", baseline.default_config("folder"))
 
   def on_pairs(name, config):

@@ -18,6 +18,7 @@ from udh_jax.methods import defaults, dhih
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
+from udh_jax.sharding import split_rows
 from udh_jax.stages import supervised
 from udh_jax.stages.network import facts, new_network
 
@@ -127,6 +128,33 @@ def test_labels_of_queries_and_database_never_reach_the_loss(single, dataset):
   expected = losses.mean() + 0.1 * quantisation
   np.testing.assert_allclose(first.metrics["loss"], expected, rtol=1e-3)
   assert "the classes of 20 training images" in facts(first.outputs)["labels_used"]
+
+
+def test_a_network_that_stays_as_it_is_is_trained_on_its_features(single, dataset, rng):
+  config, context = config_of("softmax"), Context(single, dataset)
+  config.supervised.trained = "head"
+  unit, length = rng.normal(size=(40, 128)), rng.uniform(1, 2, 40)
+  centre = rng.normal(size=128).astype(np.float32)
+  teacher = teacher_of(context)
+  features = {
+    "features": split_rows(single, unit.astype(np.float32)),
+    "length": split_rows(single, length.astype(np.float32)),
+    "centre": centre,
+  }
+  work = supervised.supervised(context, config, {"teacher": teacher, "features": features})
+  batch = next(work.batches(0))
+  assert "image" not in batch
+  rows = np.asarray(batch["index"])
+  rows = rows[rows >= 0]
+  start = jax.tree.map(np.asarray, work.state["parameters"])
+  hidden = (unit * length[:, None])[rows] + centre
+  relaxed = np.tanh(hidden @ start["hash"]["kernel"] + start["hash"]["bias"])
+  logits = log_softmax(relaxed @ start["head"]["kernel"])
+  state, metrics = work.step(work.state, batch)
+  expected = -logits[np.arange(len(rows)), dataset.labels[rows]].mean()
+  np.testing.assert_allclose(metrics["classification"], expected, rtol=1e-3)
+  found = work.finish(state)["variables"]["params"]["backbone"]
+  jax.tree.map(np.testing.assert_array_equal, found, teacher["variables"]["params"])
 
 
 @pytest.mark.parametrize("make", [lambda d: d, several], ids=["one label", "several"])

@@ -16,6 +16,7 @@ from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
+  cached_features,
   codes_of,
   encode_stage,
   features_stage,
@@ -82,13 +83,14 @@ def plan(config: ConfigDict) -> Plan:
   if kind in KINDS:
     require_margin(kind, config.loss.scale, config.loss.margin, name="loss.")
   title, network = TITLES[config.method], f"supervised_{config.bits}bits"
+  cached = cached_features(config, "supervised", {"features": "features_1"})
   return Plan(
     title,
     (
       teacher_stage(config),
-      supervised.STAGE.named(network, teacher="teacher"),
-      encode_stage(config, network),
       features_stage(config, 1, "teacher"),
+      supervised.STAGE.named(network, teacher="teacher", **cached),
+      encode_stage(config, network, **cached),
       baselines_stage(config),
     ),
     network,

@@ -16,7 +16,7 @@ from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.stages.hash_network import new_hash_network
 from udh_jax.stages.network import facts
-from udh_jax.stages.training import forward_on_views, train
+from udh_jax.stages.training import forward_on_views, train, whole_pictures
 
 
 def require_training_labels(labels: np.ndarray, class_names: Sequence[str]) -> None:
@@ -94,7 +94,8 @@ def supervised(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   - ``orthohash``: cross-entropy of sqrt(c) (cos(u, o_j) - m [j = y]) for fixed codes o_j;
   - ``csq``: binary cross-entropy to the fixed code of the class, and mean (u - sign(u))^2.
 
-  A step reads a batch and its labels: its cost does not depend on the number of images.
+  A step reads a batch and its labels: its cost does not depend on the number of images. With
+  ``features``, of the same backbone, which stays as it is, no picture is read.
 
   Outputs: a network whose ``variables`` are those of `HashNetwork`.
 
@@ -128,6 +129,8 @@ def supervised(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     say(f"[{chosen.name}] centres of {num_classes} classes: {centres.source}")
     fixed = {"codes": centres.codes.astype(np.float32), "tie_break": centres.tie_break}
     constants["classes"] = mesh_lib.replicate(context.mesh, fixed)
+  if "features" in inputs:
+    constants |= whole_pictures(inputs["features"])
   forward = forward_on_views(network, settings, config.student.image_size)
 
   def loss(parameters, constants, batch, key):
