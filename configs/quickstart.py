@@ -20,5 +20,4 @@ def get_config():
     augment=config.distill.augment,
   )
   config.soft_labels.batch_size = 256
-  config.student.backbone = "small_convnet"
   return config

@@ -105,14 +105,12 @@ def configurations(folder: pathlib.Path) -> dict:
   config = on_pictures("udh_ecc", udh_ecc.default_config("folder"), "distill")
   config.teacher.weights = ""  # the one teacher that is trained
   config.rounds = 1
-  config.student.backbone = "small_convnet"
   config.cluster.num_clusters = 3  # as there are classes: no label hangs on the last digit
   config.pretrain.update(steps=9, batch_size=30, augment=views)
   config.finetune.update(steps=3, batch_size=18, augment=views)
   config = on_pictures("udh_ecc_frozen", udh_ecc.default_config("folder"), "distill")
   config.rounds = 1
   config.data.held_out = 10
-  config.student.backbone = "small_convnet"
   config.finetune.update(steps=3, batch_size=18)
   config.finetune.trained = config.distill.trained = "head"
   config.views = {"number": 2, "image_size": 8, "augment": views}

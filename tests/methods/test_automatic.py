@@ -85,6 +85,7 @@ def test_methods_without_a_guard_train_what_a_collection_bears():
 
 def test_a_configuration_without_auto_stays_as_it_is():
   config = udh_ecc.default_config("digits")
+  config.student.backbone = config.teacher.backbone
   found, chosen = automatic.resolve(config, Collection(1000, 8))
   assert chosen == {} and found.to_dict() == config.to_dict()
 

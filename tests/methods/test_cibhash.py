@@ -1,15 +1,24 @@
 import pytest
 from presets import load
 
-from udh_jax.methods.run import train
+from udh_jax.errors import InputError
+from udh_jax.methods.run import require_valid, train
 
 
 @pytest.mark.slow
-def test_the_contrastive_method_runs_on_the_same_stages(tmp_path):
+@pytest.mark.parametrize("trained", ["all", "head"])
+def test_the_contrastive_method_runs_on_the_same_stages(tmp_path, trained):
   config = load("cibhash", "digits")
   config.bits = 12
   config.pretrain.update(steps=2, batch_size=16)
-  config.contrast.update(steps=2, batch_size=15)
+  config.contrast.update(steps=2, batch_size=15, trained=trained)
   scores = train(config, tmp_path / "run")
   assert list(scores) == ["CIBHash", "ITQ", "PCA + rotation", "LSH"]
   assert all(0 < value < 1 for value in scores.values())
+
+
+def test_two_views_are_asked_for():
+  config = load("cibhash", "digits")
+  config.contrast.trained, config.views.number = "head", 1
+  with pytest.raises(InputError, match=r"contrast\.trained is 'head'"):
+    require_valid(config)

@@ -136,6 +136,15 @@ def test_every_field_of_every_preset_is_known():
       assert known, f"{field} of {preset}"
 
 
+def test_the_backbone_of_the_student_is_the_teachers_unless_it_is_set():
+  config = override(load("udh_ecc", "cifar10"), {"teacher.backbone": "resnet18"})
+  require_valid(automatic.provisional(config))
+  assert automatic.provisional(config).student.backbone == "resnet18"
+  other = override(config, {"student.backbone": "vit_small_patch16_224"})
+  with pytest.raises(InputError, match="student's backbone is vit_small"):
+    require_valid(automatic.provisional(other))
+
+
 def test_every_preset_is_accepted():
   for preset in every_preset():
     require_valid(load(*preset))

@@ -185,6 +185,18 @@ def test_training_never_sees_the_last_view():
   np.testing.assert_array_equal(views.kept_view(seen), 3)
 
 
+def test_another_view_is_never_the_one_that_the_key_draws():
+  seen = jnp.broadcast_to(jnp.arange(4, dtype=jnp.float16)[:, None], (6, 4, 2))
+  rows, keys = jnp.arange(6), [jax.random.key(i) for i in range(200)]
+  first = np.stack([random_view(seen, rows, key) for key in keys])
+  second = np.stack([random_view(seen, rows, key, other=True) for key in keys])
+  pairs, counts = np.unique(
+    np.stack([first, second], -1).reshape(-1, 2), axis=0, return_counts=True
+  )
+  assert len(pairs) == 6 and (pairs[:, 0] != pairs[:, 1]).all()  # of the three, in both orders
+  assert counts.min() > 0.12 * counts.sum()  # each is a sixth
+
+
 def test_the_learned_layer_is_the_mean_of_the_trained_one_and_its_start(context, config, made):
   rng = np.random.default_rng(3)
   trained = {

@@ -150,6 +150,7 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
     "features.image_sizes": (reading,),
     "teacher.image_size": training,
     "student.image_size": training,
+    "student.backbone": backbone,
     "views.image_size": training,
     "views.number": MANY_VIEWS if collection.num_train < MANY_PICTURES else FEW_VIEWS,
     "cluster.num_clusters": clusters(collection.num_train),
@@ -168,7 +169,9 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       stays = (trained if given == AUTO else given) == "head"
       passes = steps(collection.num_train, config[section].batch_size)
       values[f"{section}.steps"] = HEAD_STEPS if stays else passes
-  return with_values(config, values)
+  config, chosen = with_values(config, values)
+  chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
+  return config, chosen
 
 
 def provisional(config: ConfigDict) -> ConfigDict:

@@ -234,6 +234,8 @@ def on_digits(config: ConfigDict, *trainings: ConfigDict) -> None:
   config.features.update(image_sizes=(8,), batch_size=256)
   if "student" in config:
     config.student.image_size = 8
+  if "views" in config:
+    config.views.update(image_size=8, augment=views)
   for training in trainings:
     training.update(steps=200, batch_size=128, learning_rate=1e-3, augment=views)
   if "encode" in config:
@@ -260,6 +262,8 @@ def on_two_cores(config: ConfigDict) -> None:
   """Sets image sizes for photographs on two CPU cores."""
   config.teacher.image_size = config.student.image_size = 128
   config.features.image_sizes = (160,)
+  if "views" in config:
+    config.views.image_size = 128
 
 
 def choose(argument: str, presets: Mapping[str, Any], file: str) -> Any:

@@ -52,8 +52,9 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
       },
       "finetune": defaults.training(label_smoothing=0.1),
       "soft_labels": {"temperature": 2.0, "batch_size": 64},
-      # `start`: "teacher" begins at the fine-tuned teacher's weights, "random" from nothing.
-      "student": {"backbone": "mobilenetv2_100", "start": "teacher"},
+      # `start`: "teacher" begins at the fine-tuned teacher's weights, "random" from nothing. A
+      # backbone that is "auto" is the teacher's.
+      "student": {"backbone": defaults.or_auto(), "start": "teacher"},
       "distill": defaults.training(
         quantisation_weight=0.1,
         balance_weight=0.1,

@@ -82,18 +82,21 @@ def forward_on_views(
     size: Side of the views.
 
   Returns:
-    ``(parameters, constants, batch, key) -> outputs`` of the network's module.
+    ``(parameters, constants, batch, key, other=False) -> outputs`` of the network's module;
+    ``other`` takes another view of each picture than the same key does without it.
   """
   views = augmented_views(network.stored, settings, size)
 
-  def forward(parameters, constants, batch, key):
+  def forward(parameters, constants, batch, key, *, other=False):
     variables = variables_of(parameters, constants["fixed"])
     apply_to = functools.partial(network.module.apply, variables)
     if "views" in constants:
-      return apply_to(random_view(constants["views"], batch["index"], key), from_features=True)
+      made = random_view(constants["views"], batch["index"], key, other=other)
+      return apply_to(made, from_features=True)
     if "whole" in constants:
       features = as_the_backbone_made_them(constants["whole"], batch["index"])
       return apply_to(features, from_features=True)
+    key = jax.random.fold_in(key, 1) if other else key
     read = in_chunks(lambda rows: apply_to(views(rows, key)), settings.get("chunk_size", 0))
     return read({name: batch[name] for name in ("image", "index")})
 
@@ -136,15 +139,22 @@ def in_chunks(function: Callable[[Any], Any], chunk_size: int) -> Callable[[Any]
   return chunked
 
 
-def random_view(views: jax.Array, rows: jax.Array, key: jax.Array) -> jax.Array:
+def random_view(
+  views: jax.Array, rows: jax.Array, key: jax.Array, *, other: bool = False
+) -> jax.Array:
   """Features of a view of each row, of those that may be trained on; float32 ``[b, d]``.
 
   Args:
     views: Output of `udh_jax.stages.views`, whose last view is kept apart.
     rows: int array of shape ``[b]``.
     key: Random key.
+    other: Any view but the one that the same key draws without it; there have to be two.
   """
-  chosen = jax.random.randint(key, rows.shape, 0, views.shape[1] - 1)
+  number = views.shape[1] - 1
+  chosen = jax.random.randint(key, rows.shape, 0, number)
+  if other:
+    chosen += jax.random.randint(jax.random.fold_in(key, 1), rows.shape, 1, number)
+    chosen %= number
   return views[rows, chosen].astype(jnp.float32)
 
 
