@@ -17,9 +17,14 @@ READ_ELSEWHERE = ("method", "data", "score", "checkpoint_every", "rounds", "bits
 
 
 def stages_of(config):
-  """Stages of a configuration, with and without published weights, and where all is trained."""
+  """Stages of a configuration, with and without published weights, and where all is trained.
+
+  And where CIBHash, which has the views that it takes for it, trains a head.
+  """
   config, found = automatic.provisional(config), {}
-  for weights, trained in (("model.safetensors", ""), ("", ""), ("model.safetensors", "all")):
+  cases = [("model.safetensors", ""), ("", ""), ("model.safetensors", "all")]
+  cases += [("model.safetensors", "head")] * ("contrast" in config and "views" in config)
+  for weights, trained in cases:
     config.teacher.weights = weights
     for section in automatic.SECTIONS:
       if trained and section in config:

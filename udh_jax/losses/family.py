@@ -33,7 +33,7 @@ def _member(kind, **fields):
 MEMBERS = {
   "scale": _member("scale", scale=2.0),
   "l_softmax": _member("l_softmax", margin=2, annealing_rate=5.0, annealing_least=1.0),
-  "a_softmax": _member("a_softmax", margin=4),
+  "a_softmax": _member("a_softmax", margin=4, annealing_rate=5.0),
   "cosface": _member("cosface", scale=16.0, margin=0.2),
   "arcface": _member("arcface", scale=16.0, margin=0.2),
 }

@@ -37,7 +37,7 @@ def loss_names(method: str) -> tuple[str, ...]:
   return MEMBERS if method == "dhih" else (method.removeprefix("dhih_"),)
 
 
-DHIH_LOSS = "l_softmax"  # of the method "dhih": the best of its family on validation images
+DHIH_LOSS = "a_softmax"  # of the method "dhih": the best of its family on validation images
 
 
 def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
