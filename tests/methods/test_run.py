@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 from presets import load
 
 from udh_jax.errors import InputError
-from udh_jax.methods import run
+from udh_jax.methods import automatic, run
 
 
 def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
@@ -55,7 +55,7 @@ def test_a_damaged_configuration_of_a_run_is_one_line(tmp_path, text, words):
 
 
 def test_scores_that_cannot_be_written_are_refused_before_any_image_is_read(tmp_path, monkeypatch):
-  config = load("quickstart").to_dict()
+  config = automatic.provisional(load("quickstart")).to_dict()
   (tmp_path / "config.json").write_text(json.dumps(config))
 
   def refuse(workdir):

@@ -6,7 +6,7 @@ import pytest
 from by_hand import context_of
 
 from udh_jax.clustering.neighbours import nearest_neighbours, neighbour_embedding
-from udh_jax.methods import psch, udh_ecc
+from udh_jax.methods import automatic, psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
@@ -50,7 +50,7 @@ def test_of_several_rounds_the_mean_of_the_cosines_decides(rng):
 
 @pytest.mark.parametrize("method", [psch, udh_ecc])
 def test_clusters_are_looked_for_where_the_field_says(method):
-  config = method.default_config("cifar10")
+  config = automatic.provisional(method.default_config("cifar10"))
   sources = {stage.name: stage.inputs for stage in make_plan(config).stages}
   assert sources["cluster_1"] == {"features": "features_1"} and "embedding_1" not in sources
   config.cluster.space = "neighbours"
