@@ -14,7 +14,6 @@ from udh_jax.methods import baseline, defaults
 
 def on_data(method, data):
   config = baseline.default_config(data, method=method)
-  config.features.image_sizes = (224,)
   if data == "digits":
     defaults.on_digits(config)
   if data == "cifar10":

@@ -124,7 +124,6 @@ COVERED_BY = {
   # Stages of one step each, and what a whole run needs: by one run to its end.
   "evaluation/found.py": "commands/test_train.py",
   "evaluation/pairs.py": "methods/test_dudch.py",
-  "evaluation/scoring.py": "commands/test_train.py",
   "methods/baseline.py": "methods/test_registry.py",
   "methods/bihalf.py": "methods/test_registry.py",
   "methods/defaults.py": "methods/test_registry.py",

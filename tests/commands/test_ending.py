@@ -1,7 +1,9 @@
 """Lines that any terminal can show, on any stream."""
 
+import errno
 import io
 import logging
+import os
 import sys
 
 import pytest
@@ -44,6 +46,18 @@ def test_an_error_is_one_line_whatever_name_it_tells(monkeypatch):
     guarded(run)
   assert ended.value.code == 2
   assert shown("stderr") == "error: \\u56f3 \\x1b[31m \\udcff.png cannot be read.\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch):
+  shown = narrow(monkeypatch)
+
+  def run():
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "a.json")
+
+  with pytest.raises(SystemExit) as ended:
+    guarded(run)
+  assert ended.value.code == 2
+  assert shown("stderr") == "error: a.json cannot be read or written (No space left on device).\n"
 
 
 def test_a_log_line_is_one_line_whatever_name_it_tells(monkeypatch):

@@ -16,7 +16,7 @@ from udh_jax.data import images as images_module
 from udh_jax.data import pictures
 from udh_jax.data.images import DecodedImages
 from udh_jax.data.loader import read_batches
-from udh_jax.data.pictures import decode_picture, list_pictures, read_picture
+from udh_jax.data.pictures import decode_picture, list_pictures, picture_size, read_picture
 from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
@@ -529,3 +529,38 @@ def test_what_mirflickr_lacks_is_said(mirflickr, tmp_path):
   shutil.rmtree(mirflickr / "mirflickr")
   with pytest.raises(InputError, match=r"holds no pictures im1\.jpg"):
     folder_dataset(mirflickr, **fields)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.filterwarnings("ignore")  # Pillow's own, about the damage
+def test_damaged_metadata_does_not_hide_the_size(format):
+  data = photograph(format)
+  refused = 0
+  for place in metadata_bytes(format, data):
+    damaged = bytearray(data)
+    damaged[place] ^= 0xFF
+    try:
+      Image.open(io.BytesIO(damaged)).close()
+    except Exception:
+      refused += 1
+    assert picture_size(bytes(damaged)) == (24, 16)
+  assert refused or format != "PNG"
+  with pytest.raises(Exception, match="cannot identify"):
+    picture_size(b"no picture")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_folder_tells_sizes_where_metadata_is_damaged_and_contents_by_their_bytes(tmp_path):
+  damaged = bytearray(photograph("PNG"))
+  damaged[damaged.index(b"tEXt") + 20] ^= 0xFF
+  with pytest.raises(Exception, match="cannot identify"):
+    Image.open(io.BytesIO(damaged))
+  for name in ("a.png", "b.png"):
+    (tmp_path / name).write_bytes(damaged)
+  dataset = folder_dataset(tmp_path)
+  assert dataset.picture_side == 16
+  shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+  assert folder_dataset(tmp_path.with_name("copy")).images_digest == dataset.images_digest != ""
+  (tmp_path / "a.png").write_bytes(photograph("JPEG"))
+  changed = folder_dataset(tmp_path)
+  assert changed.digest == dataset.digest and changed.images_digest != dataset.images_digest

@@ -164,6 +164,11 @@ def test_too_few_official_test_images_are_refused():
     make_splits(np.arange(200) % 2, num_rows=200, first_test_row=190, **PROTOCOL)
 
 
+def test_something_has_to_be_left_to_train_on():
+  with pytest.raises(InputError, match="None of 30 items is left to train on: 20 are queries"):
+    make_splits(None, num_rows=30, parts=np.repeat([QUERY, DATABASE], [20, 10]), **PROTOCOL)
+
+
 def test_the_digest_tells_parts_rows_and_names_apart():
   names = ["a", "b", "c", "d"]
   splits = Splits(*(np.array(rows) for rows in ([0, 1], [0, 1, 2], [3])))

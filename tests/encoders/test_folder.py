@@ -141,6 +141,17 @@ def test_unchanged_files_are_not_read_unless_told_to(encoder, pictures, tmp_path
   assert encoder.calls - calls <= 1
 
 
+def test_files_of_equal_content_are_no_changes(encoder, pictures, tmp_path, capsys):
+  shutil.copy(pictures / "group 1" / "4.png", pictures / "copy.png")
+  output = tmp_path / "a"
+  names = list(encode_folder(encoder, pictures, output).names)
+  capsys.readouterr()
+  for _ in range(2):
+    again = encode_folder(encoder, pictures, output, update=True, verify=True)
+    assert list(again.names) == names
+    assert "moved" not in capsys.readouterr().out.replace("0 moved", "")
+
+
 def test_a_file_that_cannot_be_read_any_more_goes(encoder, pictures, tmp_path):
   output = tmp_path / "a"
   encode_folder(encoder, pictures, output)

@@ -137,7 +137,7 @@ def test_from_the_command_line(
   filled = ["--encoder", "e", "--images", images, "--store", location]
   encode.main(filled)
   said = capsys.readouterr().out
-  assert "1 files are left out; they are listed in codes.unreadable.txt" in said
+  assert "files cannot be read; they are listed in codes.unreadable.txt" in said
   assert "37 items; 37 of 38 pictures were encoded, 0 items removed" in said
   assert "group 0/broken.jpg: " in pathlib.Path("codes.unreadable.txt").read_text()
   first, second = sorted(expected)[:2]

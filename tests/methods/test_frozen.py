@@ -9,7 +9,7 @@ from PIL import Image
 
 import udh_jax
 from udh_jax.errors import InputError
-from udh_jax.methods import automatic, defaults, psch, udh_ecc
+from udh_jax.methods import automatic, baseline, defaults, psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
 from udh_jax.models.registry import create_backbone
@@ -63,6 +63,40 @@ def test_what_cannot_be_is_refused():
     make_plan(config)
 
 
+@pytest.mark.parametrize(
+  ("method", "field", "given", "words"),
+  [
+    (psch, "psch.hash_start", "random", r"psch\.hash_start is 'random', but psch\.trained is"),
+    (udh_ecc, "student.start", "random", r"student\.start is 'random', but distill\.trained is"),
+    (psch, "bits", 2048, "bits is 2048, but .* has only 1280 features"),
+    (psch, "features.image_sizes", (224, 96), r"features\.image_sizes is \(224, 96\), but psch"),
+  ],
+)
+def test_what_does_not_fit_such_a_network_is_refused(method, field, given, words):
+  config = folder_config(method)
+  with config.unlocked():
+    config.update_from_flattened_dict({field: given})
+  with pytest.raises(InputError, match=words):
+    make_plan(config)
+
+
+def test_a_guard_needs_itq_whatever_is_trained():
+  config = folder_config(psch, psch="last")
+  config.psch.hash_start = "random"
+  config.bits = 2048
+  with pytest.raises(InputError, match=r"bits is 2048, but .* has only 1280 features"):
+    make_plan(config)
+
+
+def test_a_baseline_reads_one_side():
+  config = baseline.default_config("cifar10")
+  assert len(config.features.image_sizes) == 1
+  make_plan(config)
+  config.features.image_sizes = (224, 96)
+  with pytest.raises(InputError, match=r"image_sizes is \(224, 96\), but a baseline"):
+    make_plan(config)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("trained", ["head", "all"])
 def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path, trained):
@@ -89,6 +123,7 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path,
   scores = train(config, workdir, devices=jax.devices()[:1])
   record = json.loads((workdir / "guard_12bits.json").read_text())
   rows = list(record["agreement"])
+  assert "mAP@ALL (denominator retrieved, ties by index" in record["definition"]
   assert record["kept"] in rows and rows[-1] == "ITQ"
   assert len(rows) == (3 if trained == "head" else 2)
   assert ("Discriminant ITQ" in scores) == (trained == "head")

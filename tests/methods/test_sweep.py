@@ -18,6 +18,18 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   )
   mean, spread = np.mean(values[8]), np.std(values[8], ddof=1)
   assert f"{mean:.3f} ± {spread:.3f}" in row
-  assert "2 seeds" in (tmp_path / "table.md").read_text()
+  assert "training seeds 0, 1: mean ± standard" in (tmp_path / "table.md").read_text()
+  # Entries of other lengths and of another definition are in the same file.
+  config.score.at = 7
+  sweep(config, tmp_path, bits=(12,), seeds=(0,))
+  text = (tmp_path / "table.md").read_text()
+  assert "mAP@7 " in text and "training seed 0" in text
   with pytest.raises(InputError, match="different numbers"):
     sweep(config, tmp_path, bits=(8, 8), seeds=(0,))
+
+
+def test_every_length_is_checked_before_the_first_is_trained(made, tmp_path, monkeypatch):
+  config = shorten_pairs(load("pair_contrast", "wikipedia"), made)
+  monkeypatch.setattr("udh_jax.methods.sweep.train", lambda *_: pytest.fail("it was trained"))
+  with pytest.raises(InputError, match="bits is -1"):
+    sweep(config, tmp_path, bits=(8, -1), seeds=(0,))

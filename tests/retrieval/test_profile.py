@@ -134,6 +134,18 @@ def test_devices_agree_with_the_host(rng, mesh, monkeypatch, ties, multi_hot, si
   assert score == pytest.approx(host.mean_average_precision[host.cutoffs.index(min(3, size))])
 
 
+def test_long_codes_with_many_shared_labels_fit_a_key():
+  """Distance, place and gain of a pair share 32 bits, which bounds a block of items."""
+  shape = jax.ShapeDtypeStruct
+  codes = [(2, 128), (2, 1), (8300, 128), (8300, 1)]  # of 4,096 bits
+  found = jax.eval_shape(
+    lambda *a: sharded.count_and_rank(*a, cuts=(9,), num_distances=4097, max_gain=127),
+    *(shape(size, np.uint32) for size in codes),
+    shape((8300,), bool),
+  )
+  assert found[0].shape == (2, 4097)
+
+
 def test_the_kernel_runs_under_pmap_and_on_one_device(rng):
   parts = profile.checked_pairs("test", *random_case(rng, 4, 40, 1, 32))
   options = {

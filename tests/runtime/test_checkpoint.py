@@ -94,6 +94,21 @@ def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rn
   assert state is start
 
 
+def test_saves_of_other_devices_do_not_push_out_new_ones(tmp_path, mesh, rng):
+  def rows(mesh):
+    return {"rows": {"features": split_rows(mesh, rng.normal(size=(13, 2)))}}
+
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh)
+  for step in (300, 400):
+    progress.save(step, rows(mesh), row_keys=("rows",))
+  single = mesh_lib.make_mesh(jax.devices()[:1])
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=single)
+  assert progress.restore(rows(single))[0] == 0
+  for step in (100, 200):
+    progress.save(step, rows(single), row_keys=("rows",))
+  assert progress.restore(rows(single))[0] == 200
+
+
 def test_nothing_is_saved_or_restored_where_process_0_is_alone(tmp_path, mesh):
   tree = tree_on(mesh, np.ones((13, 2)))
   save = functools.partial(checkpoint.save, tmp_path / "x", tree, row_keys=("features",), mesh=mesh)

@@ -1,3 +1,7 @@
+import socket
+import subprocess
+import sys
+
 import jax
 import numpy as np
 import pytest
@@ -72,3 +76,39 @@ def test_what_all_do_together_is_refused_where_process_0_is_alone(mesh, together
   with pytest.raises(RuntimeError, match=r"within 'drawing': all processes"):
     mesh_lib.on_main("drawing", lambda: together(mesh))
   together(mesh)  # and not for ever after
+
+
+_FAILING = """
+import sys
+from udh_jax.errors import InputError
+from udh_jax.runtime import mesh
+
+mesh.initialize(coordinator=sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
+
+def fail():
+  raise OSError("disk full")
+
+try:
+  mesh.on_main("write the table", fail)
+except (InputError, OSError) as error:
+  print(error)
+print(mesh.on_main("go on", lambda: 5))
+"""
+
+
+@pytest.mark.slow
+def test_what_fails_in_process_0_is_told_in_all(tmp_path):
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    place = f"localhost:{free.getsockname()[1]}"
+  processes = [
+    subprocess.Popen(
+      [sys.executable, "-c", _FAILING, place, str(number)], stdout=subprocess.PIPE, text=True
+    )
+    for number in range(2)
+  ]
+  said = [process.communicate(timeout=120)[0].splitlines()[-2:] for process in processes]
+  assert said == [
+    ["disk full", "5"],
+    ["write the table failed in process 0, which says why.", "None"],
+  ]

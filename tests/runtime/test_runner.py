@@ -1,6 +1,7 @@
 """The runner on small made stages: what it reuses, refuses, takes up and stops."""
 
 import dataclasses
+import json
 import pathlib
 
 import jax
@@ -210,6 +211,9 @@ def test_a_damaged_output_is_named_and_made_again_from_the_last_save(
   folder = tmp_path / "stages" / "walk" / "output"
   path = max((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
   path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(InputError, match=f"{folder} is damaged; run train.py"):
+    run(context, config, tmp_path, Counted(), restore_only=True)
+  assert path.exists()
   made = Counted()
   assert value(run(context, config, tmp_path, made)) == 225.0
   assert made.steps == [8, 9]
@@ -246,3 +250,26 @@ def test_rows_of_outputs_stay_on_their_devices(context, config, tmp_path):
   found = Runner(context, config, tmp_path).run(stages)["rows"]["rows"]
   assert len({s.device for s in found.addressable_shards}) == jax.device_count()
   np.testing.assert_array_equal(mesh_lib.to_host(found, 13), np.arange(13))
+
+
+def test_other_images_of_the_same_names_are_refused(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  other = dataclasses.replace(context.dataset, images=np.ones((13, 2, 2, 3), np.uint8))
+  other = context._replace(dataset=other)
+  with pytest.raises(InputError, match=r"walk.*other images of the same names.*--workdir"):
+    run(other, config, tmp_path, Counted())
+  for name in ("walk", "scale"):  # as earlier versions noted it
+    record = tmp_path / "stages" / name / "stage.json"
+    made = json.loads(record.read_text())
+    del made["images"]
+    record.write_text(json.dumps(made))
+  assert value(run(other, config, tmp_path, Counted())) == 225.0
+
+
+def test_another_input_of_a_finished_stage_is_refused(context, config, tmp_path):
+  walk, scale = Counted().stages()
+  one = mesh_lib.replicate(context.mesh, {"value": np.float32(1)})
+  alone = scale._replace(name="alone", build=lambda *_: Work(finish=lambda state: one), inputs={})
+  Runner(context, config, tmp_path).run([walk, alone])
+  with pytest.raises(InputError, match=r"alone.*was made from the walked of another None"):
+    Runner(context, config, tmp_path).run([walk, alone._replace(inputs={"walked": "walk"})])

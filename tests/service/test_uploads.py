@@ -6,10 +6,11 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, PngImagePlugin
 
 from udh_jax.data.pictures import decode_picture
 from udh_jax.service.problems import Busy, Problem
+from udh_jax.service.thumbnails import make_thumbnail
 from udh_jax.service.uploads import Room, decode_upload
 
 
@@ -30,6 +31,17 @@ def test_reads_what_encoding_reads(kind):
   data = encoded(kind)
   np.testing.assert_array_equal(decode_upload(data, 8, 600), decode_picture(data, 8))
   assert refused(data, 599).code == "too_many_pixels"
+
+
+def test_damaged_metadata_is_no_reason_to_refuse():
+  data = io.BytesIO()
+  about = PngImagePlugin.PngInfo()
+  about.add_text("Comment", "written by hand")
+  Image.new("RGB", (30, 20), "teal").save(data, "PNG", pnginfo=about)
+  damaged = bytearray(data.getvalue())
+  damaged[damaged.index(b"tEXt") + 20] ^= 0xFF
+  assert decode_upload(bytes(damaged), 8, 600).shape == (8, 8, 3)
+  assert Image.open(io.BytesIO(make_thumbnail(bytes(damaged)))).size == (20, 20)
 
 
 def png_of(width, height):

@@ -24,6 +24,7 @@ from udh_jax.clustering.members import (
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.restarts import best_clustering
 from udh_jax.clustering.rounding import round_to_sizes
+from udh_jax.numerics import at_least_float32, matmul
 
 # Regularisation relative to the mean squared distance of a row to its nearest centroid, except for
 # the first, which is relative to the mean squared norm of the rows and finds potentials from 0.
@@ -42,7 +43,7 @@ def _plan_means(fold_costs, rows, centroids, potential, epsilon):
   def add(carry, block, cost, weights, start):
     kernel, total, _ = sinkhorn.row_kernel(cost, potential, epsilon)
     plan = kernel * (weights / total)[:, None]
-    sums = jnp.matmul(plan.T, block, precision=lax.Precision.HIGHEST)
+    sums = matmul(plan.T, block)
     return carry[0] + sums, carry[1] + jnp.sum(plan, axis=0)
 
   start = jnp.zeros_like(centroids), jnp.zeros_like(potential)
@@ -246,7 +247,7 @@ def equal_size_kmeans(
   )
   min_size, max_size = whole_numbers("equal_size_kmeans", min_size=min_size, max_size=max_size)
   features = jnp.asarray(features)
-  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
     "equal_size_kmeans",

@@ -20,6 +20,7 @@ from udh_jax.clustering.members import (
   whole_numbers,
 )
 from udh_jax.clustering.restarts import best_clustering
+from udh_jax.numerics import at_least_float32
 
 
 class _Run(NamedTuple):
@@ -110,7 +111,7 @@ def kmeans(
     chunk_size=chunk_size,
   )
   features = jnp.asarray(features)
-  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
     "kmeans",
@@ -203,7 +204,7 @@ def own_distances(
     f"own_distances: features, labels and centroids have shapes {features.shape}, {labels.shape} "
     f"and {centroids.shape}, expected [n, d], [n] and [K, d].",
   )
-  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  features = at_least_float32(features)
   zero, one = jnp.zeros(features.shape[1], features.dtype), jnp.ones((), features.dtype)
   weights = (labels >= 0).astype(features.dtype)
   rows = Rows(features, weights, zero, one, chunk_size, axis_name)

@@ -11,6 +11,7 @@ from udh_jax.arrays import Array
 from udh_jax.clustering.fold import Rows, fold
 from udh_jax.clustering.potentials import FoldCosts
 from udh_jax.clustering.rounding import own_column
+from udh_jax.numerics import matmul
 
 
 class Clustering(NamedTuple):
@@ -47,7 +48,7 @@ def fold_costs_of(rows: Rows, centroids: jax.Array) -> FoldCosts:
   offset = jnp.sum(jnp.square(centroids), axis=1)
 
   def cost_of(block):
-    return offset - 2 * jnp.matmul(block, centroids.T, precision=lax.Precision.HIGHEST)
+    return offset - 2 * matmul(block, centroids.T)
 
   whole = rows.chunk_size is None
   cost = fold(rows, lambda _, block, weights, start: cost_of(block), None) if whole else None
@@ -74,7 +75,7 @@ def member_means(rows: Rows, labels: jax.Array, centroids: jax.Array) -> jax.Arr
   def add(carry, block, weights, start):
     own = lax.dynamic_slice(labels, (start,), weights.shape)
     member = own_column(own, num_clusters, weights.dtype) * weights[:, None]
-    sums = jnp.matmul(member.T, block, precision=lax.Precision.HIGHEST)
+    sums = matmul(member.T, block)
     return carry[0] + sums, carry[1] + jnp.sum(member, axis=0)
 
   start = jnp.zeros_like(centroids), jnp.zeros(num_clusters, centroids.dtype)

@@ -14,6 +14,7 @@ from jax import lax
 
 from udh_jax import errors, sharding
 from udh_jax.arrays import Array
+from udh_jax.numerics import matmul
 
 # A kernel is scaled until a column's factor leaves exp(+-DRIFT); then a step in the log domain
 # absorbs the factors. float32 ends near exp(-87): what underflows is below exp(-57) of its row.
@@ -140,7 +141,7 @@ def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit
 
     def scale(state):
       factor = jnp.where(used, jnp.exp((state.proposal - origin) / epsilon), 0.0)  # [K]
-      rows = row_marginals / jnp.matmul(kernel, factor, precision=lax.Precision.HIGHEST)  # [n]
+      rows = row_marginals / matmul(kernel, factor)  # [n]
       # A reduction here is both faster on the CPU and 20 times more exact than a product.
       mass = factor * jnp.sum(rows[:, None] * kernel, axis=0)  # [K]
       proposal, error = propose(state.proposal, jnp.log(sharding.psum(mass, axis_name)))

@@ -10,7 +10,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite
-from udh_jax.numerics import with_fixed_signs
+from udh_jax.numerics import matmul, with_fixed_signs
 from udh_jax.sharding import psum
 
 
@@ -188,20 +188,15 @@ def _checked(name, features, num_bits, weights, limit):
   return features.astype(dtype), weights.astype(dtype)
 
 
-def _matmul(a, b):
-  # Accelerators round float32 products to fewer bits by default, which would tilt the directions.
-  return jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-
-
 def _mean(features, weights, axis_name):
-  return psum(_matmul(weights, features), axis_name) / psum(weights.sum(), axis_name)
+  return psum(matmul(weights, features), axis_name) / psum(weights.sum(), axis_name)
 
 
 def _principal_directions(features, weights, num_bits, axis_name):
   """Mean [d] and the num_bits leading eigenvectors of the covariance [d, c]."""
   mean = _mean(features, weights, axis_name)
   centred = (features - mean) * jnp.sqrt(weights)[:, None]
-  covariance = psum(_matmul(centred.T, centred), axis_name)  # [d, d]
+  covariance = psum(matmul(centred.T, centred), axis_name)  # [d, d]
   _, vectors = jnp.linalg.eigh(covariance)
   vectors = vectors[:, ::-1][:, :num_bits]
   return mean, with_fixed_signs(vectors)
@@ -216,7 +211,7 @@ def _random_rotation(key, size, dtype):
 def _encode(hash_function, features):
   dtype = jnp.promote_types(features.dtype, jnp.float32)
   centred = features.astype(dtype) - hash_function.mean
-  return sign(_matmul(centred, hash_function.projection)).astype(jnp.int8)
+  return sign(matmul(centred, hash_function.projection)).astype(jnp.int8)
 
 
 @functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
@@ -228,20 +223,20 @@ def _fit_lsh(features, weights, key, *, num_bits, axis_name):
 @functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
 def _fit_pca_rotation(features, weights, key, *, num_bits, axis_name):
   mean, directions = _principal_directions(features, weights, num_bits, axis_name)
-  return LinearHash(mean, _matmul(directions, _random_rotation(key, num_bits, features.dtype)))
+  return LinearHash(mean, matmul(directions, _random_rotation(key, num_bits, features.dtype)))
 
 
 @functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
 def _fit_itq(features, weights, key, *, num_bits, num_iterations, axis_name):
   mean, directions = _principal_directions(features, weights, num_bits, axis_name)
-  projected = _matmul(features - mean, directions)  # [n, c]
+  projected = matmul(features - mean, directions)  # [n, c]
 
   def turn(_, rotation):
-    signs = jnp.where(_matmul(projected, rotation) >= 0, 1, -1) * weights[:, None]
+    signs = sign(matmul(projected, rotation)) * weights[:, None]
     # The rotation that maximises tr(R^T Z^T B): only c x c numbers travel between devices.
-    left, _, right = jnp.linalg.svd(psum(_matmul(projected.T, signs), axis_name))
-    return _matmul(left, right)
+    left, _, right = jnp.linalg.svd(psum(matmul(projected.T, signs), axis_name))
+    return matmul(left, right)
 
   start = _random_rotation(key, num_bits, features.dtype)
   rotation = lax.fori_loop(0, num_iterations, turn, start)
-  return LinearHash(mean, _matmul(directions, rotation))
+  return LinearHash(mean, matmul(directions, rotation))

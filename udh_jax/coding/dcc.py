@@ -11,6 +11,7 @@ from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_unit
 from udh_jax.cpu import choice
 from udh_jax.errors import is_traced, require, require_finite, whole_number
+from udh_jax.numerics import matmul
 
 _GROUP = 8  # bits whose linear terms come from one matrix product
 _PAIR = 2  # bits of a group that one fused loop over the rows decides
@@ -113,7 +114,7 @@ def _dcc(codes, linear, gram, *, num_sweeps):
     inner = lax.dynamic_slice_in_dim(rows, start, _GROUP, axis=1)  # [g, g]
     old = lax.dynamic_slice_in_dim(code, start, _GROUP)  # [g, n]
     slope = lax.dynamic_slice_in_dim(linear, start, _GROUP) - lax.optimization_barrier(
-      jnp.matmul(rows, code, precision=lax.Precision.HIGHEST)
+      matmul(rows, code)
     )
     changes = []  # new less old, of the bits so far
     for pair in range(0, _GROUP, _PAIR):

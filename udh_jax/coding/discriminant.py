@@ -9,7 +9,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, itq
 from udh_jax.errors import require, require_finite
-from udh_jax.numerics import matmul, with_fixed_signs
+from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import psum
 
 RIDGE = 1 / 256  # of the total variance, on every direction of the scatter within clusters
@@ -64,7 +64,7 @@ def discriminant_directions(
   )
   require(power >= 0, f"discriminant_directions: power is {power}, expected 0 or more.")
   require_finite("discriminant_directions: features", features)
-  features = features.astype(jnp.promote_types(features.dtype, jnp.float32))
+  features = at_least_float32(features)
   weights = jnp.ones(len(features), features.dtype) if weights is None else jnp.asarray(weights)
   return _directions(
     features,

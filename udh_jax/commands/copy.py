@@ -16,7 +16,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
-from udh_jax.errors import InputError, require
+from udh_jax.errors import require
 from udh_jax.files import require_writable
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex
@@ -92,11 +92,12 @@ def _copy_store(options) -> int:
 
 
 def _copy_parts(options) -> int:
+  require(
+    "://" in options.source or os.path.isdir(options.source),
+    f"{options.source} is neither a file nor a folder; give an index, a folder that encode --ray "
+    "has written, or a store.",
+  )
   plan = read_plan(options.source)
-  if plan is None:
-    raise InputError(
-      f"{options.source} holds no parts; give a folder that encode --ray has written."
-    )
   if options.output:
     return parts_to_index(options.source, options.output)
   about = {"encoder": plan.encoder, "folder": plan.root}

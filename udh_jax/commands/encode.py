@@ -13,17 +13,17 @@ encoded on all machines of a Ray cluster, and ``--output`` is a folder that all 
 import argparse
 import contextlib
 import os
+import pathlib
 from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.encoders.distributed.cluster import encode_distributed
 from udh_jax.encoders.distributed.parts import parts_to_store
-from udh_jax.encoders.folder import encode_folder
+from udh_jax.encoders.folder import encode_folder, list_unreadable
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
 from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
 from udh_jax.errors import require
-from udh_jax.files import write_text
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.stores import Store, create_store
 
@@ -159,10 +159,8 @@ def _encode_to_store(options, encoder, source) -> None:
     done = encode_folder_to_store(
       encoder, options.images, store, batch_size=options.batch_size, remove=options.update
     )
-    if done.unreadable:
-      listed = f"{table_of(options)['table']}.unreadable.txt"
-      write_text(listed, "".join(f"{name}: {why}\n" for name, why in done.unreadable.items()))
-      print(f"{len(done.unreadable):,} files are left out; they are listed in {listed}")
+    table = table_of(options)["table"].replace(os.sep, "_")
+    list_unreadable(pathlib.Path(table), done.unreadable, done.listed)
     print(
       f"{store.location}: {store.count():,} items; {done.encoded:,} of {done.listed:,} pictures "
       f"were encoded, {done.removed:,} items removed",

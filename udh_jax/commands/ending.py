@@ -61,7 +61,7 @@ def fail(error: BaseException | str) -> NoReturn:
 
 
 def guarded(run: Callable[[], object]) -> None:
-  """Calls ``run``; `InputError` and `TrainingError` end the program with one line."""
+  """Calls ``run``; `InputError`, `TrainingError` and `OSError` end the program with one line."""
   show_anything()
   try:
     run()
@@ -70,3 +70,6 @@ def guarded(run: Callable[[], object]) -> None:
   except BrokenPipeError:  # the reader of our output went away, as head does
     sys.stderr.close()
     sys.exit(0)
+  except OSError as error:  # a full disk, a folder that may not be written to
+    what = error.filename or "A file"
+    fail(f"{what} cannot be read or written ({error.strerror or error}).")

@@ -75,7 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
       value = getattr(options, name)
-      require(0 < value < 1e6, f"--{name.replace('_', '-')} is {value:g}; give more than 0.")
+      flag = name.replace("_", "-")
+      require(0 < value < 1e6, f"--{flag} is {value:g}; give more than 0 and less than 1e6.")
     table = table_of(options)
     # Before anything is loaded: a port in use, or no extra, is said at once.
     for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):

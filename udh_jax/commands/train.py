@@ -21,7 +21,7 @@ def numbers(name: str, texts: list[str] | None, usual: int) -> list[int]:
   if texts is None:
     return [usual]
   require(
-    all(text.strip().isdigit() for text in texts),
+    all(text.strip().isdecimal() for text in texts),
     f"--{name} is {','.join(texts)!r}; give comma-separated whole numbers.",
   )
   return [int(text) for text in texts]

@@ -114,8 +114,8 @@ def make_splits(
   Args:
     labels: None, integer array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
       Queries are balanced over the classes of a single label, and drawn uniformly from the rows
-      that have a label where it is multi-hot. Without labels nothing could be scored: there are no
-      queries.
+      that have a label where it is multi-hot. Without labels nothing could be scored: no queries
+      are drawn.
     num_rows: n.
     num_queries: How many rows are test queries.
     num_validation: How many rows of the database side are queries where ``evaluate_on`` is
@@ -192,6 +192,11 @@ def make_splits(
     train = learned[chosen]
   elif num_train:
     train = learned[np.sort(permutation(len(learned), seed, _TRAIN)[:num_train])]
+  require(
+    len(train) > 0,
+    f"None of {num_rows} items is left to train on: {len(query)} are queries, and of the "
+    f"{len(database)} in the database none is for training.",
+  )
   return Splits(train, database, query)
 
 

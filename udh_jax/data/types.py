@@ -151,6 +151,16 @@ class Dataset:
     return np.dtype(np.uint8 if self.has_pictures else np.float32)
 
   @functools.cached_property
+  def images_digest(self) -> str:
+    """SHA-256 over the images that are in memory, or over the sizes of their files.
+
+    Empty where neither is known: of data sets that are published once and for all.
+    """
+    if isinstance(self.images, np.ndarray):
+      return _digest(self.images, ())
+    return getattr(self.images, "digest", "")
+
+  @functools.cached_property
   def texts_digest(self) -> str:
     """SHA-256 over the texts and their words; empty where there are none."""
     return "" if self.texts is None else _digest(self.texts, self.words)

@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from udh_jax.numerics import matmul
+
 SIDE = 64  # pixels of a side of the views that are compared
 _LEVELS = (16, 32, 64)  # coarse to fine
 _STEPS = 8  # Gauss-Newton steps at each level
@@ -99,8 +101,7 @@ def _warped(parameters, picture, *, side):
   across, inside_x = _rows_of(parameters[0], parameters[2], side)
   down, inside_y = _rows_of(parameters[1], parameters[3], side)
   inside = inside_y[:, None] & inside_x[None]
-  product = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-  return product(product(down, picture), across.T), inside
+  return matmul(matmul(down, picture), across.T), inside
 
 
 def _step(parameters, *, first, second, side):
@@ -117,8 +118,8 @@ def _step(parameters, *, first, second, side):
   columns = jnp.concatenate([moves, warped[..., None], jnp.ones_like(warped)[..., None]], axis=-1)
   columns = columns.reshape(-1, 6)
   weighted = columns * weight.reshape(-1, 1)
-  gram = jnp.matmul(weighted.T, columns, precision=lax.Precision.HIGHEST)
-  target = jnp.matmul(weighted.T, residual.reshape(-1), precision=lax.Precision.HIGHEST)
+  gram = matmul(weighted.T, columns)
+  target = matmul(weighted.T, residual.reshape(-1))
   gram += jnp.diag(1e-4 * jnp.diag(gram) + 1e-6)
   moved = jnp.clip(jnp.linalg.solve(gram, target)[:4], -0.1, 0.1)
   new = parameters + moved

@@ -97,13 +97,11 @@ def find_duplicates(
     all(name in index.columns for name in wanted),
     "The index does not say what its pictures look like; make it again with udh-jax encode.",
   )
-  pairs = _candidates(index, reach)
-  progress(f"{len(pairs):,} pairs of {len(index):,} pictures look alike")
   unreadable: dict[str, str] = {}
   groups, compared = _Groups(len(index)), 0
   views = _Views(index, folder, unreadable)
   with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    for batch in _unjoined(pairs, groups):
+    for batch in _candidates(index, reach, groups, progress):
       views.read({*batch[:, 0].tolist(), *batch[:, 1].tolist()}, pool)
       batch = [pair for pair in batch.tolist() if views.has(pair[0]) and views.has(pair[1])]
       if batch:
@@ -117,25 +115,72 @@ def find_duplicates(
   return Duplicates(_described(index, groups.sets()), len(index), compared, unreadable)
 
 
-def _candidates(index: HammingIndex, reach: int) -> np.ndarray:
-  """Pairs (a, b, whether b is mirrored), int64 ``[p, 3]``, those that look most alike first."""
+def _candidates(
+  index: HammingIndex, reach: int, groups: "_Groups", progress
+) -> Iterator[np.ndarray]:
+  """Pairs (a, b, whether b is mirrored) to compare at once: int64 ``[p, 3]``, up to `_PAIRS`.
+
+  A set of pictures of one look, say blank pages, has as many pairs as the square of their number.
+  So these come first, each with one of them; who has been joined to it by then has no pairs of
+  looks of its own any more.
+  """
   if len(index) < 2:
-    return np.zeros((0, 3), np.int64)
+    return
   looks = np.ascontiguousarray(index.columns["look"])
-  names = [""] * len(looks)
+  _, kinds = np.unique(looks.reshape(len(looks), -1), axis=0, return_inverse=True)
+  kinds = kinds.reshape(-1)
+  yield from _of_one_look(kinds, groups)
+  alone = np.flatnonzero([groups.of(item) == item for item in range(len(looks))])
+  databases = [HammingIndex(looks[alone, view], [""] * len(alone)) for view in (0, 1)]
+  for start in range(0, len(alone), _QUERIES):
+    items = alone[start : start + _QUERIES]
+    yield from _unjoined(_found_by_looks(looks, kinds, alone, databases, items, reach), groups)
+    done = start + len(items)
+    if done < len(alone):
+      progress(f"{done:,} of {len(alone):,} looks searched")
+  found = [pairs[pairs[:, 3] > reach] for pairs in _neighbours_by_code(index, looks)]
+  yield from _unjoined(_most_alike_first(np.concatenate(found)), groups)
+
+
+def _of_one_look(kinds, groups) -> Iterator[np.ndarray]:
+  """Pairs of equal looks: of each set the first with all others, then the rest likewise."""
+  order = np.argsort(kinds, kind="stable")
+  sets = [items.tolist() for items in np.split(order, np.cumsum(np.bincount(kinds))[:-1])]
+  while sets := [items for items in sets if len(items) > 1]:
+    pairs = np.array([(first, item, 0) for first, *rest in sets for item in rest], np.int64)
+    yield from (pairs[start : start + _PAIRS] for start in range(0, len(pairs), _PAIRS))
+    sets = [[item for item in rest if groups.of(item) != groups.of(first)] for first, *rest in sets]
+
+
+def _found_by_looks(looks, kinds, alone, databases, items, reach) -> np.ndarray:
+  """Pairs of some items with all of ``alone`` whose looks differ in up to ``reach`` bits.
+
+  Those that `_of_one_look` has made are left out, and those with an item before the first of these,
+  where that one has found them.
+  """
   found = []
-  for view in (0, 1):
-    database = HammingIndex(looks[:, view], names)
-    for flip, queries in ((0, looks[:, 0]), (1, mirrored(looks[:, 0]))):
-      for start in range(0, len(looks), _QUERIES):
-        hits = database.radius_search(queries[start : start + _QUERIES], reach)
-        counts = [len(hit.indices) for hit in hits]
-        a = np.repeat(np.arange(start, start + len(hits)), counts)
-        b = np.concatenate([hit.indices for hit in hits])
-        distances = np.concatenate([hit.distances for hit in hits])
-        found.append(_ordered(a, b, flip, distances))
-  found += _neighbours_by_code(index, looks)
-  pairs = np.concatenate(found)
+  for database in databases:
+    for flip in (0, 1):
+      queries = mirrored(looks[items, 0]) if flip else looks[items, 0]
+      hits = database.radius_search(queries, reach)
+      a = np.repeat(items, [len(hit.indices) for hit in hits])
+      b = alone[np.concatenate([hit.indices for hit in hits])]
+      distances = np.concatenate([hit.distances for hit in hits])
+      again = (b < items[0]) & (_distances(looks, b, a, flip) <= reach)
+      again |= (kinds[a] == kinds[b]) & (flip == 0)
+      found.append(_ordered(a[~again], b[~again], flip, distances[~again]))
+  return _most_alike_first(np.concatenate(found))
+
+
+def _distances(looks, a, b, flip) -> np.ndarray:
+  """Bits in which the look of ``a``, or of its mirror image, differs from the nearer of b's."""
+  first = looks[a, 0]
+  first = mirrored(first) if flip else first
+  return np.bitwise_count(first[:, None] ^ looks[b]).sum(axis=2, dtype=np.int64).min(axis=1)
+
+
+def _most_alike_first(pairs) -> np.ndarray:
+  """Rows of `_ordered` by distance, each pair once and without it."""
   pairs = pairs[np.lexsort((pairs[:, 2], pairs[:, 1], pairs[:, 0], pairs[:, 3]))]
   _, first = np.unique(pairs[:, :3], axis=0, return_index=True)
   return pairs[np.sort(first), :3]
@@ -148,17 +193,14 @@ def _ordered(a, b, flip, distances) -> np.ndarray:
 
 
 def _neighbours_by_code(index, looks) -> Iterator[np.ndarray]:
+  """Rows of `_ordered` of items that are near by the encoder's code and not far by their looks."""
   k = min(_NEAR + 1, len(index))
-  for start in range(0, len(index) if k > 1 else 0, _QUERIES):
+  for start in range(0, len(index), _QUERIES):
     b = index.search(index.codes[start : start + _QUERIES], k).indices.astype(np.int64)
     a = np.broadcast_to(np.arange(start, start + len(b))[:, None], b.shape)
     a, b = a.reshape(-1), b.reshape(-1)
     for flip in (0, 1):
-      first = mirrored(looks[a]) if flip else looks[a]
-      distances = np.minimum(
-        np.bitwise_count(first[:, 0, None] ^ looks[b]).sum(axis=2, dtype=np.int64).min(axis=1),
-        np.bitwise_count(first[:, 1] ^ looks[b, 0]).sum(axis=1, dtype=np.int64),
-      )
+      distances = np.minimum(_distances(looks, a, b, flip), _distances(looks, b, a, flip))
       near = distances <= _FAR
       yield _ordered(a[near], b[near], flip, distances[near])
 

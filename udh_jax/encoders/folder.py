@@ -7,7 +7,7 @@ import hashlib
 import os
 import pathlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -262,7 +262,7 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
       save()
       saved = now
   save(changes.gone)
-  _list_unreadable(output, bad, num_files)
+  list_unreadable(output, bad, num_files)
   require(
     len(writer.stored),
     f"None of the {num_files} pictures in {folder} can be read; see {output}.unreadable.txt.",
@@ -306,17 +306,18 @@ class _OldRows:
   """Codes and columns of an index, as they were when its update began.
 
   Attributes:
-    by_content: Row by content, of the files that are gone or are to be looked into.
+    by_content: Rows by content, of the files that are gone or are to be looked into.
   """
 
   def __init__(self, stored: StoredIndex, changes: Changes, todo: np.ndarray):
     self._stored = stored
     rows = np.concatenate([changes.gone, changes.rows[todo]])
     rows = np.sort(rows[rows >= 0])
-    self.by_content = {}
+    self.by_content: dict[bytes, list[int]] = {}
     if len(rows):
       digests = self._arrays["digest"][np.searchsorted(stored.live_rows(), rows)]
-      self.by_content = {d.tobytes(): row for d, row in zip(digests, rows.tolist(), strict=True)}
+      for digest, row in zip(digests, rows.tolist(), strict=True):
+        self.by_content.setdefault(digest.tobytes(), []).append(row)
 
   @functools.cached_property
   def _arrays(self):
@@ -327,7 +328,14 @@ class _OldRows:
     return self._arrays["codes"][item], {name: self._arrays[name][item] for name in COLUMNS}
 
 
-def _list_unreadable(output, bad, num_files) -> None:
+def list_unreadable(output: pathlib.Path, bad: Mapping[str, str], num_files: int) -> None:
+  """Lists files that could not be read beside an output, or removes an older list.
+
+  Args:
+    output: ``{output}.unreadable.txt`` is written.
+    bad: Reason by name.
+    num_files: Of all files.
+  """
   listed = output.with_name(f"{output.name}.unreadable.txt")
   if bad:
     lines = [f"{printable(name)}: {printable(bad[name])}\n" for name in sorted(bad)]
@@ -404,7 +412,7 @@ def read_ahead(
   folder: pathlib.Path,
   changes: Changes,
   todo: np.ndarray,
-  by_content: Mapping[bytes, int],
+  by_content: Mapping[bytes, Sequence[int]],
   size: int,
   batch_size: int,
 ) -> Iterator[list[LookedInto]]:
@@ -449,7 +457,7 @@ def look_into(
   name: str,
   old: int,
   as_noted: bool,
-  by_content: Mapping[bytes, int],
+  by_content: Mapping[bytes, Sequence[int]],
   size: int,
 ) -> LookedInto:
   """Reads one file, and decodes it unless its content is known.
@@ -474,8 +482,8 @@ def look_into(
       values.update(
         size=status.st_size, mtime=status.st_mtime_ns, digest=np.frombuffer(digest, np.uint8)
       )
-      known = by_content.get(digest, -1)
-      if known >= 0:
+      if rows := by_content.get(digest):
+        known = old if old in rows else rows[-1]
         unchanged = known == old and as_noted
         return LookedInto(name, old, {} if unchanged else values, known=known)
       file.seek(0)

@@ -15,6 +15,7 @@ from udh_jax.evaluation.scoring import (
   can_be_scored,
   curves,
   definition,
+  finite,
   position_of,
   score_codes,
   write_table,
@@ -59,7 +60,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
     "picture_size": dataset.image_shape[0],
     "labels_used": labels_used,
     "method": plan.title,
-    "scores": scores,
+    "scores": {name: finite(value) for name, value in scores.items()},
     "definition": definition(config, dataset, labels_used) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
@@ -262,7 +263,7 @@ def _write_metrics(config, meaning, about, found, scores, purities, workdir) -> 
     "bits": config.bits,
     "definition": meaning,
     "network": about,
-    "mean_average_precision": scores,
+    "mean_average_precision": {name: finite(value) for name, value in scores.items()},
     "purity": purities,
     "curves": {name: curves(value) for name, value in found.items()},
   }

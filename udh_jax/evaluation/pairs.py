@@ -13,6 +13,7 @@ from udh_jax.evaluation.scoring import (
   can_be_scored,
   curves,
   definition,
+  finite,
   position_of,
   score_codes,
   write_table,
@@ -45,7 +46,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
     "words": list(dataset.words),
     "tokenizer": dataset.tokenizer,
     "method": plan.title,
-    "scores": scores,
+    "scores": {name: finite(value) for name, value in scores.items()},
     "definition": definition(config, dataset, labels_used) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
@@ -138,7 +139,7 @@ def write(
         "bits": bits,
         "definition": meaning,
         "network": about,
-        "mean_average_precision": scores,
+        "mean_average_precision": {name: finite(value) for name, value in scores.items()},
         "curves": {name: curves(value) for name, value in flat.items()},
       },
     )

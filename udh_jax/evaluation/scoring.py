@@ -34,12 +34,15 @@ def can_be_scored(dataset: Dataset) -> bool:
 
 
 def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
-  """What a score of this run means, in one line: metric, split, labels behind the network."""
+  """What a score of this run means: metric, split, labels behind the network, training seed."""
   score = config.score
   metric = average_precision_description(
     at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
   )
-  return f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}"
+  return (
+    f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}; "
+    f"training seed {config.seed}"
+  )
 
 
 def score_codes(
@@ -84,17 +87,22 @@ def at_words(config: ConfigDict) -> str:
   return f"@{config.score.at}" if config.score.at else "@ALL"
 
 
+def finite(value: float) -> float | None:
+  """The same; None for NaN, the mean over no query, which JSON has no number for."""
+  return None if np.isnan(value) else value
+
+
 def curves(found: RetrievalScores) -> dict[str, Any]:
   """What ``metrics.json`` says of one set of codes."""
   return {
     "cutoffs": list(found.cutoffs),
     "options": found.description,
     **{
-      field: getattr(found, field).tolist()
+      field: [finite(value) for value in getattr(found, field).tolist()]
       for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
     },
     "radius": found.radius,
-    "radius_precision": found.radius_precision,
+    "radius_precision": finite(found.radius_precision),
     "empty_balls": found.empty_balls,
     "irrelevant_queries": found.irrelevant_queries,
   }

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from udh_jax.coding.binary import sign
 from udh_jax.errors import require
 from udh_jax.losses.reduction import weighted_mean
-from udh_jax.numerics import at_least_float32
+from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
 
 
@@ -44,7 +45,7 @@ def nt_xent(
   require(temperature > 0, f"nt_xent: temperature is {temperature}, expected > 0.")
   m = first.shape[0]
   views = unit_rows(jnp.concatenate([first, second]))
-  logits = jnp.matmul(views, views.T, precision=lax.Precision.HIGHEST) / temperature  # [2m, 2m]
+  logits = matmul(views, views.T) / temperature  # [2m, 2m]
   weights = jnp.ones(m, views.dtype) if weights is None else jnp.asarray(weights)
   both = jnp.concatenate([weights, weights])
   # A large number and not infinity: a row all of whose others are left out has a finite gradient.
@@ -104,4 +105,4 @@ def straight_through(relaxed: jax.Array, codes: jax.Array) -> jax.Array:
 
 def straight_through_sign(relaxed: jax.Array) -> jax.Array:
   """sign(u), in {-1, +1} with sign(0) = +1, by `straight_through`."""
-  return straight_through(relaxed, jnp.where(relaxed >= 0, 1, -1).astype(relaxed.dtype))
+  return straight_through(relaxed, sign(relaxed))

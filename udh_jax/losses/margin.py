@@ -4,11 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from udh_jax.errors import require
 from udh_jax.losses.labels import label_cross_entropy, label_targets
-from udh_jax.numerics import at_least_float32
+from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import cosines
 
 
@@ -60,19 +59,19 @@ def _added_angle(cosine, margin):
 
 def _scale(outputs, classes, scale, margin, annealing):
   del margin, annealing
-  plain = _dot(outputs, classes)
+  plain = matmul(outputs, classes.T)
   return plain, plain - (1 - 1 / scale) * jnp.abs(plain)
 
 
 def _softmax(outputs, classes, scale, margin, annealing):
   del scale, margin, annealing
-  plain = _dot(outputs, classes)
+  plain = matmul(outputs, classes.T)
   return plain, plain
 
 
 def _l_softmax(outputs, classes, scale, margin, annealing):
   del scale
-  plain = _dot(outputs, classes)
+  plain = matmul(outputs, classes.T)
   cosine = cosines(outputs, classes)
   lengths = _lengths(outputs)[:, None] * _lengths(classes)
   return plain, plain + lengths * (_psi(cosine, int(margin)) - cosine) / (1 + annealing)
@@ -243,10 +242,6 @@ def highly_interrelated_loss(
     annealing=annealing,
   )
   return label_cross_entropy(logits, targets, weights=weights)
-
-
-def _dot(first, second):
-  return jnp.matmul(first, second.T, precision=lax.Precision.HIGHEST)
 
 
 def _lengths(rows):

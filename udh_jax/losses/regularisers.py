@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from udh_jax.coding.binary import sign
 from udh_jax.errors import require
 from udh_jax.losses.reduction import weighted_mean
 from udh_jax.numerics import at_least_float32
@@ -29,7 +30,7 @@ def quantisation_loss(outputs: jax.Array, *, weights: jax.Array | None = None) -
     [ours] in UDH-ECC; the term of Liu et al., Deep Supervised Hashing, CVPR 2016, with squares.
   """
   outputs = _checked("quantisation_loss", outputs)
-  codes = lax.stop_gradient(jnp.where(outputs >= 0, 1, -1))
+  codes = lax.stop_gradient(sign(outputs))
   return weighted_mean(jnp.mean((outputs - codes) ** 2, axis=1), weights)
 
 

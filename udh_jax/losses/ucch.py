@@ -2,11 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from udh_jax.errors import require
 from udh_jax.losses.reduction import weighted_mean
-from udh_jax.numerics import at_least_float32
+from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
 
 
@@ -16,10 +15,6 @@ def _require_outputs(name, first, second):
     f"{name}: outputs have shapes {first.shape} and {second.shape}, expected both [m, c] with "
     "m >= 1.",
   )
-
-
-def _dot(first, second):
-  return jnp.matmul(first, second.T, precision=lax.Precision.HIGHEST)
 
 
 def memory_contrast(
@@ -62,7 +57,7 @@ def memory_contrast(
   require(temperature > 0, f"memory_contrast: temperature is {temperature}, expected > 0.")
   scale = temperature * outputs.shape[1] ** 0.5
   positives = jnp.sum(outputs * own, axis=1) / scale  # [m]
-  logits = _dot(outputs, others) / scale  # [m, k]
+  logits = matmul(outputs, others.T) / scale  # [m, k]
   if left_out is not None:
     logits = jnp.where(left_out, -1e9, logits)
   logits = jnp.concatenate([positives[:, None], logits], axis=1)
@@ -104,7 +99,7 @@ def ranking_loss(
   for name, value in (("margin", margin), ("shift", shift)):
     require(value >= 0, f"ranking_loss: {name} is {value}, expected 0 or more.")
   weights = jnp.ones(len(images), images.dtype) if weights is None else weights
-  scores = _dot(images, texts)  # [m, m]
+  scores = matmul(images, texts.T)  # [m, m]
   own = jnp.diagonal(scores)
 
   def one_way(scores):

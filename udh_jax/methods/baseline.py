@@ -13,6 +13,7 @@ from udh_jax.methods.steps import (
   baselines_stage,
   features_stage,
   require_enough_features,
+  require_one_side,
 )
 from udh_jax.runtime.plan import Plan
 from udh_jax.stages import linear
@@ -33,12 +34,14 @@ def default_config(data: str, *, method: str = "itq", **data_fields: Any) -> Con
   config = defaults.on_images(method, data, data_fields)
   del config["student"]
   del config["encode"]  # codes come with the features
+  config.features.image_sizes = config.features.image_sizes[:1]
   return config
 
 
 def plan(config: ConfigDict) -> Plan:
   """The baseline ``config.method`` with its configuration; see ``configs/baseline.py``."""
   name = METHODS[config.method]
+  require_one_side(config, "a baseline has one round")
   if name != "lsh":
     require_enough_features(config, "method='lsh'")
   network, baselines = f"{config.method}_{config.bits}bits", baselines_stage(config)

@@ -11,8 +11,15 @@ from ml_collections import ConfigDict
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import write_json
-from udh_jax.methods.steps import baselines_stage, codes_of, encode_stage
+from udh_jax.methods.steps import (
+  baselines_stage,
+  codes_of,
+  encode_stage,
+  require_enough_features,
+  require_one_side,
+)
 from udh_jax.report.page import Section, Table
+from udh_jax.retrieval.metrics import average_precision_description
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import CodeSource, Drawing
 from udh_jax.runtime.stage import Stage
@@ -40,11 +47,13 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     *sections: Of the method's trainings.
 
   Raises:
-    InputError: If the backbone stays as it is in one training and not in another or over several
-      rounds, or there are fewer than two views to train on and to compare on.
+    InputError: If the backbone stays as it is in one training and not in another, over several
+      rounds or several sides, there are fewer than two views to train on and to compare on, or
+      codes are longer than ITQ's, which they are compared with.
   """
   if "views" not in config:
     return Frozen((), {})
+  require_enough_features(config)
   trained = {section: config[section].trained for section in sections}
   stays = set(trained.values()) == {"head"}
   require(
@@ -57,6 +66,8 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     f"rounds is {config.rounds}, but {sections[0]}.trained is 'head': a network that stays as it "
     "is gives the same features in every round; set rounds to 1.",
   )
+  if stays:
+    require_one_side(config, f"{sections[0]}.trained is 'head'")
   number = config.views.number
   require(
     not stays or number >= 2,
@@ -164,9 +175,10 @@ def guard_section(
   ratios = found[learned] / np.maximum(found[-1], 1e-12)
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
+  measure = average_precision_description()
   words = [
-    f"Without labels: mAP of the codes {where}, where an image counts as relevant that lies in "
-    "the same cluster of another view.",
+    f"Without labels: {measure} of the codes {where}, where an image counts as relevant that lies "
+    "in the same cluster of another view.",
     f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
     "Learned codes give way only to codes that agree better at every number of clusters.",
   ]
@@ -180,6 +192,6 @@ def guard_section(
     row: dict(zip(map(str, counts), map(float, values), strict=True))
     for row, values in zip(rows, found, strict=True)
   }
-  record = {"agreement": agreement, "kept": rows[chosen]}
+  record = {"definition": words[0], "agreement": agreement, "kept": rows[chosen]}
   write_json(workdir / f"guard_{config.bits}bits.json", record)
   return [Section("Are the learned codes better?", words, [table])]

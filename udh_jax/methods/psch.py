@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
+from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after_training
 from udh_jax.methods.steps import (
@@ -88,6 +89,11 @@ def plan(config: ConfigDict) -> Plan:
   network = f"psch_{config.bits}bits"
   reading = parts.STAGE if config.psch.similarity == "parts" else features.STAGE
   frozen = frozen_stages(config, "psch")
+  require(
+    not frozen.inputs or config.psch.hash_start == "itq",
+    f"psch.hash_start is {config.psch.hash_start!r}, but psch.trained is 'head': codes of such a "
+    "network start at discriminant ITQ's; set psch.hash_start to 'itq' or train the backbone.",
+  )
   rounds: list[Stage] = []
   rows: tuple[CodeSource, ...] = ()
   teacher = "teacher"

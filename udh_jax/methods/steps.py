@@ -96,11 +96,7 @@ def cached_features(config: ConfigDict, section: str, roles: dict[str, str]) -> 
   """
   if config[section].trained != "head" or "features" not in roles:
     return {}
-  require(
-    len(config.features.image_sizes) == 1,
-    f"features.image_sizes is {tuple(config.features.image_sizes)}, but {section}.trained is "
-    "'head': features are made once, at one side; give one.",
-  )
+  require_one_side(config, f"{section}.trained is 'head'")
   return {"features": roles["features"]}
 
 
@@ -196,12 +192,29 @@ def require_readable_sides(config: ConfigDict) -> None:
         require_side(backbone, field, size)
 
 
-def require_enough_features(config: ConfigDict, otherwise: str) -> None:
+def require_one_side(config: ConfigDict, why: str) -> None:
+  """Refuses several sides where features are made once.
+
+  Args:
+    config: ``features.image_sizes`` is read.
+    why: What makes them so.
+
+  Raises:
+    InputError: If there is not one.
+  """
+  sizes = tuple(config.features.image_sizes)
+  require(
+    len(sizes) == 1,
+    f"features.image_sizes is {sizes}, but {why}: features are made once, at one side; give one.",
+  )
+
+
+def require_enough_features(config: ConfigDict, otherwise: str = "") -> None:
   """Refuses codes that are longer than a network has features, where ITQ or PCA makes them.
 
   Args:
     config: ``bits`` and ``teacher.backbone`` are read.
-    otherwise: The setting that does without.
+    otherwise: The setting that does without, if there is one.
 
   Raises:
     InputError: If so.
@@ -210,5 +223,5 @@ def require_enough_features(config: ConfigDict, otherwise: str) -> None:
   require(
     config.bits <= width,
     f"bits is {config.bits}, but {config.teacher.backbone} has only {width} features, and ITQ and "
-    f"PCA make at most one bit of each; ask for fewer bits, or set {otherwise}.",
+    f"PCA make at most one bit of each; ask for fewer bits{otherwise and ', or set '}{otherwise}.",
   )

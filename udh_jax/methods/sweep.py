@@ -1,5 +1,6 @@
 """One configuration at several code lengths and seeds, and the table of all of it."""
 
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -7,8 +8,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
+from udh_jax.evaluation.scoring import finite
 from udh_jax.files import read_json, write_json, write_text
-from udh_jax.methods.run import train
+from udh_jax.methods.run import require_valid, train
 from udh_jax.report.table import markdown_table
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
@@ -40,23 +42,33 @@ def sweep(
       len(values) > 0 and len(set(values)) == len(values),
       f"--{name} is {','.join(map(str, values))!r}; give different numbers, comma-separated.",
     )
+  runs = []
+  for seed, length in itertools.product(seeds, bits):
+    run = config.copy_and_resolve_references()
+    run.bits, run.seed = length, seed
+    require_valid(run)  # all of them, before hours go into the first
+    runs.append(run)
   workdir = pathlib.Path(workdir)
   found: dict[str, dict[int, list[float]]] = {}
-  for seed in seeds:
-    for length in bits:
-      run = config.copy_and_resolve_references()
-      run.bits, run.seed = length, seed
-      for name, value in train(run, workdir / f"seed_{seed}").items():
-        found.setdefault(name, {}).setdefault(length, []).append(value)
+  for run in runs:
+    for name, value in train(run, workdir / f"seed_{run.seed}").items():
+      found.setdefault(name, {}).setdefault(run.bits, []).append(value)
 
   def write():
     if not found:  # nothing was scored
       return
-    meaning = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")[0]["definition"]
-    several = f"{len(seeds)} seeds: mean ± standard deviation"
-    text = f"{table(found, bits)}\n\n{meaning}; {several if len(seeds) > 1 else 'one seed'}"
+    entries = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")
+    meaning = next(entry["definition"] for entry in entries if entry["bits"] == bits[0])
+    if len(seeds) > 1:
+      of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± standard deviation"
+      meaning = meaning.replace(f"training seed {seeds[0]}", of_seeds)
+    text = f"{table(found, bits)}\n\n{meaning}"
+    stored = {
+      name: {length: [finite(value) for value in values] for length, values in by_length.items()}
+      for name, by_length in found.items()
+    }
     write_text(workdir / "table.md", f"{text}\n")
-    write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": found})
+    write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": stored})
     say(f"\n{text}\n")
 
   mesh_lib.on_main("write the table", write)

@@ -81,6 +81,11 @@ def plan(config: ConfigDict) -> Plan:
     require_enough_features(config, "student.start='random'")
   frozen = frozen_stages(config, "finetune", "distill")
   stays = bool(frozen.inputs)
+  require(
+    not stays or student.start == "teacher",
+    f"student.start is {student.start!r}, but distill.trained is 'head': the student then is the "
+    "teacher's network with a hash layer; set student.start to 'teacher' or train the backbone.",
+  )
   views = {"views": "views"} if stays else {}
   rounds = []
   teacher = "teacher"

@@ -366,7 +366,10 @@ def _check_options(denominator, ties, empty):
     ("ties", ties, TIES),
     ("empty", empty, EMPTY),
   ):
-    require(value in known, f"{option} is {value!r}, expected one of {sorted(known)}.")
+    require(
+      isinstance(value, str) and value in known,
+      f"{option} is {value!r}, expected one of {sorted(known)}.",
+    )
 
 
 def _cuts(at, num_items: int) -> tuple[int, ...]:

@@ -104,7 +104,8 @@ def count_and_rank(
   """
   num_queries, num_items = queries.shape[0], database.shape[0]
   gain_bits = max_gain.bit_length()
-  block = min(_ITEMS, num_items)
+  # A key is distance, place and gain in 32 bits.
+  block = max(1, min(_ITEMS, num_items, ((1 << 32) - 1 >> gain_bits) // num_distances))
   chunk = max(1, min(num_queries, _CHUNK // block))
   blocks = tuple(_grouped(array, block) for array in (database, database_marks, valid))
 

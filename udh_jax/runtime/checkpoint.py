@@ -214,6 +214,7 @@ class Progress:
           record["num_devices"],
           self._mesh.size,
         )
+        remove(folder)  # or it would count among the newest, which are kept
         continue
       yield step
 

@@ -72,15 +72,22 @@ def on_main(name: str, work: Callable[[], Result]) -> Result | None:
 
   Raises:
     RuntimeError: If ``work`` calls such a thing; it names both.
+    InputError: In the other processes, if ``work`` raises something in process 0.
   """
-  result = None
+  result, error = None, None
   if is_main():
     token = _alone.set(name)
     try:
       result = work()
+    except Exception as raised:
+      error = raised
     finally:
       _alone.reset(token)
   barrier(name)
+  failed = agreed(int(error is not None))
+  if error is not None:
+    raise error
+  require(not failed, f"{name} failed in process 0, which says why.")
   return result
 
 

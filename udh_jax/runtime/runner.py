@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.configuration import flatten, select
-from udh_jax.errors import InputError, TrainingError
+from udh_jax.errors import InputError, TrainingError, require
 from udh_jax.files import read_json, write_json
 from udh_jax.records import OBJECT, TEXT, TEXTS, require_fields
 from udh_jax.runtime import checkpoint
@@ -76,6 +76,7 @@ class Runner:
     fields = flatten(select(self._config, stage.fields))
     return {
       "version": stage.version,
+      "images": dataset.images_digest[:12],
       "fields": {name: value for name, value in fields.items() if name not in stage.free},
       "free": {name: value for name, value in fields.items() if name in stage.free},
       "data": data,
@@ -83,8 +84,8 @@ class Runner:
     }
 
   def _identity(self, record: dict[str, Any]) -> str:
-    """Equal for records of equal outputs."""
-    deciding = {key: value for key, value in record.items() if key != "free"}
+    """Equal for records of equal outputs from the same images, which every record has by itself."""
+    deciding = {key: value for key, value in record.items() if key not in ("free", "images")}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
   def _check(self, stage: Stage, record: dict[str, Any]) -> None:
@@ -121,12 +122,17 @@ class Runner:
         f"Stage {stage.name} in {folder} was made from {made['data']}, this run has "
         f"{found['data']}. {remedy}"
       )
-    for role, was in made["inputs"].items():
-      now = found["inputs"].get(role)
+    if made.get("images", found["images"]) != found["images"]:  # earlier versions noted none
+      raise InputError(
+        f"Stage {stage.name} in {folder} was made from other images of the same names (digest "
+        f"{made['images']}, now {found['images']}). {remedy}"
+      )
+    for role in sorted(made["inputs"].keys() | found["inputs"].keys()):
+      was, now = made["inputs"].get(role), found["inputs"].get(role)
       if was != now:
         raise InputError(
-          f"Stage {stage.name} in {folder} was made from the {role} of another {was[0]} "
-          f"(now {now and now[0]}). {remedy}"
+          f"Stage {stage.name} in {folder} was made from the {role} of another "
+          f"{was and was[0]} (now {now and now[0]}). {remedy}"
         )
 
   def run(self, stages: Sequence[Stage], *, restore_only: bool = False) -> dict[str, Any]:
@@ -158,6 +164,11 @@ class Runner:
           log.restored()
           outputs.on_disk(stage)
           continue
+        require(
+          not restore_only,
+          f"Checkpoint {folder / 'output'} {reason}; run train.py with this --workdir to make it "
+          "again.",
+        )
         logger.warning("Checkpoint %s %s; the stage is made again.", folder / "output", reason)
         checkpoint.remove(folder / "output")
       if restore_only:

@@ -120,7 +120,7 @@ class IndexCollection:
     )
     self.title, self.version, self.folder = title, version, folder
     self.num_bits = index.num_bits
-    self.digest = (index.about.get("encoder") or {}).get("digest")
+    self.digest = index.encoder_digest
     self._batch_sizes = batch_sizes
 
   def prepare(self) -> None:

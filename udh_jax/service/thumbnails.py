@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from udh_jax.data.pictures import decode_picture
+from udh_jax.data.pictures import decode_picture, picture_size
 from udh_jax.files import write_atomically
 from udh_jax.service.files import Opened, gone
 
@@ -48,8 +48,7 @@ def make_thumbnail(data: bytes) -> bytes:
   from PIL import Image
 
   try:
-    with Image.open(io.BytesIO(data)) as image:
-      side = min(SIDE, *image.size)
+    side = min(SIDE, *picture_size(data))
   except Exception as error:  # Pillow raises many types on damaged files
     raise ValueError(f"{type(error).__name__}: {error}") from error
   small = io.BytesIO()

@@ -1,7 +1,6 @@
 """Pictures that clients send: read up to a limit, and looked at before they are decoded."""
 
 import asyncio
-import io
 from collections.abc import AsyncGenerator
 
 import numpy as np
@@ -9,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
-from udh_jax.data.pictures import decode_picture
+from udh_jax.data.pictures import decode_picture, picture_size
 from udh_jax.service.problems import Busy, Problem
 
 # Pillow reads many more, some by other programs; none of these is needed for a picture of a client.
@@ -144,8 +143,7 @@ def decode_upload(data: bytes, size: int, max_pixels: int) -> np.ndarray:
   if not data:
     raise _unreadable("nothing was sent")
   try:
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-      width, height = image.size
+    width, height = picture_size(data, formats=FORMATS)
   except Image.DecompressionBombError:
     raise _too_many(None, max_pixels) from None
   except Exception:  # Pillow raises many types on damaged files

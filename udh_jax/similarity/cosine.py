@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from udh_jax.numerics import at_least_float32
+from udh_jax.numerics import at_least_float32, matmul
 
 
 def unit_rows(rows: jax.Array) -> jax.Array:
@@ -30,4 +30,4 @@ def cosines(first: jax.Array, second: jax.Array) -> jax.Array:
   Returns:
     float32 array of shape ``[m, k]`` (float64 stays).
   """
-  return jnp.matmul(unit_rows(first), unit_rows(second).T, precision=lax.Precision.HIGHEST)
+  return matmul(unit_rows(first), unit_rows(second).T)

@@ -10,6 +10,7 @@ from jax import lax
 from udh_jax import sharding
 from udh_jax.clustering.fold import Rows, fold
 from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.numerics import matmul
 from udh_jax.similarity.cosine import cosines, unit_rows
 
 BINS = 200  # of cosine distances, over [0, 2]
@@ -92,7 +93,7 @@ def _fit(unit, weights, *, chunk_size, axis_name):
     """Adds up what ``function`` makes of distances ``[r, n]`` and of which pairs count."""
 
     def add(carry, block, weights, start):
-      distances = 1 - jnp.matmul(block, everything.T, precision=lax.Precision.HIGHEST)
+      distances = 1 - matmul(block, everything.T)
       own = first + start + jnp.arange(len(block))
       other = own[:, None] != jnp.arange(len(everything))
       counts = (weights[:, None] > 0) & (everyone > 0) & other

@@ -7,14 +7,10 @@ teacher's outputs for the images and the texts of the pairs, of unit length. Its
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from udh_jax.errors import require
+from udh_jax.numerics import matmul
 from udh_jax.sharding import psum
-
-
-def _dot(first, second):
-  return jnp.matmul(first, second, precision=lax.Precision.HIGHEST)
 
 
 def _mixed(image_part, text_part, image_share, cross_share):
@@ -62,10 +58,10 @@ def similarity_product(
   )
   for name, value in (("image_share", image_share), ("cross_share", cross_share)):
     require(0 <= value <= 1, f"similarity: {name} is {value}, expected 0 to 1.")
-  parts = _dot(images.T, matrix), _dot(texts.T, matrix)  # [d, c] each
+  parts = matmul(images.T, matrix), matmul(texts.T, matrix)  # [d, c] each
   image_part, text_part = psum(parts, axis_name)
   left, right = _mixed(image_part, text_part, image_share, cross_share)
-  return _dot(images, left) + _dot(texts, right)
+  return matmul(images, left) + matmul(texts, right)
 
 
 def similarity_row_norms(

@@ -302,6 +302,15 @@ def test_what_is_on_the_device_is_sent_once(index, mesh, monkeypatch):
   assert sent.count((202, 2)) == 1
 
 
+@pytest.mark.parametrize("there", [b"", b"another program's file"])
+def test_a_save_replaces_any_other_file(tmp_path, index, there):
+  index.save(tmp_path / "a")
+  loaded = HammingIndex.load(tmp_path / "a")
+  (tmp_path / "b").write_bytes(there)
+  loaded.save(tmp_path / "b")
+  assert HammingIndex.load(tmp_path / "b").names == index.names
+
+
 def test_an_interrupted_save_leaves_the_old_file(tmp_path, index, monkeypatch):
   path = tmp_path / "a"
   index.save(path)
@@ -380,6 +389,13 @@ CODES = np.zeros((3, 2), np.uint8)
     (lambda: HammingIndex(CODES, ["a"]), "3 codes and 1 names"),
     (lambda: HammingIndex(CODES.astype(int), "abc"), "codes is int64"),
     (lambda: HammingIndex(CODES, [1, 2, 3]), "name 1 is not a string"),
+    (lambda: HammingIndex(CODES, None), "names is NoneType; give one string"),
+    (
+      lambda: HammingIndex(CODES, "abc", columns={"x": np.ones((3, 2))}).add(
+        CODES, "def", columns={"x": np.ones((3, 4))}
+      ),
+      r"column x has rows of shape \(4,\), the index of \(2,\)",
+    ),
     (lambda: HammingIndex(CODES, "abc", num_bits=17), r"17 bits need \[n, 3\]"),
     (lambda: HammingIndex(CODES, "abc").add(np.zeros((1, 3), np.uint8), "d"), "differ in width"),
     (lambda: HammingIndex(CODES, "abc").search(CODES[:, :1], 1), "differ in width"),

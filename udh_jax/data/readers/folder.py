@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.data.pictures import NO_PICTURES, list_pictures, open_pictures
+from udh_jax.data.pictures import (
+  NO_PICTURES,
+  list_pictures,
+  open_pictures,
+  open_regular,
+  picture_size,
+)
 from udh_jax.data.readers.files import FILE_CHOICES, FILE_FIELDS, file_options
 from udh_jax.data.types import Progress, Reader, Source
 from udh_jax.errors import require
@@ -58,12 +64,10 @@ def read_folder(path: str, *, image_size: int, on_unreadable: str, progress: Pro
 
 def _median_side(folder: pathlib.Path, names: list[str]) -> int:
   """Short side of the pictures, in pixels; the median of some of them, spread over all."""
-  from PIL import Image
-
   sides = []
   for row in np.unique(np.linspace(0, len(names) - 1, min(_SAMPLED, len(names))).astype(int)):
-    with Image.open(folder / names[row]) as image:  # reads the header alone
-      sides.append(min(image.size))
+    with open_regular(folder / names[row]) as file:
+      sides.append(min(picture_size(file)))
   return int(np.median(sides))
 
 

@@ -89,7 +89,7 @@ def encode_distributed(
 
   Args:
     encoder: From `load_encoder`; it is sent to the workers.
-    images: See `udh_jax.encoders.parts.make_plan`.
+    images: See `udh_jax.encoders.distributed.listing.make_plan`.
     output: Folder of the result, a path or URL that all machines reach. It has ``codes/`` (names
       and codes), ``unreadable/`` (names and reasons) and ``plan.json``.
     source: Where the encoder came from; noted.

@@ -105,8 +105,12 @@ def write_table(file: str, table: Any) -> None:
   write_file(file, sink.getvalue())
 
 
+# A file of theirs is there once it is closed, and whole.
+_OBJECT_STORES = ("s3", "gcs", "abfs")
+
+
 def write_file(file: str, data: Any) -> None:
-  """Writes a file, whole or not at all; an object store has no halves of its own."""
+  """Writes a file, whole or not at all."""
   fs, path = file_system_of(file)
   try:
     if fs.type_name == "local":
@@ -114,8 +118,11 @@ def write_file(file: str, data: Any) -> None:
       write_atomically(path, lambda opened: opened.write(data))
       return
     fs.create_dir(path.rpartition("/")[0], recursive=True)
-    with fs.open_output_stream(path) as opened:
+    partial = path if fs.type_name in _OBJECT_STORES else f"{path}.partial"
+    with fs.open_output_stream(partial) as opened:
       opened.write(data)
+    if partial != path:
+      fs.move(partial, path)
   except OSError as error:
     raise InputError(
       f"{file} cannot be written ({_words(error)}); give another folder, or make room."

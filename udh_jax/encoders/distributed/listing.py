@@ -106,7 +106,7 @@ def make_plan(
   """
   require(part_size >= 1, f"--part-size is {part_size}; give 1 or more.")
   made_by = {"source": source, "digest": encoder.digest}
-  old = read_plan(output, missing_ok=True)
+  old = find_plan(output)
   if old is not None:
     require(
       old.encoder["digest"] == encoder.digest,
@@ -135,15 +135,22 @@ def make_plan(
   return plan
 
 
-def read_plan(output: str, *, missing_ok: bool = False) -> Plan | None:
+def read_plan(output: str) -> Plan:
   """The plan that `make_plan` has noted.
 
   Raises:
     InputError: If there is none, or it is of another version.
   """
+  plan = find_plan(output)
+  if plan is None:
+    raise InputError(f"{output} holds no codes of udh-jax encode --ray: it has no plan.json.")
+  return plan
+
+
+def find_plan(output: str) -> Plan | None:
+  """The same; None where there is none."""
   file = joined(output, "plan.json")
   if kind_of(file) != "File":
-    require(missing_ok, f"{output} holds no codes of udh-jax encode --ray: it has no plan.json.")
     return None
   fs, path = file_system_of(file)
   with fs.open_input_stream(path) as opened:

@@ -2,7 +2,8 @@
 
 A listing is cut into parts, and a part's codes are one file, which is there whole or not at all. So
 any machine may encode any part, a part that was begun and lost is begun again, and what is done is
-known by looking which files are there: every picture is in the result once.
+known by looking which files are there: every picture of the listing is in the result once. A name
+that several parts have is there once for each.
 """
 
 import json

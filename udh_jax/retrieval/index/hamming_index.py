@@ -171,6 +171,12 @@ class HammingIndex:
       f"HammingIndex: columns {', '.join(more.columns) or 'none'} are given to an index with "
       f"{', '.join(self.columns) or 'none'}; give the same.",
     )
+    for name, there in self.columns.items():
+      require(
+        more.columns[name].shape[1:] == there.shape[1:],
+        f"HammingIndex: column {name} has rows of shape {more.columns[name].shape[1:]}, the index "
+        f"of {there.shape[1:]}; give the same.",
+      )
     new = np.full(len(more), -1)
     return self._derived(
       np.concatenate([self.codes, more.codes]),
@@ -329,9 +335,13 @@ class HammingIndex:
   def _append_to(self, path) -> bool:
     """Appends what the file lacks, where that is less than writing it anew."""
     stored = self._stored
-    if stored is None or not path.is_file() or read_version(path) != VERSION:
+    if stored is None or not path.is_file():
       return False
-    if file_version(path) != stored.version:
+    try:
+      same = read_version(path) == VERSION and file_version(path) == stored.version
+    except InputError:  # another file, or a damaged one
+      return False
+    if not same:
       return False
     rows = self._stored_rows()
     kept = int((rows >= 0).sum())

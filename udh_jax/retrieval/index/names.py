@@ -241,6 +241,10 @@ class LazyNames(Names):
 
 def require_names(names: Sequence[str], num_items: int) -> Names:
   """One name for each item, as `Names`."""
+  require(
+    isinstance(names, Iterable),
+    f"HammingIndex: names is {type(names).__name__}; give one string for each code.",
+  )
   names = Names.of(names)
   require(
     len(names) == num_items,
