@@ -1,7 +1,9 @@
-"""CIBHash, a competing method, on the same teacher, images and protocol as UDH-ECC.
+"""CIBHash, a competing method, on the teacher, images and protocol of UDH-ECC's preset cifar10.
 
 python train.py --config configs/cibhash.py:cifar10 --workdir runs/cibhash \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
+
+Presets: digits, cifar10, mirflickr25k, folder; the last reads 160 pixels and chooses nothing.
 """
 
 from udh_jax.methods import cibhash, defaults

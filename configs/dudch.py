@@ -5,7 +5,8 @@ python train.py --config configs/dudch.py:wikipedia --workdir runs/dudch \
 
 Presets: pairs for one's own pictures and texts (a table; the backbone stays as it is), wikipedia,
 and features for one's own features of pairs, all on two CPU cores; mirflickr25k and nus_wide
-(pictures and tags in their official layouts; give --config.teacher.weights).
+(pictures and tags in their official layouts; MobileNetV2 from the hub unless
+--config.teacher.weights names another).
 """
 
 from udh_jax.methods import defaults, dudch

@@ -1,7 +1,9 @@
-"""SSDH, the base method of PSCH, on the same teacher, images, sizes and steps.
+"""SSDH, the base method of PSCH, on the same teacher, images, sizes and steps as its preset cifar10.
 
 python train.py --config configs/ssdh.py:cifar10 --workdir runs/ssdh \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
+
+Presets: digits, cifar10, mirflickr25k, folder; the last reads 160 pixels and chooses nothing.
 """
 
 from udh_jax.methods import defaults, ssdh

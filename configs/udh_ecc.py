@@ -11,7 +11,7 @@ from udh_jax.methods import automatic, defaults, udh_ecc
 
 
 def cifar10():
-  """CIFAR-10 on two CPU cores; docs/results.md#udh-ecc-at-32-bits tells how it was chosen."""
+  """CIFAR-10 on two CPU cores; docs/results.md#clusters-in-the-graph-of-neighbours tells how."""
   config = udh_ecc.default_config("cifar10")
   config.rounds = 1
   defaults.on_two_cores(config)
@@ -30,7 +30,7 @@ def cifar10_best():
 
 
 def accelerated(data: str, **data_fields):
-  """A long run in bfloat16 at 224 pixels: every image seen about ten times in each training."""
+  """A long run in bfloat16 at 224 pixels: 2,000 steps of 256 images in each training."""
   config = udh_ecc.default_config(data, **data_fields)
   defaults.on_accelerator(config, config.finetune, config.distill)
   config.rounds = 3

@@ -126,7 +126,7 @@ def decode_picture(
 
 
 def picture_size(
-  data: bytes | IO[bytes], *, formats: Sequence[str] | None = None
+  data: bytes | IO[bytes], *, formats: list[str] | tuple[str, ...] | None = None
 ) -> tuple[int, int]:
   """Width and height of a picture as it is stored, from its header alone.
 
