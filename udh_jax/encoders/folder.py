@@ -17,6 +17,7 @@ from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
+from udh_jax.encoders.reading import ahead, encode_batch
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_text
 from udh_jax.printable import printable
@@ -233,13 +234,12 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   old_rows = _OldRows(stored, changes, todo)
   counts, bad, done = collections.Counter(), {}, 0
   started = saved = shown = time.monotonic()
-  for batch in read_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
+  for batch in look_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
     done += len(batch)
     batch = [found for found in batch if not (found.known >= 0 and not found.values)]
     pictures = [found.picture for found in batch if found.picture is not None]
     if pictures:
-      padding = np.zeros((fill - len(pictures), size, size, 3), np.uint8)
-      codes = iter(encoder(np.concatenate([np.stack(pictures), padding])))
+      codes = iter(encode_batch(encoder, pictures, fill))
     for found in batch:
       if found.problem:
         bad[found.name] = found.problem
@@ -408,7 +408,7 @@ def _states(folder, files) -> np.ndarray:
   return np.array([state for part in parts for state in part], np.int64).reshape(-1, 2)
 
 
-def read_ahead(
+def look_ahead(
   folder: pathlib.Path,
   changes: Changes,
   todo: np.ndarray,
@@ -430,26 +430,11 @@ def read_ahead(
     What was found in the files of a batch, in their order.
   """
 
-  def submit(start):
-    return [
-      pool.submit(
-        look_into,
-        folder,
-        changes.listed[position],
-        int(changes.rows[position]),
-        bool(changes.same[position]),
-        by_content,
-        size,
-      )
-      for position in todo[start : start + batch_size].tolist()
-    ]
+  def look(position):
+    name, row = changes.listed[position], int(changes.rows[position])
+    return look_into(folder, name, row, bool(changes.same[position]), by_content, size)
 
-  starts = range(0, len(todo), batch_size)
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    ahead = collections.deque(submit(start) for start in starts[:2])
-    for start in starts:
-      ahead.append(submit(start + 2 * batch_size))
-      yield [future.result() for future in ahead.popleft()]
+  return ahead(look, todo.tolist(), batch_size, os.cpu_count() or 1)
 
 
 def look_into(

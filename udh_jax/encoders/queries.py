@@ -1,18 +1,16 @@
 """The neighbours of a picture or of words, in an index."""
 
-import collections
-import concurrent.futures
+import functools
 import os
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
 from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
+from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import InputError, require
 from udh_jax.retrieval.index import HammingIndex, Hits
 
@@ -89,30 +87,19 @@ def search_pictures(
   require_pictures(encoder)
   size = encoder.about["picture_size"]
 
-  def read(picture):
-    try:
-      return read_picture(picture, size)
-    except ValueError as error:
-      return str(error)
-
+  items = ((os.fspath(picture), functools.partial(read_picture, picture)) for picture in pictures)
   fill = min(batch_size, len(pictures))  # one shape, compiled once
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    ahead: collections.deque[list] = collections.deque()
-    for start in range(-2 * batch_size, len(pictures), batch_size):
-      more = pictures[max(start + 2 * batch_size, 0) :][:batch_size]
-      ahead.append([(os.fspath(picture), pool.submit(read, picture)) for picture in more])
-      if start < 0:
-        continue
-      batch = [(picture, future.result()) for picture, future in ahead.popleft()]
-      images = [image for _, image in batch if not isinstance(image, str)]
-      hits: Iterator[Hits] = iter(())
-      if images:
-        padding = np.zeros((fill - len(images), size, size, 3), np.uint8)
-        codes = encoder(np.concatenate([np.stack(images), padding]))[: len(images)]
-        hits = iter(_nearest_of_each(index, codes, k, radius))
-      for picture, image in batch:
-        unread = isinstance(image, str)
-        yield Answer(picture, None if unread else next(hits), image if unread else "")
+  for batch in read_ahead(items, size, batch_size, os.cpu_count() or 1):
+    images = [image for _, image in batch if not isinstance(image, str)]
+    hits: Iterator[Hits] = iter(())
+    if images:
+      codes = encode_batch(encoder, images, fill)
+      hits = iter(_nearest_of_each(index, codes, k, radius))
+    for picture, image in batch:
+      if isinstance(image, str):
+        yield Answer(picture, None, image)
+      else:
+        yield Answer(picture, next(hits), "")
 
 
 def search_text(

@@ -1,12 +1,40 @@
-"""Pictures read and decoded ahead of the network that takes them."""
+"""Pictures read and decoded ahead of the network that takes them, in batches of one shape."""
 
 import collections
 import concurrent.futures
 import itertools
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ahead(
+  function: Callable[[Item], Result], items: Iterable[Item], batch_size: int, threads: int
+) -> Iterator[list[Result]]:
+  """Calls a function of each item in threads, two batches ahead of the one that is asked for.
+
+  Args:
+    function: Of an item.
+    items: Taken as they are needed.
+    batch_size: Items of a batch; the last one may have fewer.
+    threads: That call it.
+
+  Yields:
+    Batches of what the function returned, in the order of the items.
+  """
+  items = iter(items)
+  waiting: collections.deque[Any] = collections.deque()
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    while True:
+      while len(waiting) < 3 and (batch := list(itertools.islice(items, batch_size))):
+        waiting.append([pool.submit(function, item) for item in batch])
+      if not waiting:
+        return
+      yield [future.result() for future in waiting.popleft()]
 
 
 def read_ahead(
@@ -31,12 +59,22 @@ def read_ahead(
     except (OSError, ValueError) as error:
       return item[0], " ".join(str(error).split()) or type(error).__name__
 
-  items = iter(items)
-  ahead: collections.deque[Any] = collections.deque()
-  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
-    while True:
-      while len(ahead) < 3 and (batch := list(itertools.islice(items, batch_size))):
-        ahead.append([pool.submit(read, item) for item in batch])
-      if not ahead:
-        return
-      yield [future.result() for future in ahead.popleft()]
+  return ahead(read, items, batch_size, threads)
+
+
+def encode_batch(
+  encoder: Callable[[np.ndarray], np.ndarray], pictures: Sequence[np.ndarray], batch_size: int
+) -> np.ndarray:
+  """Codes of a batch that may not be full: filled up, so that one shape is compiled once.
+
+  Args:
+    encoder: From uint8 ``[batch_size, size, size, 3]`` to packed codes.
+    pictures: 1 to ``batch_size``, each uint8 ``[size, size, 3]``.
+    batch_size: Pictures of a full batch.
+
+  Returns:
+    A code for each picture, uint8 array of shape ``[len(pictures), bytes]``.
+  """
+  full = np.zeros((batch_size, *pictures[0].shape), np.uint8)
+  full[: len(pictures)] = pictures
+  return np.asarray(encoder(full))[: len(pictures)]

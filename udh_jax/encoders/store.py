@@ -13,7 +13,7 @@ from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
-from udh_jax.encoders.reading import read_ahead
+from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.stores.interface import Rows, Store, name_problem, require_same_encoder
 
@@ -103,10 +103,7 @@ def encode_folder_to_store(
     bad |= wrong
     good = [(name, picture) for name, picture in batch if not isinstance(picture, str)]
     if good:
-      pictures = np.stack([picture for _, picture in good])
-      fill = batch_size - len(pictures)  # one shape, compiled once
-      padded = np.pad(pictures, ((0, fill), (0, 0), (0, 0), (0, 0)))
-      codes.append(np.asarray(encoder(padded))[: len(pictures)])
+      codes.append(encode_batch(encoder, [picture for _, picture in good], batch_size))
       names += [name for name, _ in good]
       encoded += len(good)
     now = time.monotonic()

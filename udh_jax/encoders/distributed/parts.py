@@ -26,7 +26,7 @@ from udh_jax.encoders.distributed.file_systems import (
 from udh_jax.encoders.distributed.listing import UNREACHABLE, Plan, pictures_of, read_plan
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
-from udh_jax.encoders.reading import read_ahead
+from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.extras import require_extra
 from udh_jax.retrieval.index import Names
@@ -102,10 +102,7 @@ def encode_part(
     bad |= {name: picture for name, picture in read if isinstance(picture, str)}
     good = [(name, picture) for name, picture in read if not isinstance(picture, str)]
     if good:
-      pictures = np.stack([picture for _, picture in good])
-      fill = batch_size - len(pictures)  # one shape, compiled once
-      padded = np.pad(pictures, ((0, fill), (0, 0), (0, 0), (0, 0)))
-      codes.append(np.asarray(encoder(padded))[: len(pictures)])
+      codes.append(encode_batch(encoder, [picture for _, picture in good], batch_size))
       names += [name for name, _ in good]
   packed = np.concatenate(codes)
   about = {"version": VERSION, "num_bits": plan.num_bits, "encoder": plan.encoder}
