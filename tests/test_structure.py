@@ -16,6 +16,7 @@ ROOMS = (
   "errors",
   "extras",
   "files",
+  "machine",
   "numerics",
   "sharding",
   "configuration",

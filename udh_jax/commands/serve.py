@@ -16,6 +16,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
+from udh_jax.machine import cache_folder
 
 TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
@@ -86,15 +87,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from udh_jax.service.batching import batch_sizes
     from udh_jax.service.following import IndexFile, StoreTable
 
-    cached = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    _keep_compiled(pathlib.Path(cached, "udh_jax", "compiled"))
+    _keep_compiled(cache_folder() / "compiled")
     server.log_to_stderr()
     settings = server.Settings(
       host=options.host,
       port=options.port,
       token=_token(options.token_file),
       allow_hosts=options.allow_host,
-      cache=pathlib.Path(options.cache or pathlib.Path(cached, "udh_jax", "thumbnails")),
+      cache=pathlib.Path(options.cache or cache_folder() / "thumbnails"),
       cache_bytes=int(options.cache_mb * 2**20),
       follow_links=options.follow_links,
       access_log=options.access_log,

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import itertools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +10,8 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
+
+from udh_jax.machine import num_cores
 
 
 def compiled(*, fused: bool = False) -> Callable:
@@ -41,25 +42,20 @@ def compiled(*, fused: bool = False) -> Callable:
   return decorate
 
 
-def num_threads() -> int:
-  """Cores that this process may use."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def run_in_threads(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
   """Calls ``function(*task)`` for each task, as many at once as there are cores."""
-  if len(tasks) <= 1 or num_threads() == 1:
+  if len(tasks) <= 1 or num_cores() == 1:
     for task in tasks:
       function(*task)
     return
-  with concurrent.futures.ThreadPoolExecutor(num_threads()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     for future in [pool.submit(function, *task) for task in tasks]:
       future.result()
 
 
 def split(size: int, most: int) -> list[tuple[int, int]]:
   """Cuts ``0..size`` into ranges of at most ``most``, alike in length and enough for all cores."""
-  count = max(-(-size // most), min(num_threads(), size))
+  count = max(-(-size // most), min(num_cores(), size))
   return list(itertools.pairwise(size * i // count for i in range(count + 1))) if size else []
 
 

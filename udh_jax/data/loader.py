@@ -4,7 +4,6 @@ import collections
 import concurrent.futures
 import functools
 import itertools
-import os
 from collections.abc import Generator, Sized
 from typing import Any, Protocol
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from udh_jax.data.protocol import EPOCH, permutation
 from udh_jax.errors import require
+from udh_jax.machine import num_cores
 
 
 class ShuffledBatches:
@@ -101,7 +101,7 @@ def read_batches(
   if stop is None and isinstance(index_batches, Sized):
     stop = len(index_batches)
   steps = itertools.count(start) if stop is None else range(start, stop)
-  num_threads = num_threads or min(8, os.cpu_count() or 1)
+  num_threads = num_threads or min(8, num_cores())
   pool = concurrent.futures.ThreadPoolExecutor(num_threads, thread_name_prefix="read_batches")
   pending: collections.deque[concurrent.futures.Future] = collections.deque()
   try:

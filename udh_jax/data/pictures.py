@@ -23,6 +23,7 @@ import numpy as np
 from udh_jax.data.images import DecodedImages, SomeImages
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
+from udh_jax.machine import cache_folder, num_cores
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 NO_PICTURES = f"holds no pictures: no file in it ends in {', '.join(SUFFIXES)}."
@@ -420,7 +421,7 @@ def open_pictures(
     return None
 
   problems: dict[int, str] = {}
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     try:
       for start in range(0, len(files), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(files)))
@@ -469,9 +470,8 @@ class _SoundFiles:
     import PIL
 
     folder = folder.resolve()
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-    self._path = pathlib.Path(cache, "udh_jax", f"sound_pictures_{name}.json")
+    self._path = cache_folder() / f"sound_pictures_{name}.json"
     self._header = {"folder": os.fspath(folder), "pillow": PIL.__version__}
     self._folder = folder
     self._files = {}

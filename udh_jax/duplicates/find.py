@@ -12,6 +12,7 @@ from udh_jax.data.pictures import decode_picture, open_regular
 from udh_jax.duplicates.alignment import SIDE, agreement
 from udh_jax.duplicates.looks import mirrored
 from udh_jax.errors import require, whole_number
+from udh_jax.machine import num_cores
 from udh_jax.retrieval.index import HammingIndex
 
 REACH = 28  # bits of 104 by which looks of candidates may differ
@@ -100,7 +101,7 @@ def find_duplicates(
   unreadable: dict[str, str] = {}
   groups, compared = _Groups(len(index)), 0
   views = _Views(index, folder, unreadable)
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     for batch in _candidates(index, reach, groups, progress):
       views.read({*batch[:, 0].tolist(), *batch[:, 1].tolist()}, pool)
       batch = [pair for pair in batch.tolist() if views.has(pair[0]) and views.has(pair[1])]

@@ -20,6 +20,7 @@ from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import ahead, encode_batch
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_text
+from udh_jax.machine import num_cores
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import MAGIC, HammingIndex, IndexWriter, Names, StoredIndex
 from udh_jax.retrieval.index.file import Batch
@@ -434,7 +435,7 @@ def look_ahead(
     name, row = changes.listed[position], int(changes.rows[position])
     return look_into(folder, name, row, bool(changes.same[position]), by_content, size)
 
-  return ahead(look, todo.tolist(), batch_size, os.cpu_count() or 1)
+  return ahead(look, todo.tolist(), batch_size, num_cores())
 
 
 def look_into(

@@ -12,6 +12,7 @@ from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import InputError, require
+from udh_jax.machine import num_cores
 from udh_jax.retrieval.index import HammingIndex, Hits
 
 
@@ -89,7 +90,7 @@ def search_pictures(
 
   items = ((os.fspath(picture), functools.partial(read_picture, picture)) for picture in pictures)
   fill = min(batch_size, len(pictures))  # one shape, compiled once
-  for batch in read_ahead(items, size, batch_size, os.cpu_count() or 1):
+  for batch in read_ahead(items, size, batch_size, num_cores()):
     images = [image for _, image in batch if not isinstance(image, str)]
     hits: Iterator[Hits] = iter(())
     if images:

@@ -15,6 +15,7 @@ from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
+from udh_jax.machine import num_cores
 from udh_jax.stores.interface import Rows, Store, name_problem, require_same_encoder
 
 # Metadata of each item: how its file looked when it was encoded.
@@ -98,7 +99,7 @@ def encode_folder_to_store(
       names.clear()
       codes.clear()
 
-  for batch in read_ahead(items, size, batch_size, os.cpu_count() or 1):
+  for batch in read_ahead(items, size, batch_size, num_cores()):
     wrong = {name: picture for name, picture in batch if isinstance(picture, str)}
     bad |= wrong
     good = [(name, picture) for name, picture in batch if not isinstance(picture, str)]

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import functools
-import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ import numpy as np
 from udh_jax.arrays import Array
 from udh_jax.cpu import choice
 from udh_jax.errors import require
+from udh_jax.machine import num_cores
 from udh_jax.retrieval.hamming import as_words, checked_codes, word_distance
 
 _CHUNK = 2**24  # pairs of query and database item held at once
@@ -229,7 +229,7 @@ def _profile_with_jax(pairs, cuts, *, by_index):
   Each thread orders at most 2^22 items at a time.
   """
   num_keys = pairs.num_distances << pairs.gain_bits
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
     parts = []
     for keys in _key_chunks(pairs, num_keys):
       counts = np.stack(list(pool.map(lambda row: np.bincount(row, minlength=num_keys), keys)))

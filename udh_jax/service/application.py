@@ -11,7 +11,6 @@ import importlib.resources
 import json
 import logging
 import mimetypes
-import os
 import secrets
 import time
 import urllib.parse
@@ -28,6 +27,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from udh_jax.errors import InputError
+from udh_jax.machine import num_cores
 from udh_jax.service import interface
 from udh_jax.service.access import PAGE_POLICY, Access, SafeHeaders
 from udh_jax.service.batching import Batcher
@@ -107,7 +107,7 @@ class Service:
     self._following, self._access, self._limits = following, access, limits
     self._follow_links, self._thumbnails = follow_links, thumbnails
     self._room = Room(max(limits.held_bytes, limits.upload_bytes))
-    self._decoders = ThreadPoolExecutor(os.cpu_count())
+    self._decoders = ThreadPoolExecutor(num_cores())
     self.figures = Metrics()
 
     def batcher(run, kind, max_wait=0.0):
