@@ -56,6 +56,7 @@ ACROSS = {
   "models/test_timm.py": "each network against timm's own",
   "service/test_page.py": "the page, which is JavaScript",
   "stages/test_rates.py": "the learning rates of all methods' layers",
+  "stages/test_pair_stages.py": "the trainings of pairs, step by step",
 }
 
 # Files without a test file of their own beside them, and the one that tests them.
@@ -137,8 +138,6 @@ COVERED_BY = {
   "stages/baselines.py": "commands/test_train.py",
   "stages/ucch.py": "methods/test_dudch.py",
   "stages/clusterings.py": "commands/test_train.py",
-  "stages/contrast.py": "stages/test_rates.py",
-  "stages/distill.py": "stages/test_rates.py",
   "stages/djsrh.py": "methods/test_dudch.py",
   "stages/encode.py": "commands/test_train.py",
   "stages/linear.py": "methods/test_dhih.py",
@@ -150,7 +149,6 @@ COVERED_BY = {
   "stages/start.py": "stages/test_guard.py",
   "stages/discriminant.py": "stages/test_guard.py",
   "stages/teacher.py": "stages/test_rates.py",
-  "stages/views.py": "stages/test_guard.py",
 }
 
 

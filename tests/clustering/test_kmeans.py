@@ -124,3 +124,33 @@ def test_bad_input_is_refused_in_one_line(rng, options, message):
 def test_distances_of_other_shapes_are_refused():
   with pytest.raises(InputError, match=r"\(4, 2\), \(3,\) and \(2, 2\)"):
     own_distances(jnp.ones((4, 2)), jnp.zeros(3, int), jnp.ones((2, 2)))
+
+
+def test_it_ends_after_as_many_updates_as_asked_for_and_says_so(digits):
+  init = digits[:10]
+  found = kmeans(digits, 10, key=KEY, init=init, max_iterations=2)
+  centroids = init.astype(np.float64)
+  for _ in range(2):
+    distances = ((digits[:, None] - centroids) ** 2).sum(axis=2)
+    labels = distances.argmin(axis=1)
+    centroids = np.stack([digits[labels == k].mean(axis=0) for k in range(10)])
+  assert found.iterations == 2 and not found.converged
+  assert (np.asarray(found.labels) == labels).mean() > 0.999
+  np.testing.assert_allclose(found.centroids, centroids, atol=0.05)
+
+
+def test_shards_draw_the_same_start(mesh, digits, rng):
+  features = digits[:800] + rng.normal(size=(800, 64)).astype(np.float32)
+  weights = (np.arange(800) < 750).astype(np.float32)
+  plain = kmeans(features, 10, key=KEY, weights=weights)
+  function = functools.partial(kmeans, num_clusters=10, key=KEY, axis_name="data")
+  sharded = jax.jit(
+    jax.shard_map(
+      lambda x, w: function(x, weights=w),
+      mesh=mesh,
+      in_specs=P("data"),
+      out_specs=Clustering(P("data"), P(), P(), P(), P(), P()),
+    )
+  )(features, weights)
+  np.testing.assert_array_equal(sharded.labels, plain.labels)
+  np.testing.assert_allclose(sharded.centroids, plain.centroids, atol=1e-3)

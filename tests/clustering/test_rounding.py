@@ -1,5 +1,7 @@
 """Rounding against optimal assignment, and selection against sorting."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec
 from scipy.optimize import linear_sum_assignment
 
+from udh_jax.clustering.equal_size_kmeans import equal_size_kmeans
+from udh_jax.clustering.members import clustering_specs
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.rounding import round_to_sizes, select_lowest
 from udh_jax.clustering.sinkhorn import Columns
@@ -109,3 +113,19 @@ def test_select_lowest_is_the_same_on_shards(rng, mesh):
     out_specs=data,
   )(values, groups, eligible)
   np.testing.assert_array_equal(sharded, select_lowest(values, groups, eligible, quota))
+
+
+def test_labels_are_the_same_on_shards_and_in_chunks(mesh, rng):
+  features = rng.normal(size=(96, 3)).astype(np.float32)
+  options = {"key": jax.random.key(0), "init": features[:4], "max_iterations": 3}
+  options |= {"hard_iterations": 3}
+  plain = equal_size_kmeans(features, 4, **options)
+  data, whole = PartitionSpec("data"), PartitionSpec()
+  run = functools.partial(
+    equal_size_kmeans, num_clusters=4, axis_name="data", chunk_size=5, **options
+  )
+  sharded = jax.jit(
+    jax.shard_map(run, mesh=mesh, in_specs=data, out_specs=clustering_specs(data, whole))
+  )(features)
+  np.testing.assert_array_equal(sharded.labels, plain.labels)
+  assert plain.iterations == 3 and (np.asarray(plain.sizes) == 24).all()

@@ -5,6 +5,7 @@ import pytest
 from scipy.linalg import hadamard as scipy_hadamard
 
 from udh_jax.coding.centres import class_centres, hadamard
+from udh_jax.data.protocol import CENTRES, permutation
 from udh_jax.errors import InputError
 
 
@@ -57,3 +58,17 @@ def test_bad_input_is_refused_in_one_line(call, message):
   with pytest.raises(InputError, match=message) as error:
     call()
   assert "\n" not in str(error.value)
+
+
+def test_of_the_random_draws_the_one_farthest_apart_is_kept():
+  # By hand, from the words of the seed: 20 draws, each code balanced, the first best one.
+  for seed in range(5):
+    draws = []
+    for draw in range(20):
+      orders = np.stack([permutation(12, seed, CENTRES, draw, k) for k in range(10)])
+      draws.append(np.where(orders < 6, 1, -1))
+    least = [(12 - (d @ d.T)[~np.eye(10, dtype=bool)].max()) // 2 for d in draws]
+    expected = draws[int(np.argmax(least))]
+    np.testing.assert_array_equal(class_centres(10, 12, seed=seed).codes, expected)
+  odd = class_centres(5, 7, seed=0)
+  assert (odd.codes.sum(axis=1) == -1).all() and odd.tie_break.sum() == -1

@@ -6,7 +6,7 @@ import pytest
 import scipy.linalg
 from jax.sharding import PartitionSpec as P
 
-from udh_jax.coding import encode
+from udh_jax.coding import encode, itq
 from udh_jax.coding.discriminant import (
   LEAST,
   RIDGE,
@@ -147,3 +147,13 @@ def test_features_of_another_width_are_refused(rng):
   directions = discriminant_directions(features, labels, num_clusters=4, power=0.5)
   with pytest.raises(InputError, match=r"features have shape \(96, 9\), the directions expect"):
     discriminant_itq(features[:, 1:], directions, 4, key=KEY)
+
+
+def test_the_rotation_is_that_of_itq(rng):
+  features, labels = scattered(rng, n=400)
+  directions = discriminant_directions(features, labels, num_clusters=4, power=0.5)
+  found = discriminant_itq(features, directions, 6, key=KEY)
+  mean, first = (np.asarray(x, np.float64) for x in (directions.mean, directions.projection[:, :6]))
+  turned = itq((features - mean) @ first, 6, key=KEY)
+  expected = first @ np.asarray(turned.projection)
+  np.testing.assert_allclose(found.projection, expected, atol=2e-3 * abs(expected).max())

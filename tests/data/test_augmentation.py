@@ -289,3 +289,10 @@ def test_wrong_shapes_are_refused():
     resize(images.astype(np.float32), size=8)
   with pytest.raises(InputError, match="uint8"):
     augment(KEY, images[0], np.arange(2), size=8)
+
+
+def test_the_ratio_is_the_width_of_the_crop_over_its_height():
+  images = coordinate_images(20, 200)
+  views = augment(KEY, images, np.arange(20), size=64, crop_scale=(0.3, 0.3), crop_ratio=(2.0, 2.0))
+  _, _, width, height = boxes_of(views, 64)
+  np.testing.assert_allclose(width / height, 2, rtol=0.02)

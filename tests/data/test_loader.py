@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from udh_jax.data.loader import ShuffledBatches, read_batches
+from udh_jax.data.protocol import permutation
 from udh_jax.errors import InputError
 
 
@@ -149,3 +150,12 @@ def test_features_and_texts_come_with_the_rows_they_belong_to(rng):
   assert batch["image"].dtype == np.float32 and batch["text"].dtype == bool
   np.testing.assert_array_equal(batch["image"], images[[5, 0, 2]] * [[1], [0], [1]])
   np.testing.assert_array_equal(batch["text"], texts[[5, 0, 2]] & [[True], [False], [True]])
+
+
+def test_no_two_epochs_have_the_same_order():
+  rows = np.arange(100, 110)
+  batches = ShuffledBatches(rows, 10, seed=3)
+  orders = [tuple(batches[epoch]) for epoch in range(50)]
+  assert len(set(orders)) == 50
+  for epoch in (0, 7):  # the streams are fixed, as those of the splits are
+    np.testing.assert_array_equal(batches[epoch], rows[permutation(10, 3, 4, epoch)])

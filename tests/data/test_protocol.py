@@ -38,6 +38,7 @@ def test_a_permutation_holds_every_number_once_and_follows_the_seed():
   assert permutation(0, 1).shape == (0,)
 
 
+DIGITS = "b621d3d6d7c6"
 PERMUTATION_8 = [3, 7, 4, 2, 1, 6, 5, 0]
 
 
@@ -251,3 +252,19 @@ def test_some_of_the_database_is_held_out_of_the_training(rows, percent, kept):
   assert len(splits.database) == rows and len(splits.train) == rows - kept
   again = make_splits(None, **options | {"num_train": rows}, held_out=percent)
   assert len(again.train) == rows  # what is asked for by number goes first
+
+
+def test_draws_are_those_of_published_splits():
+  """Another stream for a draw would change everybody's splits; the words are written down here."""
+  labels, options = np.zeros(200, int), {**PROTOCOL, "num_rows": 200, "num_train": 50, "seed": 3}
+  splits = make_splits(labels, **options)
+  np.testing.assert_array_equal(splits.query, np.sort(permutation(200, 3, 1)[:20]))
+  order = np.sort(permutation(180, 3, 3)[:50])
+  np.testing.assert_array_equal(splits.train, splits.database[order])
+  found = make_splits(labels, **options | {"evaluate_on": "validation"})
+  order = np.sort(permutation(180, 3, 2)[:10])
+  np.testing.assert_array_equal(found.query, splits.database[order])
+  balanced = make_splits(labels, **options | {"train_draw": "balanced"})
+  order = np.sort(permutation(180, 3, 3)[:50])
+  np.testing.assert_array_equal(balanced.train, balanced.database[order])
+  assert load_dataset(data_config("digits")).digest[:12] == DIGITS

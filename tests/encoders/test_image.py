@@ -187,3 +187,19 @@ def test_every_program_is_reached_by_its_name_and_shows_its_help():
 def test_importing_the_package_stays_light():
   program = "import sys, udh_jax; assert not {'tensorflow', 'faiss', 'PIL'} & set(sys.modules)"
   subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_the_bias_and_the_mean_and_deviation_of_each_channel_count(encoder, images):
+  about = encoder.about | {"mean": [0.2, 0.5, 0.7], "std": [0.4, 0.25, 0.15]}
+  module = create_backbone("small_convnet", padding="symmetric")
+  view = jax.image.resize(images / np.float32(255), (9, 16, 16, 3), "bicubic").clip(0, 1)
+  view = (view - np.float32(about["mean"])) / np.float32(about["std"])
+  features = np.asarray(module.apply(encoder.variables["backbone"], view))
+  outputs = features @ np.asarray(encoder.variables["hash"]["kernel"])
+  bias = -np.median(outputs, axis=0)  # half of the bits are set
+  hashed = {"kernel": encoder.variables["hash"]["kernel"], "bias": bias}
+  outputs = outputs + bias
+  signs = unpack_codes(Encoder({**encoder.variables, "hash": hashed}, about)(images), 12)
+  clear = np.abs(outputs) > 1e-3 * np.abs(outputs).max()
+  assert clear.mean() > 0.8
+  np.testing.assert_array_equal(np.asarray(signs)[clear], np.sign(outputs)[clear])

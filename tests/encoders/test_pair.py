@@ -211,3 +211,27 @@ def test_a_perceptron_may_stand_on_the_backbone(rng, tmp_path):
   np.testing.assert_array_equal(loaded.images(pictures), encoder.images(pictures))
   layers = encoder.variables["params"]["image_layers"]
   assert set(layers) == {"hidden", "output"} and layers["hidden"]["kernel"].shape[1] == 9
+
+
+def test_both_networks_read_scaled_inputs_and_images_may_be_turned_before(rng):
+  encoder = make(directions=3)
+  variables = jax.tree.map(
+    lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), dict(encoder.variables)
+  )
+  encoder = PairEncoder(variables, encoder.about)
+
+  def outputs(rows, side):
+    scaling, layers = variables["scaling"][side], variables["params"][side]
+    rows = rows @ scaling["directions"] if side == "image_layers" else rows
+    rows = (rows - scaling["mean"]) * scaling["scale"]
+    hidden = np.maximum(rows @ layers["hidden"]["kernel"] + layers["hidden"]["bias"], 0)
+    return hidden @ layers["output"]["kernel"] + layers["output"]["bias"]
+
+  images, texts = rng.normal(size=(40, 5)), rng.normal(size=(40, 4))
+  for codes, found in (
+    (encoder.images(images), outputs(images, "image_layers")),
+    (encoder.texts(texts), outputs(texts, "text_layers")),
+  ):
+    clear = np.abs(found) > 1e-4
+    signs = np.unpackbits(codes, axis=1)[:, :12]
+    np.testing.assert_array_equal(signs[clear], (found >= 0)[clear])

@@ -3,9 +3,15 @@
 import json
 
 import numpy as np
+import pytest
+from ml_collections import ConfigDict
 
-from udh_jax.evaluation.scoring import add_metrics, curves
-from udh_jax.retrieval import retrieval_scores
+from udh_jax.evaluation.scoring import add_metrics, curves, position_of, score_codes
+from udh_jax.retrieval import (
+  average_precision_description,
+  mean_average_precision,
+  retrieval_scores,
+)
 
 
 def test_a_mean_over_no_query_is_null(tmp_path):
@@ -18,3 +24,20 @@ def test_a_mean_over_no_query_is_null(tmp_path):
   add_metrics(tmp_path, {"bits": 8, "curves": {"x": curves(found)}})
   (entry,) = json.loads((tmp_path / "metrics.json").read_text())
   assert entry["curves"]["x"]["mean_average_precision"] == [None, 0.5]
+
+
+@pytest.mark.parametrize("at", [0, 3])
+@pytest.mark.parametrize("denominator", ["retrieved", "min_k", "all"])
+@pytest.mark.parametrize("ties", ["index", "expected"])
+@pytest.mark.parametrize("empty", ["zero", "drop"])
+def test_scores_are_those_of_the_definition_that_is_printed(rng, at, denominator, ties, empty):
+  options = {"denominator": denominator, "ties": ties, "empty": empty}
+  config = ConfigDict({"score": {"at": at, "curve": (2, 5, 99), **options}, "seed": 0})
+  codes = rng.integers(0, 8, (30, 1), dtype=np.uint8)
+  labels = rng.integers(0, 8, 30)
+  case = codes[:9], codes[9:], labels[:9], labels[9:]
+  found = score_codes(config, *case)
+  assert found.cutoffs == tuple(sorted({2, 5, 21, at} - {0}))
+  score = mean_average_precision(*case, at=at or None, **options)
+  assert found.mean_average_precision[position_of(config, found)] == pytest.approx(score)
+  assert found.description in average_precision_description(at=at or None, **options)

@@ -77,3 +77,15 @@ def test_straight_through_is_a_sign_with_the_gradient_of_its_argument():
 def test_shapes_that_differ_are_refused():
   with pytest.raises(InputError, match=r"\(2, 3\) and \(3, 2\)"):
     bernoulli_divergence(np.ones((2, 3)), np.ones((3, 2)))
+
+
+def test_images_of_weight_zero_are_no_anchors_and_no_others(rng):
+  first, second = rng.normal(size=(2, 7, 6))
+  weights = np.array([1, 0, 1, 1, 0, 1, 1.0])
+  kept = weights > 0
+  value, gradient = jax.value_and_grad(
+    lambda views: losses.nt_xent(*views, temperature=0.3, weights=weights)
+  )(jnp.stack([first, second]))
+  expected = plain_nt_xent(first[kept], second[kept], 0.3)
+  np.testing.assert_allclose(value, expected, rtol=1e-4)
+  np.testing.assert_array_equal(gradient[:, ~kept], 0)

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from udh_jax.errors import InputError
 from udh_jax.methods import psch
 from udh_jax.methods.registry import make_plan
+from udh_jax.stages.features import reading_size
 
 
 @pytest.mark.parametrize(
@@ -63,3 +64,12 @@ def test_each_round_learns_from_the_features_of_the_network_before():
   assert titles[:2] == ["PSCH", "ITQ, features of round 3"] and titles[-3] == "ITQ"
   seeds = [stages[name].build.keywords["seed_offset"] for name in networks[1:]]
   assert seeds == [0, 1, 2]
+
+
+def test_each_round_reads_at_its_side_and_codes_are_read_at_the_last():
+  config = config_of("psch")
+  config.rounds, config.features.image_sizes = 3, (8, 12)
+  stages = {stage.name: stage for stage in psch.plan(config).stages}
+  sides = [stages[f"features_{n}"].build.keywords["image_size"] for n in (1, 2, 3)]
+  assert sides == [8, 12, 12]
+  assert reading_size(config) == 12

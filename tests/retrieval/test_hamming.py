@@ -228,3 +228,20 @@ def test_bad_input_is_refused_in_one_line(queries, database, k, options, message
   with pytest.raises(InputError, match=message) as error:
     search(queries, database, k, **options)
   assert "\n" not in str(error.value)
+
+
+def test_chunks_of_a_radius_search_do_not_show(rng, monkeypatch):
+  queries, database = random_bytes(rng, 11, 2, high=4), random_bytes(rng, 200, 2, high=4)
+  programs = hamming._search, hamming._count_within
+  whole = radius_search(queries, database, 2)
+  assert len(np.unique(np.diff(whole.starts))) > 1
+  try:
+    for chunk in (3 * 256, 1):
+      monkeypatch.setattr(hamming, "_CHUNK", chunk)
+      for program in programs:
+        program.clear_cache()
+      for a, b in zip(radius_search(queries, database, 2), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+  finally:
+    for program in programs:
+      program.clear_cache()

@@ -253,3 +253,16 @@ def test_a_mask_on_all_codes_and_another_order_of_the_queries_change_nothing(rng
 def test_bad_input_is_one_clear_line(rng, options, words):
   with pytest.raises(InputError, match=words):
     retrieval_scores(*random_case(rng, 2, 5), **options)
+
+
+@pytest.mark.parametrize("multi_hot", [False, True])
+def test_pairs_and_relevant_pairs_are_counted_by_distance(rng, multi_hot):
+  case = random_case(rng, 6, 30, 1, 256, multi_hot=multi_hot)
+  found = retrieval_scores(*case)
+  items, relevant = np.zeros(9, int), np.zeros(9, int)
+  for code, label in zip(case[0], case[2], strict=True):
+    for other, its in zip(case[1], case[3], strict=True):
+      items[bits_apart(code, other)] += 1
+      relevant[bits_apart(code, other)] += is_relevant(label, its)
+  np.testing.assert_array_equal(found.items_at, items)
+  np.testing.assert_array_equal(found.relevant_at, relevant)

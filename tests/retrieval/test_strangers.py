@@ -60,3 +60,10 @@ def test_a_sample_is_enough(rng, monkeypatch):
   monkeypatch.setattr(strangers, "_QUERIES", 300)
   monkeypatch.setattr(strangers, "_ITEMS", 900)
   assert abs(radius_by_strangers(index).radius - whole.radius) <= 2
+
+
+def test_the_median_is_that_of_all_pairs(rng):
+  codes, _ = families(rng, num_families=40, members=5)
+  found = radius_by_strangers(HammingIndex(np.packbits(codes, axis=1), [""] * len(codes)))
+  distances = (codes[:, None] != codes[None]).sum(axis=2)[~np.eye(len(codes), dtype=bool)]
+  assert abs(found.median - np.median(distances)) <= 1

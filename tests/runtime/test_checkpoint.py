@@ -167,3 +167,11 @@ def test_a_folder_of_checkpoints_goes_records_first(tmp_path, mesh, monkeypatch)
   checkpoint.remove_all(tmp_path / "progress")
   assert not (tmp_path / "progress").exists()
   checkpoint.remove_all(tmp_path / "progress")  # where nothing is
+
+
+def test_saves_stand_in_the_order_of_their_numbers(tmp_path, mesh):
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh)
+  for step in (8, 9, 10):
+    progress.save(step, mesh_lib.replicate(mesh, {"x": np.full(5, float(step))}), row_keys=())
+  assert {path.name for path in tmp_path.glob("*.json")} == {"9.json", "10.json"}
+  assert progress.restore({"x": jnp.zeros(5)})[0] == 10

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -156,8 +157,6 @@ def test_a_field_that_a_stage_does_not_read_changes_nothing(context, config, tmp
 
 
 def test_a_remade_input_is_not_mixed_with_what_was_made_of_the_old_one(context, config, tmp_path):
-  import shutil
-
   run(context, config, tmp_path, Counted())
   shutil.rmtree(tmp_path / "stages" / "walk")
   config.rate = 0.25
@@ -273,3 +272,53 @@ def test_another_input_of_a_finished_stage_is_refused(context, config, tmp_path)
   Runner(context, config, tmp_path).run([walk, alone])
   with pytest.raises(InputError, match=r"alone.*was made from the walked of another None"):
     Runner(context, config, tmp_path).run([walk, alone._replace(inputs={"walked": "walk"})])
+
+
+@pytest.mark.parametrize("change", ["rate", "version", "labels"])
+def test_what_was_made_of_an_older_stage_further_back_is_refused(context, config, tmp_path, change):
+  """The first two of three stages are made anew; the last is still of the old ones."""
+
+  def last(context, config, inputs):
+    return Work(finish=lambda state: {"value": inputs["scaled"]["value"] + 1})
+
+  def stages(version=1):
+    walk, scale = Counted().stages()
+    walk = walk._replace(version=version, reads_labels=True)
+    return [walk, scale, Stage("last", last, (), inputs={"scaled": "scale"})]
+
+  Runner(context, config, tmp_path).run(stages())
+  for name in ("walk", "scale"):
+    shutil.rmtree(tmp_path / "stages" / name)
+  if change == "rate":
+    config.rate = 0.25
+  if change == "labels":
+    labels = 1 - context.dataset.labels
+    context = context._replace(dataset=dataclasses.replace(context.dataset, labels=labels))
+  with pytest.raises(InputError, match=r"last.*was made from the scaled of another scale"):
+    Runner(context, config, tmp_path).run(stages(2 if change == "version" else 1))
+
+
+def test_saves_of_rows_go_when_the_stage_has_ended_and_metrics_have_their_step(
+  context, config, tmp_path, monkeypatch
+):
+  seen = []
+  monkeypatch.setattr(
+    "udh_jax.runtime.runner.StageLog.metrics", lambda self, step, values: seen.append(step)
+  )
+  walk, _ = Counted().stages()
+
+  def of_rows(context, config, inputs):
+    work = Counted().walk(context, config, inputs)
+    rows = split_rows(context.mesh, np.zeros(13, np.float32))
+    return work._replace(
+      state=work.state | {"rows": rows},
+      step=lambda state, batch: (state | {"total": state["total"] + batch}, {"loss": batch * 1.0}),
+      row_state=("rows",),
+      row_outputs=("rows",),
+    )
+
+  Runner(context, config, tmp_path).run([walk, walk._replace(name="rows", build=of_rows)])
+  folder = tmp_path / "stages"
+  assert (folder / "walk" / "progress" / "8.json").exists()
+  assert not (folder / "rows" / "progress").exists()
+  assert seen == 2 * list(range(1, STEPS + 1))

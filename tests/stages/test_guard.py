@@ -7,6 +7,7 @@ import pytest
 from by_hand import context_of
 
 from udh_jax.coding.binary import pack_codes, sign
+from udh_jax.coding.discriminant import discriminant_directions
 from udh_jax.methods import udh_ecc
 from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
@@ -224,3 +225,20 @@ def test_the_learned_layer_is_the_mean_of_the_trained_one_and_its_start(context,
   if int(found["chosen"]) == 0:
     clear = (np.abs(outputs) > 1e-3).all(axis=1)
     np.testing.assert_array_equal(np.asarray(found["codes"])[:ROWS][clear], expected[clear])
+
+
+@pytest.mark.parametrize("kept", [1, 3])
+def test_what_is_kept_are_the_directions_of_its_clusters_and_power(
+  context, config, made, monkeypatch, kept
+):
+  number, power = discriminant.CANDIDATES[kept]
+  monkeypatch.setattr(discriminant, "mean_ratios", lambda found: np.eye(5)[kept][:, None])
+  found = discriminant.STAGE.build(context, config, made).finish({})
+  assert int(found["chosen"]) == kept
+  train, features = context.dataset.splits.train, made["features"]
+  rows = np.asarray(features["features"]) * np.asarray(features["length"])[:, None]
+  labels = np.asarray(made["partitions"]["made_from"][str(number)])
+  count = partitions.sizes(len(train), partitions.MADE_FROM)[number][0]
+  expected = discriminant_directions(rows[train], labels[train], num_clusters=count, power=power)
+  ours, theirs = (np.asarray(v) @ np.asarray(v).T for v in (found["projection"], expected[1]))
+  np.testing.assert_allclose(ours, theirs, rtol=0.02, atol=2e-3 * abs(theirs).max())

@@ -51,3 +51,23 @@ def test_images_that_are_all_alike_get_finite_layers(context):
   fitted = baselines.fit(context, "itq", features["features"], 12, 0)
   layer = linear_layer(context, features, fitted)
   assert np.isfinite(layer["kernel"]).all() and np.isfinite(layer["bias"]).all()
+
+
+def test_outputs_have_a_spread_of_1_over_the_training_rows_alone(context, rng):
+  rows = rng.normal(size=(100, 16)).astype(np.float32)
+  train = context.dataset.splits.train
+  rows[np.setdiff1d(np.arange(100), train)] *= 50
+  length = np.linalg.norm(rows, axis=1)
+  features = {
+    "features": split_rows(context.mesh, rows / length[:, None]),
+    "length": split_rows(context.mesh, length),
+    "centre": rng.normal(size=16).astype(np.float32),
+  }
+  function = baselines.fit(context, "itq", rows, 12, 0)
+  layer = linear_layer(context, features, function)
+  raw = rows + features["centre"]  # as the network made them
+  outputs = raw @ np.asarray(layer["kernel"]) + np.asarray(layer["bias"])
+  np.testing.assert_allclose((outputs[train] ** 2).mean(), 1, rtol=1e-3)
+  expected = (rows - np.asarray(function.mean)) @ np.asarray(function.projection)
+  clear = abs(expected) > 1e-3
+  np.testing.assert_array_equal(np.sign(outputs)[clear], np.sign(expected)[clear])

@@ -64,5 +64,16 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
     targets, weights = np.where(known, targets, signs), np.where(known, weights, abs(signs))
   expected = expected_pairs(context, rows, start, targets, weights)
   np.testing.assert_allclose(metrics["pairs"], expected, rtol=2e-3)
+  hidden = create_backbone("small_convnet").apply(
+    {"params": start["backbone"]}, plain_views(context, rows)
+  )
+  relaxed = np.tanh(np.asarray(hidden) @ start["hash"]["kernel"] + start["hash"]["bias"])
+  logits = (relaxed @ start["head"]["kernel"]).reshape(12, 2, 4)  # a head for each clustering
+  log_p = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
+  row, h = np.nonzero(labels >= 0)
+  classification = -log_p[row, h, labels[row, h]].mean()
+  np.testing.assert_allclose(metrics["classification"], classification, rtol=2e-3)
+  quantisation = ((abs(relaxed) - 1) ** 2).mean()
+  np.testing.assert_allclose(metrics["quantisation"], quantisation, rtol=2e-3)
   total = metrics["pairs"] + metrics["classification"] + 0.1 * metrics["quantisation"]
   assert metrics["loss"] == pytest.approx(total, rel=1e-5)

@@ -4,6 +4,7 @@ import dataclasses
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -270,3 +271,42 @@ def test_a_loss_of_another_method_or_none_is_refused(single, dataset):
   config = ConfigDict({"method": "csq", "loss": {"name": "scale"}})
   with pytest.raises(InputError, match="method 'csq' has csq; choose the preset"):
     dhih.plan(config)
+
+
+def psi(theta, m):
+  """By sectors: the k with theta in [k pi / m, (k + 1) pi / m]."""
+  k = np.floor(theta * m / np.pi)
+  return (-1) ** k * np.cos(m * theta) - 2 * k
+
+
+def test_members_of_the_family_have_the_margin_and_the_annealing_of_their_fields(batch):
+  relaxed, codes, labels = (np.asarray(x, np.float64) for x in batch)
+  labels = labels.astype(int)
+  product = relaxed @ codes.T
+  length, width = (np.linalg.norm(x, axis=1) for x in (relaxed, codes))
+  cosine = product / length[:, None] / width
+  theta = np.arccos(cosine)
+  plain = length[:, None] * cosine  # of a_softmax, at step 10
+  slow, least = 1000 / (1 + 5 * 10), 5.0
+  expected = {
+    "l_softmax": (product, length[:, None] * width * psi(theta, 2), max(1.0, slow)),
+    "a_softmax": (plain, length[:, None] * psi(theta, 4), max(least, slow)),
+    "cosface": (16 * cosine, 16 * (cosine - 0.2), 0.0),
+    "arcface": (16 * cosine, 16 * np.cos(theta + 0.2), 0.0),
+  }
+  assert (theta[np.arange(7), labels] < np.pi - 0.2).all()
+  for name, (other, own, weight) in expected.items():
+    own = (weight * other + own) / (1 + weight)
+    logits = log_softmax(np.where(labels[:, None] == np.arange(3), own, other))
+    settings = dhih.default_config("digits", method=f"dhih_{name}").loss
+    classification, quantisation = POINT_WISE[name].terms(
+      jnp.asarray(relaxed, jnp.float32),
+      {"codes": jnp.asarray(codes, jnp.float32)},
+      labels.astype(np.int32),
+      10,
+      np.ones(7, np.float32),
+      settings,
+    )
+    loss = -logits[np.arange(7), labels].mean()
+    np.testing.assert_allclose(classification, loss, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(quantisation, ((abs(relaxed) - 1) ** 2).mean(), rtol=1e-4)

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.losses.contrastive import nt_xent
-from udh_jax.stages.training import in_chunks, make_optimizer
+from udh_jax.stages.training import descend, in_chunks, initial_state, make_optimizer
 
 
 def test_what_starts_at_random_has_a_learning_rate_of_its_own():
@@ -76,3 +76,58 @@ def test_chunks_need_less_memory_and_stay_on_their_devices(mesh, rng):
   sizes = [f.memory_analysis().temp_size_in_bytes for f in (at_once, in_parts)]
   assert sizes[1] < sizes[0] / 2, sizes
   assert "all-gather" not in in_parts.as_text()
+
+
+def test_the_optimiser_clips_warms_up_ends_at_zero_and_lets_matrices_alone_decay(rng):
+  steps, warmup, decay = 40, 2, 0.1
+  rates = {"backbone": 1e-3, "hash": 1e-1}
+  settings = ConfigDict(
+    {"steps": steps, "learning_rate": 1e-3, "head_learning_rate": 1e-1, "weight_decay": decay}
+  )
+  optimizer = make_optimizer(settings, frozenset({"hash"}))
+  shapes = {"kernel": (3, 2), "bias": (2,)}
+  parameters = {
+    part: {name: rng.normal(size=shape) for name, shape in shapes.items()} for part in rates
+  }
+  state = optimizer.init(parameters)
+  update = jax.jit(optimizer.update)
+  moments = {(part, name): [0.0, 0.0] for part in rates for name in shapes}
+  for step in range(steps + 1):
+    scale = 0.01 if step % 3 else 5.0  # beyond the norm that is clipped at times
+    gradients = jax.tree.map(lambda leaf, s=scale: s * rng.normal(size=leaf.shape), parameters)
+    norm = np.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(gradients)))
+    updates, state = update(gradients, state, parameters)
+    share = (1 + np.cos(np.pi * (step - warmup) / (steps - warmup))) / 2
+    share = step / warmup if step < warmup else share
+    for (part, name), moment in moments.items():
+      gradient, value = gradients[part][name] / max(1, norm), parameters[part][name]
+      moment[:] = (
+        0.9 * moment[0] + 0.1 * gradient,
+        0.999 * moment[1] + 0.001 * gradient**2,
+      )
+      first, second = moment[0] / (1 - 0.9 ** (step + 1)), moment[1] / (1 - 0.999 ** (step + 1))
+      move = first / (np.sqrt(second) + 1e-8) + (decay * value if name == "kernel" else 0)
+      np.testing.assert_allclose(
+        updates[part][name], -rates[part] * share * move, rtol=2e-3, atol=1e-7
+      )
+    parameters = jax.tree.map(np.add, parameters, updates)
+  assert all(abs(np.asarray(leaf)).max() < 1e-7 for leaf in jax.tree.leaves(updates))
+
+
+def test_every_step_has_a_key_of_its_own_which_its_number_alone_decides():
+  def loss(parameters, constants, batch, key):
+    return parameters["a"].sum(), {"draw": jax.random.uniform(key), "rows": batch["weight"].sum()}
+
+  optimizer = optax.sgd(0.1)
+  step, batch = descend(loss, optimizer), {"index": jnp.array([4, -1, 0])}
+  states = [initial_state({"a": jnp.ones(2)}, optimizer, 0)]
+  draws = []
+  for number in range(3):
+    state, metrics = step(states[-1], {}, batch)
+    states.append(state)
+    draws.append(float(metrics["draw"]))
+    assert int(state["step"]) == number + 1 and metrics["rows"] == 2
+  assert len(set(draws)) == 3
+  assert float(step(states[1], {}, batch)[1]["draw"]) == draws[1]
+  other = initial_state({"a": jnp.ones(2)}, optimizer, 1)
+  assert float(step(other, {}, batch)[1]["draw"]) != draws[0]
