@@ -154,6 +154,6 @@ def test_the_rotation_is_that_of_itq(rng):
   directions = discriminant_directions(features, labels, num_clusters=4, power=0.5)
   found = discriminant_itq(features, directions, 6, key=KEY)
   mean, first = (np.asarray(x, np.float64) for x in (directions.mean, directions.projection[:, :6]))
-  turned = itq((features - mean) @ first, 6, key=KEY)
+  turned = itq(((features - mean) @ first).astype(np.float32), 6, key=KEY)
   expected = first @ np.asarray(turned.projection)
   np.testing.assert_allclose(found.projection, expected, atol=2e-3 * abs(expected).max())
