@@ -3,7 +3,7 @@
 python train.py --config configs/udh_ecc.py:PRESET --workdir runs/PRESET \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: cifar10 (36 minutes on two CPU cores), cifar10_best (80 minutes), cifar10_full,
+Presets: cifar10 (36 minutes on two CPU cores), cifar10_best (two hours), cifar10_full,
 eurosat, flickr25k (an accelerator, or patience), folder. The README says what to expect.
 """
 
