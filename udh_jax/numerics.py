@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from udh_jax.arrays import Array
 
-def at_least_float32(x: jax.Array) -> jax.Array:
+
+def at_least_float32(x: Array) -> jax.Array:
   """Casts to float32 whatever is narrower: a mean over a batch loses bits in bfloat16.
 
   Args:

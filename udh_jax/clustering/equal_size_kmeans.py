@@ -246,7 +246,6 @@ def equal_size_kmeans(
     chunk_size=chunk_size,
   )
   min_size, max_size = whole_numbers("equal_size_kmeans", min_size=min_size, max_size=max_size)
-  features = jnp.asarray(features)
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(

@@ -110,7 +110,6 @@ def kmeans(
     max_iterations=max_iterations,
     chunk_size=chunk_size,
   )
-  features = jnp.asarray(features)
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(

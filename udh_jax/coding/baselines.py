@@ -10,7 +10,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite
-from udh_jax.numerics import matmul, with_fixed_signs
+from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import psum
 
 
@@ -209,8 +209,7 @@ def _random_rotation(key, size, dtype):
 
 @jax.jit
 def _encode(hash_function, features):
-  dtype = jnp.promote_types(features.dtype, jnp.float32)
-  centred = features.astype(dtype) - hash_function.mean
+  centred = at_least_float32(features) - hash_function.mean
   return sign(matmul(centred, hash_function.projection)).astype(jnp.int8)
 
 

@@ -444,16 +444,8 @@ def open_pictures(
     )
     require(len(kept) > 0, f"None of the {len(files)} pictures in {folder} can be read: {shown[0]}")
   names = [files[row] for row in kept]
-  images.digest = _sizes_digest(folder, names)
+  images.digest = sound.digest(names)
   return Pictures(SomeImages(images, kept) if problems else images, names, kept)
-
-
-def _sizes_digest(folder, names):
-  """SHA-256 over names and sizes; times of change are not in it, so that a copy has the same."""
-  digest = hashlib.sha256()
-  for name in names:
-    digest.update(os.fsencode(f"{name}\n{(folder / name).stat().st_size}\n"))
-  return digest.hexdigest()
 
 
 _CHUNK = 256  # files between two reports of progress
@@ -498,6 +490,13 @@ class _SoundFiles:
   def add(self, file):
     self._files[file] = self._state(file)
     self._changed = True
+
+  def digest(self, files):
+    """SHA-256 over names and sizes of sound files; no times, so that a copy has the same."""
+    digest = hashlib.sha256()
+    for file in files:
+      digest.update(os.fsencode(f"{file}\n{self._files[file][0]}\n"))
+    return digest.hexdigest()
 
   def save(self):
     if not self._changed:

@@ -15,9 +15,9 @@ from udh_jax.evaluation.scoring import (
   can_be_scored,
   curves,
   definition,
-  finite,
   position_of,
   score_codes,
+  without_nan,
   write_table,
 )
 from udh_jax.files import read_json
@@ -60,7 +60,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
     "picture_size": dataset.image_shape[0],
     "labels_used": labels_used,
     "method": plan.title,
-    "scores": {name: finite(value) for name, value in scores.items()},
+    "scores": without_nan(scores),
     "definition": definition(config, dataset, labels_used) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
@@ -263,7 +263,7 @@ def _write_metrics(config, meaning, about, found, scores, purities, workdir) -> 
     "bits": config.bits,
     "definition": meaning,
     "network": about,
-    "mean_average_precision": {name: finite(value) for name, value in scores.items()},
+    "mean_average_precision": scores,
     "purity": purities,
     "curves": {name: curves(value) for name, value in found.items()},
   }

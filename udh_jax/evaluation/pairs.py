@@ -13,9 +13,9 @@ from udh_jax.evaluation.scoring import (
   can_be_scored,
   curves,
   definition,
-  finite,
   position_of,
   score_codes,
+  without_nan,
   write_table,
 )
 from udh_jax.report import sections
@@ -46,7 +46,7 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
     "words": list(dataset.words),
     "tokenizer": dataset.tokenizer,
     "method": plan.title,
-    "scores": {name: finite(value) for name, value in scores.items()},
+    "scores": without_nan(scores),
     "definition": definition(config, dataset, labels_used) if scores else None,
   }
   folder = workdir / f"encoder_{config.bits}bits"
@@ -139,7 +139,7 @@ def write(
         "bits": bits,
         "definition": meaning,
         "network": about,
-        "mean_average_precision": {name: finite(value) for name, value in scores.items()},
+        "mean_average_precision": scores,
         "curves": {name: curves(value) for name, value in flat.items()},
       },
     )

@@ -87,9 +87,13 @@ def at_words(config: ConfigDict) -> str:
   return f"@{config.score.at}" if config.score.at else "@ALL"
 
 
-def finite(value: float) -> float | None:
-  """The same; None for NaN, the mean over no query, which JSON has no number for."""
-  return None if np.isnan(value) else value
+def without_nan(tree: Any) -> Any:
+  """The same with None for NaN, the mean over no query, which JSON has no number for."""
+  if isinstance(tree, dict):
+    return {name: without_nan(value) for name, value in tree.items()}
+  if isinstance(tree, list):
+    return [without_nan(value) for value in tree]
+  return None if isinstance(tree, float) and np.isnan(tree) else tree
 
 
 def curves(found: RetrievalScores) -> dict[str, Any]:
@@ -98,11 +102,11 @@ def curves(found: RetrievalScores) -> dict[str, Any]:
     "cutoffs": list(found.cutoffs),
     "options": found.description,
     **{
-      field: [finite(value) for value in getattr(found, field).tolist()]
+      field: getattr(found, field).tolist()
       for field in ("mean_average_precision", "precision", "recall", "ndcg", "empty_queries")
     },
     "radius": found.radius,
-    "radius_precision": finite(found.radius_precision),
+    "radius_precision": found.radius_precision,
     "empty_balls": found.empty_balls,
     "irrelevant_queries": found.irrelevant_queries,
   }
@@ -115,7 +119,7 @@ def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
   require(isinstance(entries, list), f"{path} is damaged: it is no list; remove it.")
   for entry_there in entries:
     require_fields(path, entry_there, {"bits": whole(1, 1 << 20)})
-  entries = [*(e for e in entries if e["bits"] != entry["bits"]), entry]
+  entries = [*(e for e in entries if e["bits"] != entry["bits"]), without_nan(entry)]
   write_json(path, sorted(entries, key=lambda e: e["bits"]))
 
 

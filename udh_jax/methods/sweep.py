@@ -8,7 +8,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.evaluation.scoring import finite
+from udh_jax.evaluation.scoring import without_nan
 from udh_jax.files import read_json, write_json, write_text
 from udh_jax.methods.run import require_valid, train
 from udh_jax.report.table import markdown_table
@@ -63,12 +63,11 @@ def sweep(
       of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± standard deviation"
       meaning = meaning.replace(f"training seed {seeds[0]}", of_seeds)
     text = f"{table(found, bits)}\n\n{meaning}"
-    stored = {
-      name: {length: [finite(value) for value in values] for length, values in by_length.items()}
-      for name, by_length in found.items()
-    }
     write_text(workdir / "table.md", f"{text}\n")
-    write_json(workdir / "table.json", {"definition": meaning, "seeds": list(seeds), "map": stored})
+    write_json(
+      workdir / "table.json",
+      {"definition": meaning, "seeds": list(seeds), "map": without_nan(found)},
+    )
     say(f"\n{text}\n")
 
   mesh_lib.on_main("write the table", write)
