@@ -107,3 +107,9 @@ _SHORT.maxstring = _SHORT.maxother = 60
 def brief(value: object) -> str:
   """A value as Python writes it, in part if it is long."""
   return " ".join(_SHORT.repr(value).split())
+
+
+def encoder_digest_of(about: Mapping[str, Any]) -> str | None:
+  """Digest of the encoder that made some codes, by what their index or store notes of them."""
+  made = about.get("encoder")
+  return made.get("digest") if isinstance(made, dict) else None

@@ -1,7 +1,11 @@
 """What runs of several methods share."""
 
+import jax
 import numpy as np
 import pytest
+
+from udh_jax.models.registry import create_backbone
+from udh_jax.models.weights import save_weights
 
 
 @pytest.fixture(autouse=True)
@@ -10,6 +14,17 @@ def small_galleries(monkeypatch):
   from udh_jax.report import sections
 
   monkeypatch.setattr(sections, "GALLERY_QUERIES", 2)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory):
+  """A file of weights of a small_convnet that was never trained."""
+  path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+  image = np.zeros((1, 8, 8, 3), np.float32)
+  save_weights(
+    "small_convnet", jax.jit(create_backbone("small_convnet").init)(jax.random.key(0), image), path
+  )
+  return str(path)
 
 
 @pytest.fixture

@@ -3,27 +3,13 @@
 import json
 import shutil
 
-import jax
-import jax.numpy as jnp
 import pytest
 from presets import load
 
 from udh_jax.errors import InputError
 from udh_jax.methods.run import train
-from udh_jax.models.registry import create_backbone
-from udh_jax.models.weights import save_weights
 
 BASELINES = ["ITQ", "PCA + rotation", "LSH"]
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-  """A teacher that was never trained."""
-  backbone = create_backbone("small_convnet")
-  image = jnp.zeros((1, 8, 8, 3))
-  path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-  save_weights("small_convnet", jax.jit(backbone.init)(jax.random.key(0), image), path)
-  return str(path)
 
 
 def shortened(name, weights):
@@ -41,10 +27,10 @@ def shortened(name, weights):
 
 
 @pytest.fixture(scope="module")
-def first(weights, tmp_path_factory):
+def first(small_weights, tmp_path_factory):
   """Scores and the work directory of a run of DHIH."""
   workdir = tmp_path_factory.mktemp("dhih") / "run"
-  return train(shortened("dhih", weights), workdir), workdir
+  return train(shortened("dhih", small_weights), workdir), workdir
 
 
 @pytest.mark.slow
@@ -58,9 +44,9 @@ def test_dhih_is_trained_and_scored_beside_the_baselines(first):
 
 
 @pytest.mark.slow
-def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
+def test_psch_is_trained_and_shows_where_it_looks(small_weights, tmp_path):
   workdir = tmp_path / "run"
-  scores = train(shortened("psch", weights), workdir)
+  scores = train(shortened("psch", small_weights), workdir)
   assert list(scores) == ["PSCH", *BASELINES]
   purity = json.loads((workdir / "metrics.json").read_text())[0]["purity"]
   assert len(purity) == 1 and 0.1 < purity[0] < 1
@@ -69,11 +55,11 @@ def test_psch_is_trained_and_shows_where_it_looks(weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_ssdh_is_trained_and_scored_beside_the_baselines(weights, first, tmp_path, capsys):
+def test_ssdh_is_trained_and_scored_beside_the_baselines(small_weights, first, tmp_path, capsys):
   workdir = tmp_path / "run"
   for stage in ("teacher", "features_1", "baselines_12bits"):
     shutil.copytree(first[1] / "stages" / stage, workdir / "stages" / stage)
-  assert list(train(shortened("ssdh", weights), workdir)) == ["SSDH", *BASELINES]
+  assert list(train(shortened("ssdh", small_weights), workdir)) == ["SSDH", *BASELINES]
   assert "features_1: finished before, restored" in capsys.readouterr().out
 
 

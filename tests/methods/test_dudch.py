@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,8 +10,6 @@ from presets import load, shorten_pairs
 import udh_jax
 from udh_jax.errors import InputError
 from udh_jax.methods.run import score, train
-from udh_jax.models.registry import create_backbone
-from udh_jax.models.weights import save_weights
 
 
 @pytest.mark.parametrize(
@@ -128,7 +125,9 @@ PAIRS = {"label_column": "kind", "min_word_count": 2}
     ("nus_wide", write_nus_wide, {"selection": "tc10"}),
   ],
 )
-def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, monkeypatch):
+def test_pictures_with_tags_are_learned(
+  preset, write, fields, tmp_path, rng, monkeypatch, small_weights
+):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   colors = {"sea": (20, 60, 200), "city": (150, 140, 130)}
   labels = ["sea", "city"] * 20
@@ -138,10 +137,6 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
   ]
   root = tmp_path / preset
   write(root, pictures, labels, [[label, f"{label}scape", "picture"] for label in labels])
-  weights = tmp_path / "small.safetensors"
-  images = np.zeros((1, 16, 16, 3), np.float32)
-  variables = create_backbone("small_convnet").init(jax.random.key(0), images)
-  save_weights("small_convnet", variables, weights)
 
   config = load("dudch", preset)
   config.bits = 8
@@ -150,7 +145,7 @@ def test_pictures_with_tags_are_learned(preset, write, fields, tmp_path, rng, mo
     config.djsrh.trained = config.student.trained = fields.pop("trained")
   path = root / "pairs.csv" if preset == "pairs" else root
   config.data.update(path=str(path), num_queries=8, num_train=0, image_size=16, **fields)
-  config.teacher.update(backbone="small_convnet", weights=str(weights))
+  config.teacher.update(backbone="small_convnet", weights=small_weights)
   config.features.image_sizes = (16,)
   config.djsrh.update(hidden=16, image_size=16, epochs=2, batch_size=8, bits=0)
   config.student.update(hidden=16, image_size=16, rounds=1, sampled_pairs=16, batch_size=8)

@@ -12,8 +12,6 @@ from udh_jax.errors import InputError
 from udh_jax.methods import automatic, baseline, defaults, psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
-from udh_jax.models.registry import create_backbone
-from udh_jax.models.weights import save_weights
 
 
 def folder_config(method, **trained):
@@ -99,7 +97,9 @@ def test_a_baseline_reads_one_side():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trained", ["head", "all"])
-def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path, trained):
+def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
+  tmp_path, trained, small_weights
+):
   rng = np.random.default_rng(0)
   pictures = tmp_path / "pictures"
   for number in range(60):
@@ -111,11 +111,7 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(tmp_path,
   config = psch.default_config("folder", path=str(pictures), image_size=12, num_queries=6)
   automatic.on_any_pictures(config)
   config.bits = 12
-  variables = jax.jit(create_backbone("small_convnet").init)(
-    jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32)
-  )
-  save_weights("small_convnet", variables, tmp_path / "small.safetensors")
-  config.teacher.update(backbone="small_convnet", weights=str(tmp_path / "small.safetensors"))
+  config.teacher.update(backbone="small_convnet", weights=small_weights)
   views = defaults.augmentation(flip=False)
   config.psch.update(batch_size=20, steps=6, trained=trained)
   config.views.augment = views

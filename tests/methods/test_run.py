@@ -4,10 +4,12 @@ import json
 
 import pytest
 from ml_collections import ConfigDict
-from presets import load
+from presets import load, shorten_pairs
 
+from udh_jax.encoders.loading import load_encoder
 from udh_jax.errors import InputError
 from udh_jax.methods import automatic, run
+from udh_jax.report import plots, sections
 
 
 def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
@@ -65,3 +67,26 @@ def test_scores_that_cannot_be_written_are_refused_before_any_image_is_read(tmp_
   monkeypatch.setattr(run, "_context", lambda config: pytest.fail("images were read"))
   with pytest.raises(InputError, match="cannot be written to"):
     run.score(tmp_path)
+
+
+def test_what_fails_while_pictures_are_drawn_loses_no_score_and_no_network(
+  tmp_path, made, small_weights, monkeypatch
+):
+  def fail(*_, **__):
+    raise OSError("no room for a picture")
+
+  for place in ((plots, "bit_statistics"), (sections, "gallery"), (sections, "precision_recall")):
+    monkeypatch.setattr(*place, fail)
+  baseline = load("baseline", "itq_digits")
+  baseline.teacher.weights = small_weights
+  pairs = shorten_pairs(load("djsrh", "wikipedia"), made)
+  for name, config in (("images", baseline), ("pairs", pairs)):
+    workdir = tmp_path / name
+    with pytest.raises(OSError, match="no room"):
+      run.train(config, workdir)
+    bits = config.bits
+    (entry,) = json.loads((workdir / "metrics.json").read_text())
+    scores = entry["mean_average_precision"]
+    assert (workdir / f"metrics_{bits}bits.md").exists()
+    assert load_encoder(workdir / f"encoder_{bits}bits").about["scores"] == scores
+    assert not (workdir / "report.html").exists()

@@ -30,6 +30,11 @@ from udh_jax.stores import Store, create_store
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
+  options = _parser().parse_args(arguments)
+  guarded(lambda: _encode(options))
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("udh-jax encode", description=__doc__)
   where = parser.add_mutually_exclusive_group()
   where.add_argument("--workdir", help="work directory of a finished run of train.py")
@@ -60,46 +65,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
   )
   cluster.add_argument("--cpus-per-worker", type=int, help="CPU cores for each worker (1)")
   cluster.add_argument("--gpus-per-worker", type=float, help="GPUs for each worker (0)")
-  options = parser.parse_args(arguments)
+  return parser
 
-  def run():
-    require(options.update or not options.verify, "--verify is given without --update.")
-    table_of(options)
-    require(options.output or options.store, "give --output or --store: where the codes are to go.")
-    if options.ray or options.store:
-      _encode_elsewhere(options)
-      return
-    for name in _CLUSTER:
-      require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
+
+def _encode(options: argparse.Namespace) -> None:
+  """Encodes pictures into an index, or a store, or on a cluster."""
+  require(options.update or not options.verify, "--verify is given without --update.")
+  table_of(options)
+  require(options.output or options.store, "give --output or --store: where the codes are to go.")
+  if options.ray or options.store:
+    _encode_elsewhere(options)
+    return
+  for name in _CLUSTER:
+    require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
+  place = options.encoder or options.workdir
+  if place:
+    folder = options.images or _noted(options).about["folder"]
+    source = find_encoder(place, options.bits)
+    encoder = load_encoder(source, options.bits)
+  else:
     noted = _noted(options)
-    if options.encoder or options.workdir:
-      source = find_encoder(options.encoder or options.workdir, options.bits)
-      encoder = load_encoder(source, options.bits)
-    else:
-      source, encoder = noted.about["encoder"]["source"], encoder_of(noted)
-      require(
-        options.bits in (None, encoder.about["bits"]),
-        f"--bits is {options.bits}, but {options.output} has {noted.num_bits} bits.",
-      )
-    encode_folder(
-      encoder,
-      options.images or noted.about["folder"],
-      options.output,
-      source=source,
-      batch_size=options.batch_size,
-      update=options.update,
-      verify=options.verify,
+    folder = options.images or noted.about["folder"]
+    source, encoder = noted.about["encoder"]["source"], encoder_of(noted)
+    require(
+      options.bits in (None, encoder.about["bits"]),
+      f"--bits is {options.bits}, but {options.output} has {noted.num_bits} bits.",
     )
+  encode_folder(
+    encoder,
+    folder,
+    options.output,
+    source=source,
+    batch_size=options.batch_size,
+    update=options.update,
+    verify=options.verify,
+  )
 
-  guarded(run)
 
-
-def _noted(options) -> HammingIndex | None:
-  """The index to update, where encoder or folder are to be those that it was made with."""
-  has_encoder = bool(options.encoder or options.workdir)
-  if has_encoder and options.images:
-    return None
-  missing = "--images" if has_encoder else "--encoder or --workdir"
+def _noted(options: argparse.Namespace) -> HammingIndex:
+  """The index to update, whose encoder or folder is to be the one that it was made with."""
+  missing = "--images" if options.encoder or options.workdir else "--encoder or --workdir"
   require(
     options.update and os.path.exists(options.output),
     f"give {missing}; only --update of an index that is there knows it.",

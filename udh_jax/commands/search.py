@@ -26,7 +26,7 @@ from udh_jax.encoders.queries import search_picture, search_pictures, search_tex
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
 from udh_jax.printable import printable
-from udh_jax.retrieval.index import HammingIndex, Hits
+from udh_jax.retrieval.index import HammingIndex, Hits, Searchable
 from udh_jax.retrieval.strangers import radius_by_strangers
 from udh_jax.stores import parse_where
 from udh_jax.stores.as_index import StoreAsIndex
@@ -34,6 +34,11 @@ from udh_jax.stores.as_index import StoreAsIndex
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
+  options = _parser().parse_args(arguments)
+  guarded(lambda: _search(options))
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("udh-jax search", description=__doc__)
   searched = parser.add_mutually_exclusive_group(required=True)
   searched.add_argument("--index", help="index written by udh-jax encode")
@@ -62,54 +67,53 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument("--json", action="store_true", help="print JSON, one line a picture")
   parser.add_argument("--output", help="file to write: a table if it ends in .csv, or JSON lines")
   parser.add_argument("--gallery", help="PNG to draw the picture and its neighbours to")
-  options = parser.parse_args(arguments)
+  return parser
 
-  def run():
-    files, several = _files(options.image or [])
-    require(
-      not (options.gallery and several), "--gallery draws one picture's neighbours; give one."
-    )
-    for path in (*([options.index] if options.index else []), *files):
-      for written in (options.gallery, options.output):
-        require(
-          not (written and _same_file(written, path)),
-          f"{written} would be written over {path}; name another file.",
-        )
+
+def _search(options: argparse.Namespace) -> None:
+  """Finds, then prints, writes and draws what was found."""
+  files, several = _files(options.image or [])
+  require(not (options.gallery and several), "--gallery draws one picture's neighbours; give one.")
+  for path in (*([options.index] if options.index else []), *files):
     for written in (options.gallery, options.output):
-      if written:
-        require_writable(written)
-    index, num_items = _searched(options)
-    require(num_items, f"{options.index or options.store} has nothing to search in.")
-    encoder = encoder_of(index, options.encoder)
-    radius, about_radius = _radius(options, index)
-    k = 10 if options.k is None and radius is None else options.k
-    if k is not None:
-      k = min(k, num_items)
-    if options.text is not None:
-      hits = search_text(index, encoder, options.text, k=k, radius=radius)
-      answers = iter([({"text": options.text}, hits)])
-    elif several:
-      answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius))
-    else:
-      hits = search_picture(index, encoder, files[0], k=k, radius=radius)
-      answers = iter([({"image": files[0]}, hits)])
-    records = _records(index, answers, about_radius)
-    if options.output:
-      _write(options.output, records)
-    elif options.json:
-      for record in records:
-        print(json.dumps(record), flush=True)
-    else:
-      for record in records:
-        _show(record, several, radius)
-      sys.stdout.flush()
-    if options.gallery:
-      _draw(index, options, options.text or files[0], _found(index, hits))
+      require(
+        not (written and _same_file(written, path)),
+        f"{written} would be written over {path}; name another file.",
+      )
+  for written in (options.gallery, options.output):
+    if written:
+      require_writable(written)
+  index, num_items = _searched(options)
+  require(num_items, f"{options.index or options.store} has nothing to search in.")
+  encoder = encoder_of(index, options.encoder)
+  radius, about_radius = _radius(options, index)
+  k = 10 if options.k is None and radius is None else options.k
+  if k is not None:
+    k = min(k, num_items)
+  answers: Iterator[tuple[dict[str, str], Hits | None]]
+  if options.text is not None:
+    hits = search_text(index, encoder, options.text, k=k, radius=radius)
+    answers = iter([({"text": options.text}, hits)])
+  elif several:
+    answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius))
+  else:
+    hits = search_picture(index, encoder, files[0], k=k, radius=radius)
+    answers = iter([({"image": files[0]}, hits)])
+  records = _records(index, answers, about_radius)
+  if options.output:
+    _write(options.output, records)
+  elif options.json:
+    for record in records:
+      print(json.dumps(record), flush=True)
+  else:
+    for record in records:
+      _show(record, several, radius)
+    sys.stdout.flush()
+  if options.gallery:
+    _draw(index, options, options.text or files[0], _found(index, hits))
 
-  guarded(run)
 
-
-def _searched(options) -> tuple[HammingIndex | StoreAsIndex, int]:
+def _searched(options) -> tuple[Searchable, int]:
   """The index, or the store in the manner of one, and how many items are searched."""
   if options.index:
     for name, given in (("where", options.where), ("approximate", options.approximate)):

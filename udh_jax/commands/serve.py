@@ -23,6 +23,11 @@ TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
+  options = _parser().parse_args(arguments)
+  guarded(lambda: _serve(options))
+
+
+def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser("udh-jax serve", description=__doc__)
   what = parser.add_mutually_exclusive_group(required=True)
   what.add_argument("--index", help="index written by udh-jax encode")
@@ -66,64 +71,68 @@ def main(arguments: Sequence[str] | None = None) -> None:
     "--follow-links", action="store_true", help="also serve pictures that are links"
   )
   parser.add_argument("--access-log", action="store_true", help="log a line for each request")
-  options = parser.parse_args(arguments)
+  return parser
 
-  def run():
-    require(0 <= options.port < 65536, f"--port is {options.port}; give 0 to 65535.")
-    require(1 <= options.max_batch <= 1024, f"--max-batch is {options.max_batch}; give 1 to 1024.")
-    require(
-      0 <= options.max_wait_ms <= 1000, f"--max-wait-ms is {options.max_wait_ms:g}; give 0 to 1000."
-    )
-    for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
-      value = getattr(options, name)
-      flag = name.replace("_", "-")
-      require(0 < value < 1e6, f"--{flag} is {value:g}; give more than 0 and less than 1e6.")
-    table = table_of(options)
-    # Before anything is loaded: a port in use, or no extra, is said at once.
-    for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
-      require_extra(module, extra="serve")
-    from udh_jax.service import server
-    from udh_jax.service.application import Limits
-    from udh_jax.service.batching import batch_sizes
-    from udh_jax.service.following import IndexFile, StoreTable
 
-    _keep_compiled(cache_folder() / "compiled")
-    server.log_to_stderr()
-    settings = server.Settings(
-      host=options.host,
-      port=options.port,
-      token=_token(options.token_file),
-      allow_hosts=options.allow_host,
-      cache=pathlib.Path(options.cache or cache_folder() / "thumbnails"),
-      cache_bytes=int(options.cache_mb * 2**20),
-      follow_links=options.follow_links,
-      access_log=options.access_log,
-      watch=1.0,
-      limits=Limits(
-        upload_bytes=int(options.max_upload_mb * 2**20),
-        pixels=int(options.max_megapixels * 1e6),
-        max_batch=options.max_batch,
-        max_wait=options.max_wait_ms / 1000,
-      ),
-    )
+def _require_valid(options: argparse.Namespace) -> None:
+  require(0 <= options.port < 65536, f"--port is {options.port}; give 0 to 65535.")
+  require(1 <= options.max_batch <= 1024, f"--max-batch is {options.max_batch}; give 1 to 1024.")
+  require(
+    0 <= options.max_wait_ms <= 1000, f"--max-wait-ms is {options.max_wait_ms:g}; give 0 to 1000."
+  )
+  for name in ("max_upload_mb", "max_megapixels", "cache_mb"):
+    value = getattr(options, name)
+    flag = name.replace("_", "-")
+    require(0 < value < 1e6, f"--{flag} is {value:g}; give more than 0 and less than 1e6.")
 
-    shared = {
-      "encoder": options.encoder,
-      "folder": options.images,
-      "batch_sizes": batch_sizes(options.max_batch),
-    }
-    if options.index is not None:
-      source = IndexFile(options.index, **shared)
-    else:
-      source = StoreTable(options.store, approximate=options.approximate, **table, **shared)
 
-    def ready(address):
-      print(f"{source.place} is served at {address} (Ctrl-C stops)", flush=True)
+def _serve(options: argparse.Namespace) -> None:
+  """Serves until it is stopped."""
+  _require_valid(options)
+  table = table_of(options)
+  # Before anything is loaded: a port in use, or no extra, is said at once.
+  for module in ("starlette", "uvicorn", "python_multipart", "prometheus_client"):
+    require_extra(module, extra="serve")
+  from udh_jax.service import server
+  from udh_jax.service.application import Limits
+  from udh_jax.service.batching import batch_sizes
+  from udh_jax.service.following import IndexFile, Source, StoreTable
 
-    server.serve(source, settings, ready=ready)
-    print("stopped", flush=True)
+  _keep_compiled(cache_folder() / "compiled")
+  server.log_to_stderr()
+  settings = server.Settings(
+    host=options.host,
+    port=options.port,
+    token=_token(options.token_file),
+    allow_hosts=options.allow_host,
+    cache=pathlib.Path(options.cache or cache_folder() / "thumbnails"),
+    cache_bytes=int(options.cache_mb * 2**20),
+    follow_links=options.follow_links,
+    access_log=options.access_log,
+    watch=1.0,
+    limits=Limits(
+      upload_bytes=int(options.max_upload_mb * 2**20),
+      pixels=int(options.max_megapixels * 1e6),
+      max_batch=options.max_batch,
+      max_wait=options.max_wait_ms / 1000,
+    ),
+  )
+  shared = {
+    "encoder": options.encoder,
+    "folder": options.images,
+    "batch_sizes": batch_sizes(options.max_batch),
+  }
+  source: Source
+  if options.index is not None:
+    source = IndexFile(options.index, **shared)
+  else:
+    source = StoreTable(options.store, approximate=options.approximate, **table, **shared)
 
-  guarded(run)
+  def ready(address):
+    print(f"{source.place} is served at {address} (Ctrl-C stops)", flush=True)
+
+  server.serve(source, settings, ready=ready)
+  print("stopped", flush=True)
 
 
 def _token(file: str | None) -> str | None:

@@ -11,7 +11,7 @@ from udh_jax.errors import InputError, require
 from udh_jax.files import read_json
 from udh_jax.models.weights import HUB, download
 from udh_jax.records import TEXT, one_of, require_fields
-from udh_jax.retrieval.index import HammingIndex
+from udh_jax.retrieval.index import Searchable
 
 
 def load_encoder(source: str | os.PathLike, bits: int | None = None) -> Encoder | PairEncoder:
@@ -115,11 +115,11 @@ def find_encoder(source: str | os.PathLike, bits: int | None = None) -> str:
   return str(found[0])
 
 
-def encoder_of(index: HammingIndex, source: str | None = None) -> Encoder | PairEncoder:
+def encoder_of(index: Searchable, source: str | None = None) -> Encoder | PairEncoder:
   """The encoder that made an index.
 
   Args:
-    index: From ``udh-jax encode``.
+    index: From ``udh-jax encode``, or a store.
     source: Where the encoder is now; by default where it was then.
 
   Raises:

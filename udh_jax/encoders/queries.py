@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import require_pictures
 from udh_jax.encoders.image import Encoder
@@ -13,11 +15,11 @@ from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import InputError, require
 from udh_jax.machine import num_cores
-from udh_jax.retrieval.index import HammingIndex, Hits
+from udh_jax.retrieval.index import Hits, Searchable
 
 
 def search_picture(
-  index: HammingIndex,
+  index: Searchable,
   encoder: Encoder | PairEncoder,
   picture: str | pathlib.Path,
   *,
@@ -59,7 +61,7 @@ class Answer(NamedTuple):
 
 
 def search_pictures(
-  index: HammingIndex,
+  index: Searchable,
   encoder: Encoder | PairEncoder,
   pictures: Sequence[str | os.PathLike],
   *,
@@ -104,8 +106,8 @@ def search_pictures(
 
 
 def search_text(
-  index: HammingIndex,
-  encoder: PairEncoder,
+  index: Searchable,
+  encoder: Encoder | PairEncoder,
   text: str,
   *,
   k: int | None = 10,
@@ -123,11 +125,11 @@ def search_text(
   Raises:
     InputError: If the encoder takes no words or knows none of these, or an option is out of range.
   """
-  require(
-    isinstance(encoder, PairEncoder),
-    "The encoder of this index takes pictures alone; to search by text, encode the pictures with "
-    "one trained on pairs (configs/dudch.py).",
-  )
+  if not isinstance(encoder, PairEncoder):
+    raise InputError(
+      "The encoder of this index takes pictures alone; to search by text, encode the pictures with "
+      "one trained on pairs (configs/dudch.py)."
+    )
   known, of = encoder.about["words"], "the texts that the encoder was trained on"
   require(known, f"There is no vocabulary of {of}; search by code.")
   words = encoder.words_of(text)
@@ -139,12 +141,16 @@ def search_text(
   return _nearest(index, encoder.texts([words]), k, radius)
 
 
-def _nearest(index, code, k, radius) -> Hits:
+def _nearest(index: Searchable, code: np.ndarray, k: int | None, radius: int | None) -> Hits:
   return _nearest_of_each(index, code, k, radius)[0]
 
 
-def _nearest_of_each(index, codes, k, radius) -> list[Hits]:
+def _nearest_of_each(
+  index: Searchable, codes: np.ndarray, k: int | None, radius: int | None
+) -> list[Hits]:
   if radius is None:
+    if k is None:
+      raise InputError("Neither k nor a radius is given; give one of them, or both.")
     return [Hits(*found) for found in zip(*index.search(codes, k), strict=True)]
   require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
   found = index.radius_search(codes, radius)

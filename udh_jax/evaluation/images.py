@@ -73,6 +73,8 @@ def write(
 ) -> dict[str, float]:
   """Writes what a run on images leaves for people; process 0 calls it.
 
+  Scores and the hash network come first: what fails while pictures are drawn does not lose them.
+
   Args:
     config: The run's configuration.
     plan: That has run.
@@ -83,20 +85,58 @@ def write(
   Returns:
     mAP by method; empty where the images have no labels.
   """
-  title, bits = plan.title, config.bits
   codes = {name: found.query["image"] for name, found in run.codes.items()}
-  own, about = codes[title], facts(run.network)
-  queries, database = dataset.splits.query, dataset.splits.database
-
-  def picture(name):
-    return workdir / f"{name}_{bits}bits.png"
-
+  found: dict[str, RetrievalScores] = {}
+  scores: dict[str, float] = {}
+  words: list[Section] = []
+  if can_be_scored(dataset):
+    found = _scores(config, dataset, codes)
+    scores, words = _write_scores(config, plan, dataset, run, found, workdir)
+  _publish(config, plan, dataset, run.network, scores, workdir)
   own_sections = [
     section
     for drawing, outputs in zip(plan.drawings, run.drawn, strict=True)
     for section in drawing.draw(dataset, config, outputs, workdir)
   ]
-  signs = np.asarray(unpack_codes(own[database], bits), np.float32)
+  write_page(
+    workdir / "report.html",
+    title=f"{plan.title} on {config.data.name}, {config.bits} bits",
+    subtitle=dataset.protocol,
+    sections=[
+      *words,
+      *_drawn(config, plan.title, dataset, codes[plan.title], found, workdir),
+      *own_sections,
+      *_chosen(workdir),
+    ],
+  )
+  return scores
+
+
+def _write_scores(
+  config, plan, dataset, run, found, workdir
+) -> tuple[dict[str, float], list[Section]]:
+  """Writes the table and the metrics; returns mAP by method, and the table as a section."""
+  own, about = found[plan.title], facts(run.network)
+  meaning = definition(config, dataset, about["labels_used"])
+  at = position_of(config, own)
+  scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
+  purities = _purities(dataset, run.clusters)
+  _write_metrics(config, meaning, about, found, scores, purities, workdir)
+  table, notes = _table(config, found, at), _notes(own, purities)
+  write_table(workdir, config.bits, table, meaning, notes)
+  return scores, [Section("Scores", [meaning, *notes], [table])]
+
+
+def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:
+  """The pictures of the codes ``own``, and where they were scored those of the scores."""
+
+  def picture(name):
+    return workdir / f"{name}_{config.bits}bits.png"
+
+  def gallery(name, rows, **words):
+    return sections.gallery(picture(name), dataset, rows, own, own, **words)
+
+  signs = np.asarray(unpack_codes(own[dataset.splits.database], config.bits), np.float32)
   with np.errstate(invalid="ignore", divide="ignore"):
     correlation = np.atleast_2d(np.corrcoef(signs.T))
   plots.bit_statistics(
@@ -107,63 +147,39 @@ def write(
     ["Share of +1 of each bit over the database, and how strongly bits are correlated."],
     picture=picture("bits"),
   )
-  nearest = sections.gallery(
-    picture("neighbours"),
-    dataset,
+  nearest = gallery(
+    "neighbours",
     sections.some_queries(dataset),
-    own,
-    own,
     heading="Queries and their nearest",
-    title=f"{config.data.name}: queries, and nearest by {title}, {bits} bits",
+    title=f"{config.data.name}: queries, and nearest by {title}, {config.bits} bits",
   )
-  scores: dict[str, float] = {}
-  page = [of_bits, nearest]
-  if can_be_scored(dataset):
-    meaning = definition(config, dataset, about["labels_used"])
-    found = _scores(config, dataset, codes)
-    at = position_of(config, found[title])
-    scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
-    purities = _purities(dataset, run.clusters)
-    _write_metrics(config, meaning, about, found, scores, purities, workdir)
-    table = _table(config, found, at)
-    notes = _notes(found[title], purities)
-    write_table(workdir, bits, table, meaning, notes)
-    order = np.argsort(-found[title].average_precision[:, at], kind="stable")
-    few = min(sections.GALLERY_QUERIES // 2, len(order))
-    extremes = [
-      sections.gallery(
-        picture(name),
-        dataset,
-        queries[rows],
-        own,
-        own,
-        heading=f"{name.capitalize()} queries",
-        title=f"The {few} {name} of {len(queries)} queries, by average precision",
-      )
-      for name, rows in (("best", order[:few]), ("worst", order[::-1][:few]))
-    ]
-    page = [
-      Section("Scores", [meaning, *notes], [table]),
-      sections.precision_recall(
-        picture("precision_recall"),
-        found,
-        heading="Precision and recall",
-        title=f"{config.data.name}, {bits} bits: precision and recall by Hamming radius",
-        caption=dataset.protocol,
-      ),
-      *_curves_of_scores(config, title, dataset, found, picture),
-      of_bits,
-      *extremes,
-      nearest,
-    ]
-  write_page(
-    workdir / "report.html",
-    title=f"{title} on {config.data.name}, {bits} bits",
-    subtitle=dataset.protocol,
-    sections=[*page, *own_sections, *_chosen(workdir)],
-  )
-  _publish(config, plan, dataset, run.network, scores, workdir)
-  return scores
+  if not found:
+    return [of_bits, nearest]
+  precision = found[title].average_precision[:, position_of(config, found[title])]
+  order = np.argsort(-precision, kind="stable")
+  few = min(sections.GALLERY_QUERIES // 2, len(order))
+  extremes = [
+    gallery(
+      name,
+      dataset.splits.query[rows],
+      heading=f"{name.capitalize()} queries",
+      title=f"The {few} {name} of {len(order)} queries, by average precision",
+    )
+    for name, rows in (("best", order[:few]), ("worst", order[::-1][:few]))
+  ]
+  return [
+    sections.precision_recall(
+      picture("precision_recall"),
+      found,
+      heading="Precision and recall",
+      title=f"{config.data.name}, {config.bits} bits: precision and recall by Hamming radius",
+      caption=dataset.protocol,
+    ),
+    *_curves_of_scores(config, title, dataset, found, picture),
+    of_bits,
+    *extremes,
+    nearest,
+  ]
 
 
 def _chosen(workdir: pathlib.Path) -> list[Section]:

@@ -90,6 +90,8 @@ def write(
 ) -> dict[str, float]:
   """Writes what a run on pairs leaves for people; process 0 calls it.
 
+  Scores and networks come first: what fails while pictures are drawn does not lose them.
+
   Args:
     config: The run's configuration.
     plan: That has run.
@@ -100,65 +102,78 @@ def write(
   Returns:
     mAP by "method, direction"; empty where the pairs have no labels.
   """
-  title, bits, codes = plan.title, config.bits, run.codes
-  own, about = codes[title], facts(run.network)
-  rows = sections.some_queries(dataset)
-  page = []
+  found: dict[str, dict[str, RetrievalScores]] = {}
+  scores: dict[str, float] = {}
+  words: list[Section] = []
+  if can_be_scored(dataset):
+    found = _score(config, dataset, run.codes)
+    scores, words = _write_scores(config, dataset, run, found, workdir)
+  _publish(config, plan, dataset, run.network, scores, workdir)
+  write_page(
+    workdir / "report.html",
+    title=f"{plan.title} on {config.data.name}, {config.bits} bits",
+    subtitle=dataset.protocol,
+    sections=[
+      *words,
+      *_drawn(config, plan.title, dataset, run.codes[plan.title], found, workdir),
+      *([Section("Data", dataset.notes)] if dataset.notes else []),
+    ],
+  )
+  return scores
+
+
+def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float], list[Section]]:
+  """Writes the table and the metrics; returns mAP by method and direction, and the section."""
+  about = facts(run.network)
+  meaning = definition(config, dataset, about["labels_used"])
+  flat = {
+    f"{name}, {direction}": value
+    for name, by_direction in found.items()
+    for direction, value in by_direction.items()
+  }
+  scores = {
+    name: float(value.mean_average_precision[position_of(config, value)])
+    for name, value in flat.items()
+  }
+  table = _table(config, found)
+  write_table(workdir, config.bits, table, meaning)
+  add_metrics(
+    workdir,
+    {
+      "bits": config.bits,
+      "definition": meaning,
+      "network": about,
+      "mean_average_precision": scores,
+      "curves": {name: curves(value) for name, value in flat.items()},
+    },
+  )
+  return scores, [Section("Scores", [meaning], [table])]
+
+
+def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:
+  """Curves of all methods where they were scored, and the nearest by ``own``, both directions."""
+  bits, rows = config.bits, sections.some_queries(dataset)
+  curves_of, nearest = [], []
   for direction in ACROSS:
     query, item = DIRECTIONS[direction]
-    page.append(
-      sections.gallery(
-        workdir / f"{query}_to_{item}_{bits}bits.png",
-        dataset,
-        rows,
-        own.query[query],
-        own.database[item],
-        heading=f"Nearest {item}s of some {query}s",
-        title=f"{config.data.name}: each {query} and its nearest {item}s by {title}, {bits} bits",
-        sides=(query, item),
-      )
-    )
-  scores: dict[str, float] = {}
-  if can_be_scored(dataset):
-    meaning = definition(config, dataset, about["labels_used"])
-    found = _score(config, dataset, codes)
-    flat = {
-      f"{name}, {direction}": value
-      for name, by_direction in found.items()
-      for direction, value in by_direction.items()
-    }
-    scores = {
-      name: float(value.mean_average_precision[position_of(config, value)])
-      for name, value in flat.items()
-    }
-    table = _table(config, found)
-    write_table(workdir, bits, table, meaning)
-    add_metrics(
-      workdir,
-      {
-        "bits": bits,
-        "definition": meaning,
-        "network": about,
-        "mean_average_precision": scores,
-        "curves": {name: curves(value) for name, value in flat.items()},
-      },
-    )
-    figures = [
-      sections.precision_recall(
-        workdir / f"precision_recall_{'_to_'.join(DIRECTIONS[direction])}_{bits}bits.png",
+    if found:
+      section = sections.precision_recall(
+        workdir / f"precision_recall_{query}_to_{item}_{bits}bits.png",
         {name: by_direction[direction] for name, by_direction in found.items()},
         heading=f"Precision and recall, {direction}",
         title=f"{config.data.name}, {bits} bits, {direction}: precision and recall by radius",
         caption=dataset.protocol,
       )
-      for direction in ACROSS
-    ]
-    page = [Section("Scores", [meaning], [table]), *figures, *page]
-  write_page(
-    workdir / "report.html",
-    title=f"{title} on {config.data.name}, {bits} bits",
-    subtitle=dataset.protocol,
-    sections=[*page, *([Section("Data", dataset.notes)] if dataset.notes else [])],
-  )
-  _publish(config, plan, dataset, run.network, scores, workdir)
-  return scores
+      curves_of.append(section)
+    section = sections.gallery(
+      workdir / f"{query}_to_{item}_{bits}bits.png",
+      dataset,
+      rows,
+      own.query[query],
+      own.database[item],
+      heading=f"Nearest {item}s of some {query}s",
+      title=f"{config.data.name}: each {query} and its nearest {item}s by {title}, {bits} bits",
+      sides=(query, item),
+    )
+    nearest.append(section)
+  return [*curves_of, *nearest]

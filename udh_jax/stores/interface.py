@@ -10,6 +10,7 @@ import numpy as np
 
 from udh_jax.coding.binary import require_packed
 from udh_jax.errors import InputError, require
+from udh_jax.records import encoder_digest_of
 
 
 class StoreError(InputError):
@@ -440,18 +441,13 @@ def require_same_encoder(store: Store, digest: str | None) -> None:
   Raises:
     InputError: If the digests differ.
   """
-  made = digest_of(store.about)
+  made = encoder_digest_of(store.about)
   require(
     made == digest,
     f"{store.location} holds codes of another encoder (digest {str(made)[:12]}, this one has "
     f"{str(digest)[:12]}); distances between the two mean nothing. Use that encoder, or another "
     "--table.",
   )
-
-
-def digest_of(about: Mapping[str, Any]) -> str | None:
-  """Digest of the encoder that made the codes, by what is known of them."""
-  return (about.get("encoder") or {}).get("digest")
 
 
 def require_version(location: str, version: Any, known: int) -> None:
@@ -480,10 +476,11 @@ def require_alike(
     f"{store.location} holds codes of {store.num_bits} bits, {num_bits} were asked for; use the "
     "encoder that filled it, or another --table.",
   )
+  made, given = encoder_digest_of(store.about), encoder_digest_of(about)
   require(
-    digest_of(store.about) == digest_of(about),
-    f"{store.location} holds codes of another encoder (digest {str(digest_of(store.about))[:12]}, "
-    f"{str(digest_of(about))[:12]} was given); use that one, or another --table.",
+    made == given,
+    f"{store.location} holds codes of another encoder (digest {str(made)[:12]}, "
+    f"{str(given)[:12]} was given); use that one, or another --table.",
   )
   require(
     columns.items() <= store.columns.items(),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from udh_jax.errors import require
+from udh_jax.records import encoder_digest_of
 from udh_jax.stores.interface import (
   Condition,
   DistinctNames,
@@ -19,7 +20,6 @@ from udh_jax.stores.interface import (
   Where,
   checked_rows,
   conditions_of,
-  digest_of,
   name_problem,
   require_alike,
   require_columns,
@@ -363,7 +363,7 @@ class PostgreSQLStore(Store):
   def _require_unchanged(self, connection) -> None:
     row = _meta(connection, self._place)
     same = row is not None and row[1] == self.num_bits
-    same = same and digest_of(json.loads(row[2])) == digest_of(self.about)
+    same = same and encoder_digest_of(json.loads(row[2])) == encoder_digest_of(self.about)
     require(same, f"{self.location} was made anew for another encoder meanwhile; open it again.")
 
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, PartitionSpec
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError, require, whole_number
+from udh_jax.records import encoder_digest_of
 from udh_jax.retrieval.hamming import Neighbours, radius_search, search
 from udh_jax.retrieval.index.faiss_index import faiss_index
 from udh_jax.retrieval.index.file import (
@@ -133,8 +134,7 @@ class HammingIndex:
   @property
   def encoder_digest(self) -> str | None:
     """Of the encoder that made the codes, where that is known."""
-    made = self.about.get("encoder")
-    return made.get("digest") if isinstance(made, dict) else None
+    return encoder_digest_of(self.about)
 
   def __len__(self) -> int:
     return len(self.codes) if "codes" in self.__dict__ else len(self._stored)

@@ -1,0 +1,30 @@
+import pytest
+from PIL import Image
+
+from udh_jax.data.pictures import read_picture
+from udh_jax.encoders.queries import search_picture, search_text
+from udh_jax.errors import InputError
+from udh_jax.retrieval.index import HammingIndex
+
+
+@pytest.fixture
+def one(image_encoder, tmp_path):
+  """An index of one picture, and its file."""
+  picture = tmp_path / "a.png"
+  Image.new("RGB", (8, 8), (200, 10, 60)).save(picture)
+  code = image_encoder(read_picture(picture, 8)[None])
+  return HammingIndex(code, ["a"], num_bits=12), picture
+
+
+def test_a_search_needs_k_or_a_radius(one, image_encoder):
+  index, picture = one
+  for options in ({"k": 1}, {"k": None, "radius": 0}, {"k": 1, "radius": 0}):
+    found = search_picture(index, image_encoder, picture, **options)
+    assert (found.indices.tolist(), found.distances.tolist()) == ([0], [0])
+  with pytest.raises(InputError, match="Neither k nor a radius is given"):
+    search_picture(index, image_encoder, picture, k=None)
+
+
+def test_words_need_an_encoder_of_pairs(one, image_encoder):
+  with pytest.raises(InputError, match="takes pictures alone"):
+    search_text(one[0], image_encoder, "sea")
