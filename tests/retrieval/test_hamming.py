@@ -77,16 +77,29 @@ def test_opposite_codes_are_found_at_the_largest_distance():
   np.testing.assert_array_equal(indices, [[0, 1, 2]])
 
 
-def test_chunks_of_queries_do_not_show(rng, monkeypatch):
+@pytest.fixture(params=[3, 1])
+def in_chunks(request, monkeypatch, each_kernel):
+  """So many queries at a time; of 11 the last chunk is short."""
+  monkeypatch.setattr(hamming, "_CHUNK", request.param * 256 if request.param > 1 else 1)
+  if each_kernel == "numba":
+    from udh_jax.cpu import neighbours
+
+    monkeypatch.setattr(neighbours, "_QUERIES", request.param)
+  programs = hamming._search, hamming._count_within
+  for program in programs:
+    program.clear_cache()
+  yield
+  for program in programs:
+    program.clear_cache()
+
+
+@pytest.mark.usefixtures("in_chunks")
+def test_chunks_of_queries_do_not_show(rng):
   queries, database = random_bytes(rng, 11, 2), random_bytes(rng, 200, 2)
-  whole = search(queries, database, 7)
-  monkeypatch.setattr(hamming, "_CHUNK", 3 * 256)  # three queries at a time, the last chunk short
-  hamming._search.clear_cache()
-  np.testing.assert_array_equal(search(queries, database, 7), whole)
-  monkeypatch.setattr(hamming, "_CHUNK", 1)  # the database alone is more than a chunk
-  hamming._search.clear_cache()
-  np.testing.assert_array_equal(search(queries, database, 7), whole)
-  hamming._search.clear_cache()
+  for found, expected in zip(
+    search(queries, database, 7), plain_search(queries, database, 7), strict=True
+  ):
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_items_that_come_ever_nearer_are_all_candidates(rng):
@@ -103,10 +116,16 @@ def test_items_that_come_ever_nearer_are_all_candidates(rng):
 def test_radius_search_finds_everything_within(rng, n, num_bytes, radius):
   queries = random_bytes(rng, 5, num_bytes, high=4)
   database = random_bytes(rng, n, num_bytes, high=4)
+  require_all_within(queries, database, radius)
+
+
+def require_all_within(queries, database, radius):
   starts, distances, indices = radius_search(queries, jnp.asarray(database), radius)
   assert starts.dtype == np.int64 and distances.dtype == indices.dtype == np.int32
   assert starts[0] == 0 and starts[-1] == len(distances) == len(indices)
-  for query, (every, order) in enumerate(zip(*plain_search(queries, database, n), strict=True)):
+  for query, (every, order) in enumerate(
+    zip(*plain_search(queries, database, len(database)), strict=True)
+  ):
     mine = slice(starts[query], starts[query + 1])
     np.testing.assert_array_equal(distances[mine], every[every <= radius])
     np.testing.assert_array_equal(indices[mine], order[every <= radius])
@@ -230,18 +249,7 @@ def test_bad_input_is_refused_in_one_line(queries, database, k, options, message
   assert "\n" not in str(error.value)
 
 
-def test_chunks_of_a_radius_search_do_not_show(rng, monkeypatch):
+@pytest.mark.usefixtures("in_chunks")
+def test_chunks_of_a_radius_search_do_not_show(rng):
   queries, database = random_bytes(rng, 11, 2, high=4), random_bytes(rng, 200, 2, high=4)
-  programs = hamming._search, hamming._count_within
-  whole = radius_search(queries, database, 2)
-  assert len(np.unique(np.diff(whole.starts))) > 1
-  try:
-    for chunk in (3 * 256, 1):
-      monkeypatch.setattr(hamming, "_CHUNK", chunk)
-      for program in programs:
-        program.clear_cache()
-      for a, b in zip(radius_search(queries, database, 2), whole, strict=True):
-        np.testing.assert_array_equal(a, b)
-  finally:
-    for program in programs:
-      program.clear_cache()
+  require_all_within(queries, database, 2)

@@ -209,12 +209,16 @@ def test_wide_codes(rng, num_bytes, ties):
 
 
 @pytest.mark.parametrize("ties", ["index", "expected"])
-def test_chunks_of_queries_do_not_show(rng, monkeypatch, ties):
+def test_chunks_of_queries_do_not_show(rng, monkeypatch, ties, each_kernel):
   case = random_case(rng, 7, 50)
   whole = mean_average_precision(*case, at=10, ties=ties)
   curve = precision_recall_by_radius(*case)
-  for chunk in (150, 1):  # three queries at a time, and a database larger than a chunk
-    monkeypatch.setattr(profile, "_CHUNK", chunk)
+  for count in (3, 1):  # queries at a time; 1: the database is larger than a chunk
+    monkeypatch.setattr(profile, "_CHUNK", 150 if count == 3 else 1)
+    if each_kernel == "numba":
+      from udh_jax.cpu import ranking
+
+      monkeypatch.setattr(ranking, "_QUERIES", count)
     assert mean_average_precision(*case, at=10, ties=ties) == pytest.approx(whole, abs=1e-12)
     np.testing.assert_array_equal(precision_recall_by_radius(*case), curve)
 
