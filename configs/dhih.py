@@ -11,7 +11,7 @@ DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax, dhih_cosface, dhih_ar
 
 import functools
 
-from udh_jax.methods import defaults, dhih
+from udh_jax.methods import automatic, defaults, dhih
 
 
 def digits(method):
@@ -56,7 +56,7 @@ def nus_wide(method):
 def folder(method):
   """One's own pictures, on a CPU: each in the subfolder of its class."""
   config = dhih.default_config("folder", method=method)
-  config.features.image_sizes = (128,)
+  automatic.on_any_pictures(config)
   return config
 
 

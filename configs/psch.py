@@ -3,8 +3,8 @@
 python train.py --config configs/psch.py:cifar10 --workdir runs/psch \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: digits (a minute), cifar10 (two CPU cores), mirflickr25k, nus_wide (an accelerator), folder
-(one's own pictures). Every run draws where the parts are: attention.png.
+Presets: digits (a minute), cifar10 (38 minutes on two CPU cores), mirflickr25k, nus_wide (an
+accelerator), folder (one's own pictures). Every run draws where the parts are: attention.png.
 """
 
 from udh_jax.methods import automatic, defaults, psch
@@ -19,9 +19,11 @@ def digits():
 
 
 def cifar10():
-  """CIFAR-10 on two CPU cores."""
+  """CIFAR-10 on two CPU cores: clusters and steps as UDH-ECC's, 38 minutes."""
   config = psch.default_config("cifar10")
   defaults.on_two_cores(config)
+  defaults.on_the_graph(config.cluster)
+  config.psch.steps = 1600
   return config
 
 

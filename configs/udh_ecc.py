@@ -15,8 +15,8 @@ def cifar10():
   config = udh_ecc.default_config("cifar10")
   config.rounds = 1
   defaults.on_two_cores(config)
-  config.cluster.update(space="neighbours", num_clusters=50, num_clusterings=5, num_restarts=2)
-  config.cluster.update(max_iterations=30, min_size="auto", max_size="auto")
+  defaults.on_the_graph(config.cluster)
+  config.cluster.update(min_size="auto", max_size="auto")
   config.finetune.update(steps=800, learning_rate=4e-4)
   config.distill.update(steps=400, learning_rate=3e-4)
   return config
