@@ -2,6 +2,7 @@
 
 import pytest
 from ml_collections import ConfigDict
+from presets import load
 
 from udh_jax.configuration import override
 from udh_jax.errors import InputError
@@ -81,6 +82,17 @@ def test_methods_without_a_guard_train_what_a_collection_bears():
   found, _ = automatic.resolve(config, Collection(1000, 160))
   assert found.contrast.trained == "last" and found.data.held_out == 0
   assert automatic.resolve(config, Collection(100_000, 160))[0].contrast.trained == "all"
+
+
+def test_labelled_pictures_choose_sides_and_lengths_too():
+  found, chosen = automatic.resolve(load("dhih", "folder"), Collection(300, 160))
+  assert found.features.image_sizes == (224,) and found.student.image_size == 160
+  assert (found.supervised.trained, found.supervised.steps) == ("last", 60)
+  assert "auto" not in str(found) and "supervised.steps" in chosen
+  config = load("dhih", "folder_csq")
+  config.supervised.trained = "head"
+  found, _ = automatic.resolve(config, Collection(300, 160))
+  assert found.supervised.steps == automatic.LABELLED_HEAD_STEPS
 
 
 def test_a_configuration_without_auto_stays_as_it_is():

@@ -28,6 +28,7 @@ MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
+LABELLED_HEAD_STEPS = 1500  # of the same with labels: the best of DHIH on three collections
 MANY_VIEWS, FEW_VIEWS, MANY_PICTURES = 4, 2, 2000  # views of each of fewer, and of more pictures
 
 PER_CLUSTER, FEWEST_CLUSTERS, MOST_CLUSTERS = 20, 10, 30
@@ -168,7 +169,8 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       given = config[section].get("trained")
       stays = (trained if given == AUTO else given) == "head"
       passes = steps(collection.num_train, config[section].batch_size)
-      values[f"{section}.steps"] = HEAD_STEPS if stays else passes
+      on_features = LABELLED_HEAD_STEPS if section == "supervised" else HEAD_STEPS
+      values[f"{section}.steps"] = on_features if stays else passes
   config, chosen = with_values(config, values)
   chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
   return config, chosen
