@@ -87,11 +87,14 @@ def test_methods_without_a_guard_train_what_a_collection_bears():
 def test_labelled_pictures_choose_sides_and_lengths_too():
   found, chosen = automatic.resolve(load("dhih", "folder"), Collection(300, 160))
   assert found.features.image_sizes == (224,) and found.student.image_size == 160
-  assert (found.supervised.trained, found.supervised.steps) == ("last", 60)
+  few = ("head", automatic.LABELLED_HEAD_STEPS)
+  assert (found.supervised.trained, found.supervised.steps) == few
   assert "auto" not in str(found) and "supervised.steps" in chosen
+  found, _ = automatic.resolve(load("dhih", "folder"), Collection(2000, 160))
+  assert (found.supervised.trained, found.supervised.steps) == ("all", 250)
   config = load("dhih", "folder_csq")
   config.supervised.trained = "head"
-  found, _ = automatic.resolve(config, Collection(300, 160))
+  found, _ = automatic.resolve(config, Collection(100_000, 160))
   assert found.supervised.steps == automatic.LABELLED_HEAD_STEPS
 
 

@@ -27,6 +27,7 @@ MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
+FEW_LABELLED = 1000  # fewer pictures with labels train the hash layer alone, more all of it
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
 LABELLED_HEAD_STEPS = 1500  # of the same with labels: the best of DHIH on three collections
 MANY_VIEWS, FEW_VIEWS, MANY_PICTURES = 4, 2, 2000  # views of each of fewer, and of more pictures
@@ -164,12 +165,16 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       values |= {"cluster.min_size": least, "cluster.max_size": most}
   for section in SECTIONS:
     if section in config:
-      trained = "head" if guarded else "last" if small else "all"
+      labelled = section == "supervised"
+      if labelled:
+        trained = "head" if collection.num_train < FEW_LABELLED else "all"
+      else:
+        trained = "head" if guarded else "last" if small else "all"
       values[f"{section}.trained"] = trained
       given = config[section].get("trained")
       stays = (trained if given == AUTO else given) == "head"
       passes = steps(collection.num_train, config[section].batch_size)
-      on_features = LABELLED_HEAD_STEPS if section == "supervised" else HEAD_STEPS
+      on_features = LABELLED_HEAD_STEPS if labelled else HEAD_STEPS
       values[f"{section}.steps"] = on_features if stays else passes
   config, chosen = with_values(config, values)
   chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
