@@ -10,12 +10,16 @@ fifteen trials on CIFAR-10 (docs/results.md).
 
 from udh_jax.methods import cibhash, defaults
 
-PRESETS = defaults.competing_presets(cibhash.default_config, "contrast")
+PRESETS = defaults.competing_presets(
+  cibhash.default_config,
+  "contrast",
+  trained="head",
+  steps=1000,
+  batch_size=256,
+  head_learning_rate=0.01,
+  temperature=1.0,
+)
 
 
 def get_config(argument: str = ""):
-  config = defaults.choose(argument, PRESETS, "configs/cibhash.py")()
-  if argument != "digits":
-    config.contrast.update(trained="head", steps=1000, batch_size=256)
-    config.contrast.update(head_learning_rate=0.01, temperature=1.0)
-  return config
+  return defaults.choose(argument, PRESETS, "configs/cibhash.py")()

@@ -12,18 +12,18 @@ from udh_jax.evaluation.found import Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
-  can_be_scored,
   curves,
   definition,
   position_of,
   score_codes,
   without_nan,
+  write_in_order,
   write_table,
 )
 from udh_jax.files import read_json
 from udh_jax.records import require_fields
 from udh_jax.report import plots, sections
-from udh_jax.report.page import Section, Table, write_page
+from udh_jax.report.page import Section, Table
 from udh_jax.retrieval.metrics import TIES, RetrievalScores
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import Plan
@@ -73,8 +73,6 @@ def write(
 ) -> dict[str, float]:
   """Writes what a run on images leaves for people; process 0 calls it.
 
-  Scores and the hash network come first: what fails while pictures are drawn does not lose them.
-
   Args:
     config: The run's configuration.
     plan: That has run.
@@ -86,30 +84,29 @@ def write(
     mAP by method; empty where the images have no labels.
   """
   codes = {name: found.query["image"] for name, found in run.codes.items()}
-  found: dict[str, RetrievalScores] = {}
-  scores: dict[str, float] = {}
-  words: list[Section] = []
-  if can_be_scored(dataset):
+
+  def score():
     found = _scores(config, dataset, codes)
-    scores, words = _write_scores(config, plan, dataset, run, found, workdir)
-  _publish(config, plan, dataset, run.network, scores, workdir)
-  own_sections = [
-    section
-    for drawing, outputs in zip(plan.drawings, run.drawn, strict=True)
-    for section in drawing.draw(dataset, config, outputs, workdir)
-  ]
-  write_page(
-    workdir / "report.html",
-    title=f"{plan.title} on {config.data.name}, {config.bits} bits",
-    subtitle=dataset.protocol,
-    sections=[
-      *words,
-      *_drawn(config, plan.title, dataset, codes[plan.title], found, workdir),
-      *own_sections,
-      *_chosen(workdir),
-    ],
+    return found, *_write_scores(config, plan, dataset, run, found, workdir)
+
+  def draw(found):
+    own_sections = [
+      section
+      for drawing, outputs in zip(plan.drawings, run.drawn, strict=True)
+      for section in drawing.draw(dataset, config, outputs, workdir)
+    ]
+    drawn = _drawn(config, plan.title, dataset, codes[plan.title], found, workdir)
+    return [*drawn, *own_sections, *_chosen(workdir)]
+
+  return write_in_order(
+    config,
+    plan,
+    dataset,
+    workdir,
+    score=score,
+    publish=lambda scores: _publish(config, plan, dataset, run.network, scores, workdir),
+    draw=draw,
   )
-  return scores
 
 
 def _write_scores(

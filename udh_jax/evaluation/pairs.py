@@ -10,16 +10,16 @@ from udh_jax.evaluation.found import Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
-  can_be_scored,
   curves,
   definition,
   position_of,
   score_codes,
   without_nan,
+  write_in_order,
   write_table,
 )
 from udh_jax.report import sections
-from udh_jax.report.page import Section, Table, write_page
+from udh_jax.report.page import Section, Table
 from udh_jax.retrieval.metrics import RetrievalScores
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import Plan
@@ -90,8 +90,6 @@ def write(
 ) -> dict[str, float]:
   """Writes what a run on pairs leaves for people; process 0 calls it.
 
-  Scores and networks come first: what fails while pictures are drawn does not lose them.
-
   Args:
     config: The run's configuration.
     plan: That has run.
@@ -102,24 +100,24 @@ def write(
   Returns:
     mAP by "method, direction"; empty where the pairs have no labels.
   """
-  found: dict[str, dict[str, RetrievalScores]] = {}
-  scores: dict[str, float] = {}
-  words: list[Section] = []
-  if can_be_scored(dataset):
+
+  def score():
     found = _score(config, dataset, run.codes)
-    scores, words = _write_scores(config, dataset, run, found, workdir)
-  _publish(config, plan, dataset, run.network, scores, workdir)
-  write_page(
-    workdir / "report.html",
-    title=f"{plan.title} on {config.data.name}, {config.bits} bits",
-    subtitle=dataset.protocol,
-    sections=[
-      *words,
-      *_drawn(config, plan.title, dataset, run.codes[plan.title], found, workdir),
-      *([Section("Data", dataset.notes)] if dataset.notes else []),
-    ],
+    return found, *_write_scores(config, dataset, run, found, workdir)
+
+  def draw(found):
+    notes = [Section("Data", dataset.notes)] if dataset.notes else []
+    return [*_drawn(config, plan.title, dataset, run.codes[plan.title], found, workdir), *notes]
+
+  return write_in_order(
+    config,
+    plan,
+    dataset,
+    workdir,
+    score=score,
+    publish=lambda scores: _publish(config, plan, dataset, run.network, scores, workdir),
+    draw=draw,
   )
-  return scores
 
 
 def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float], list[Section]]:

@@ -1,8 +1,8 @@
 """Scores of codes by a run's configuration, and the files that hold them."""
 
 import pathlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import read_json, write_json, write_text
 from udh_jax.records import require_fields, whole
-from udh_jax.report.page import Table
+from udh_jax.report.page import Section, Table, write_page
 from udh_jax.report.table import markdown_table
 from udh_jax.retrieval.metrics import (
   RetrievalScores,
@@ -19,6 +19,9 @@ from udh_jax.retrieval.metrics import (
   retrieval_scores,
 )
 from udh_jax.runtime.log import say
+from udh_jax.runtime.plan import Plan
+
+Scored = TypeVar("Scored")  # scores of a run on images, or on pairs
 
 
 def can_be_scored(dataset: Dataset) -> bool:
@@ -121,6 +124,46 @@ def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
     require_fields(path, entry_there, {"bits": whole(1, 1 << 20)})
   entries = [*(e for e in entries if e["bits"] != entry["bits"]), without_nan(entry)]
   write_json(path, sorted(entries, key=lambda e: e["bits"]))
+
+
+def write_in_order(
+  config: ConfigDict,
+  plan: Plan,
+  dataset: Dataset,
+  workdir: pathlib.Path,
+  *,
+  score: Callable[[], tuple[Scored, dict[str, float], list[Section]]],
+  publish: Callable[[dict[str, float]], None],
+  draw: Callable[[Scored | None], list[Section]],
+) -> dict[str, float]:
+  """Scores, then the network, then pictures and the report: what fails in drawing loses no score.
+
+  Args:
+    config: The run's configuration.
+    plan: That has run.
+    dataset: Its items.
+    workdir: Where to write.
+    score: Writes the scores; gives them whole, as mAP by row, and as sections. Called if the items
+      can be scored.
+    publish: Writes the network that made the codes, with mAP by row.
+    draw: Draws, with the scores if there are any, and gives sections.
+
+  Returns:
+    mAP by row; empty where nothing is scored.
+  """
+  found: Scored | None = None
+  scores: dict[str, float] = {}
+  page: list[Section] = []
+  if can_be_scored(dataset):
+    found, scores, page = score()
+  publish(scores)
+  write_page(
+    workdir / "report.html",
+    title=f"{plan.title} on {config.data.name}, {config.bits} bits",
+    subtitle=dataset.protocol,
+    sections=[*page, *draw(found)],
+  )
+  return scores
 
 
 def write_table(

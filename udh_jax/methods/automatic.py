@@ -146,7 +146,6 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
   """
   backbone = config.get("teacher", ConfigDict()).get("backbone", "")
   reading, training = sides(collection, backbone)
-  small = collection.num_train < SMALL_COLLECTION
   guarded = config.method in GUARDED
   values: dict[str, Any] = {
     "features.image_sizes": (reading,),
@@ -166,10 +165,8 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
   for section in SECTIONS:
     if section in config:
       labelled = section == "supervised"
-      if labelled:
-        trained = "head" if collection.num_train < FEW_LABELLED else "all"
-      else:
-        trained = "head" if guarded else "last" if small else "all"
+      limit, of_few = (FEW_LABELLED, "head") if labelled else (SMALL_COLLECTION, "last")
+      trained = "head" if guarded else of_few if collection.num_train < limit else "all"
       values[f"{section}.trained"] = trained
       given = config[section].get("trained")
       stays = (trained if given == AUTO else given) == "head"

@@ -101,7 +101,7 @@ def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
 
 
 def competing_presets(
-  default_config: Callable[[str], ConfigDict], section: str
+  default_config: Callable[[str], ConfigDict], section: str, **on_pictures: Any
 ) -> dict[str, Callable[[], ConfigDict]]:
   """Presets of a competing method on images: digits, cifar10, mirflickr25k, folder.
 
@@ -111,11 +111,13 @@ def competing_presets(
   Args:
     default_config: Of the method, by the name of the data.
     section: Of its training.
+    **on_pictures: Fields of that section in all presets but digits.
   """
 
   def on_photographs(data, score_at):
     config = default_config(data)
     on_two_cores(config)
+    config[section].update(on_pictures)
     config.score.at = score_at
     return config
 
