@@ -3,14 +3,14 @@
 python train.py --config configs/cibhash.py:cifar10 --workdir runs/cibhash \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: digits, cifar10, mirflickr25k, folder; the last reads 160 pixels and chooses nothing. All
-but digits leave the network as it is, as in the paper; rate, batch and temperature are the best of
-fifteen trials on CIFAR-10 (docs/results.md).
+Presets: digits, cifar10, mirflickr25k, folder (any folder of pictures). All but digits leave the
+network as it is, as in the paper; rate, batch and temperature are the best of fifteen trials on
+CIFAR-10 (docs/results.md).
 """
 
-from udh_jax.methods import cibhash, defaults
+from udh_jax.methods import cibhash, competing, defaults
 
-PRESETS = defaults.competing_presets(
+PRESETS = competing.presets(
   cibhash.default_config,
   "contrast",
   trained="head",

@@ -3,12 +3,12 @@
 python train.py --config configs/ssdh.py:cifar10 --workdir runs/ssdh \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
-Presets: digits, cifar10, mirflickr25k, folder; the last reads 160 pixels and chooses nothing.
+Presets: digits, cifar10, mirflickr25k, folder (any folder of pictures).
 """
 
-from udh_jax.methods import defaults, ssdh
+from udh_jax.methods import competing, defaults, ssdh
 
-PRESETS = defaults.competing_presets(ssdh.default_config, "ssdh")
+PRESETS = competing.presets(ssdh.default_config, "ssdh")
 
 
 def get_config(argument: str = ""):

@@ -1,6 +1,6 @@
 """Fields that the configurations of several methods share; a method's own are in its file."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
@@ -98,42 +98,6 @@ def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
     }
   )
   return config
-
-
-def competing_presets(
-  default_config: Callable[[str], ConfigDict], section: str, **on_pictures: Any
-) -> dict[str, Callable[[], ConfigDict]]:
-  """Presets of a competing method on images: digits, cifar10, mirflickr25k, folder.
-
-  They have the teacher, the sizes and, where a network is trained on pictures, about as many images
-  as UDH-ECC's preset for two CPU cores.
-
-  Args:
-    default_config: Of the method, by the name of the data.
-    section: Of its training.
-    **on_pictures: Fields of that section in all presets but digits.
-  """
-
-  def on_photographs(data, score_at):
-    config = default_config(data)
-    on_two_cores(config)
-    config[section].update(on_pictures)
-    config.score.at = score_at
-    return config
-
-  def digits():
-    config = default_config("digits")
-    on_digits(config, config[section])
-    return config
-
-  return {
-    "digits": digits,
-    "cifar10": lambda: on_photographs("cifar10", 1000),
-    # Several labels an image, relevant if one is shared; 5,000 images to train on.
-    "mirflickr25k": lambda: on_photographs("flickr25k", 5000),
-    # Class subfolders are used for scoring only.
-    "folder": lambda: on_photographs("folder", 0),
-  }
 
 
 def views() -> dict[str, Any]:
