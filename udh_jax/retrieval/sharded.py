@@ -1,6 +1,7 @@
 """Counts and ranks of pairs on devices, with the database split over them."""
 
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -103,92 +104,146 @@ def count_and_rank(
     Our own.
   """
   num_queries, num_items = queries.shape[0], database.shape[0]
-  gain_bits = max_gain.bit_length()
-  # A key is distance, place and gain in 32 bits.
-  block = max(1, min(_ITEMS, num_items, ((1 << 32) - 1 >> gain_bits) // num_distances))
-  chunk = max(1, min(num_queries, _CHUNK // block))
-  blocks = tuple(_grouped(array, block) for array in (database, database_marks, valid))
-
-  def ordered(query, items):
-    """Distances and gains of a block in order, where each distance begins, and relevant before."""
-    codes, marks = query
-    words, item_marks, counts = items
-    keys = keys_of(codes, words, marks, item_marks, gain_bits=gain_bits, dtype=jnp.uint32)
-    place = jnp.arange(block, dtype=jnp.uint32)
-    keys = (((keys >> gain_bits) * block + place) << gain_bits) | (keys & ((1 << gain_bits) - 1))
-    last = jnp.uint32((num_distances * block) << gain_bits)  # after all distances
-    keys = jnp.sort(jnp.where(counts, keys, last), axis=1)  # [chunk, block]
-    bounds = (jnp.arange(num_distances + 1, dtype=jnp.uint32) * block) << gain_bits
-    starts = jax.vmap(lambda row: jnp.searchsorted(row, bounds))(keys)  # [chunk, distances + 1]
-    gains = jnp.where(keys < last, keys & ((1 << gain_bits) - 1), 0).astype(jnp.int32)
-    before = jnp.pad(
-      jnp.cumsum(gains > 0, axis=1, dtype=jnp.int32), ((0, 0), (1, 0))
-    )  # [chunk, block + 1]
-    return (keys >> gain_bits) // block, gains, starts, before
-
-  def differences(cumulative, starts):
-    return jnp.diff(jnp.take_along_axis(cumulative, starts, axis=1), axis=1)
-
-  def count(query):
-    def add(totals, items):
-      _, gains, starts, before = ordered(query, items)
-      gained = jnp.pad(jnp.cumsum(gains, axis=1), ((0, 0), (1, 0)))
-      by_gain = jnp.stack([(gains == g).sum(axis=1) for g in range(1, max_gain + 1)], axis=1)
-      none = items[2].sum() - by_gain.sum(axis=1, keepdims=True)
-      values = (
-        jnp.diff(starts, axis=1),
-        differences(before, starts),
-        differences(gained, starts),
-        jnp.concatenate([none, by_gain], axis=1),
-      )
-      return jax.tree.map(lambda a, b: a + b.astype(jnp.int32), totals, values), None
-
-    shapes = (num_distances,) * 3 + (max_gain + 1,)
-    zeros = tuple(jnp.zeros((chunk, width), jnp.int32) for width in shapes)
-    return lax.scan(add, sharding.varying(zeros, axis_name), blocks)[0]
-
-  def rank(query, totals, offsets):
-    ends = tuple(jnp.cumsum(total, axis=1, dtype=jnp.int32) - total for total in totals)
-    start = tuple(end + offset for end, offset in zip(ends, offsets, strict=True))
-
-    def add(carry, items):
-      (place, found), sums = carry
-      distance, gains, starts, before = ordered(query, items)
-      index = jnp.minimum(distance, num_distances - 1).astype(jnp.int32)
-
-      def at(values):
-        return jnp.take_along_axis(values, index, axis=1)
-
-      ranks = jnp.arange(block, dtype=jnp.int32) - at(starts) + at(place) + 1
-      hits_before = jnp.take_along_axis(before, starts, axis=1)
-      among = before[:, 1:] - at(hits_before) + at(found)  # relevant ones up to and with this one
-      relevant = gains > 0
-      values = jnp.stack(
-        [
-          jnp.where(relevant, jnp.float32(among) / jnp.float32(ranks), 0),
-          relevant.astype(jnp.float32),
-          gains / jnp.log2(jnp.float32(ranks) + 1),
-        ]
-      )
-      new = [(values * (relevant & (ranks <= cut))).sum(axis=2) for cut in cuts]
-      place = place + jnp.diff(starts, axis=1)
-      found = found + differences(before, starts)
-      return ((place, found), sums + jnp.stack(new, axis=2)), None
-
-    zeros = jnp.zeros((3, chunk, len(cuts)), jnp.float32)
-    return lax.scan(add, sharding.varying((start, zeros), axis_name), blocks)[0][1]
+  most = ((1 << 32) - 1 >> max_gain.bit_length()) // num_distances  # places that a key has room for
+  form = _Form(max(1, min(_ITEMS, num_items, most)), num_distances, max_gain)
+  chunk = max(1, min(num_queries, _CHUNK // form.block))
+  blocks = tuple(_grouped(array, form.block) for array in (database, database_marks, valid))
 
   def run(query):
-    mine = count(query)
+    mine = _count(query, blocks, form, axis_name)
     totals = sharding.psum(mine, axis_name)
     if not by_index:
       return totals
-    offsets = tuple(_earlier(array, axis_name) for array in mine[:2])
-    sums = rank(query, totals[:2], offsets)
+    starts = (
+      jnp.cumsum(total, axis=1, dtype=jnp.int32) - total + _earlier(own, axis_name)
+      for total, own in zip(totals[:2], mine[:2], strict=True)
+    )
+    sums = _rank(query, blocks, form, tuple(starts), cuts, axis_name)
     return (*totals, *sharding.psum(sums, axis_name))
 
   found = lax.map(run, (_grouped(queries, chunk), _grouped(query_marks, chunk)))
   return tuple(a.reshape(-1, *a.shape[2:])[:num_queries] for a in found)
+
+
+class _Form(NamedTuple):
+  """How a pair is written in 32 bits, so that keys sort by it: distance, place in the block, gain.
+
+  Attributes:
+    block: Items of a block.
+    num_distances: See `Pairs`.
+    max_gain: See `Pairs`.
+  """
+
+  block: int
+  num_distances: int
+  max_gain: int
+
+  @property
+  def gain_bits(self) -> int:
+    return self.max_gain.bit_length()
+
+  def key(self, distance: jax.Array | int, place: jax.Array | int) -> jax.Array:
+    """The least key of a distance and a place."""
+    return (jnp.uint32(distance) * self.block + place) << self.gain_bits
+
+
+class _Ordered(NamedTuple):
+  """The items of a block, nearest first, for each query of a chunk.
+
+  Attributes:
+    distances: Of ``num_distances`` and more where an item is masked. ``[chunk, block]``.
+    gains: 0 where one is not relevant or masked. ``[chunk, block]``.
+    starts: Where each distance begins, and the last one ends. ``[chunk, num_distances + 1]``.
+    before: Relevant ones before each place. ``[chunk, block + 1]``.
+  """
+
+  distances: jax.Array
+  gains: jax.Array
+  starts: jax.Array
+  before: jax.Array
+
+
+def _order(query, items, form: _Form) -> _Ordered:
+  """Puts a block in order: codes, marks, and which rows count."""
+  codes, marks = query
+  words, item_marks, counts = items
+  gain_bits, gain_mask = form.gain_bits, (1 << form.gain_bits) - 1
+  keys = keys_of(codes, words, marks, item_marks, gain_bits=gain_bits, dtype=jnp.uint32)
+  places = jnp.arange(form.block, dtype=jnp.uint32)
+  keys = form.key(keys >> gain_bits, places) | (keys & gain_mask)
+  last = form.key(form.num_distances, 0)  # after all distances
+  keys = jnp.sort(jnp.where(counts, keys, last), axis=1)
+  bounds = form.key(jnp.arange(form.num_distances + 1), 0)
+  starts = jax.vmap(lambda row: jnp.searchsorted(row, bounds))(keys)
+  gains = jnp.where(keys < last, keys & gain_mask, 0).astype(jnp.int32)
+  return _Ordered((keys >> gain_bits) // form.block, gains, starts, _running(gains > 0))
+
+
+def _running(values: jax.Array) -> jax.Array:
+  """Sums of what stands before each place of ``[chunk, block]``, and of all of it."""
+  return jnp.pad(jnp.cumsum(values, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+
+
+def _by_distance(running: jax.Array, starts: jax.Array) -> jax.Array:
+  """Sums at each distance: ``[chunk, num_distances]``."""
+  return jnp.diff(jnp.take_along_axis(running, starts, axis=1), axis=1)
+
+
+def _count(query, blocks, form: _Form, axis_name: str | None) -> tuple[jax.Array, ...]:
+  """The counts of a `Profile`, of this device's rows."""
+
+  def add(totals, items):
+    _, gains, starts, before = _order(query, items, form)
+    by_gain = jnp.stack([(gains == g).sum(axis=1) for g in range(1, form.max_gain + 1)], axis=1)
+    none = items[2].sum() - by_gain.sum(axis=1, keepdims=True)
+    values = (
+      jnp.diff(starts, axis=1),
+      _by_distance(before, starts),
+      _by_distance(_running(gains), starts),
+      jnp.concatenate([none, by_gain], axis=1),
+    )
+    return jax.tree.map(lambda a, b: a + b.astype(jnp.int32), totals, values), None
+
+  widths = (form.num_distances,) * 3 + (form.max_gain + 1,)
+  zeros = tuple(jnp.zeros((len(query[0]), width), jnp.int32) for width in widths)
+  return lax.scan(add, sharding.varying(zeros, axis_name), blocks)[0]
+
+
+def _rank(
+  query, blocks, form: _Form, start: tuple[jax.Array, jax.Array], cuts, axis_name: str | None
+) -> jax.Array:
+  """The sums of a `Profile` that this device's rows add.
+
+  ``start`` has how many items, and how many relevant ones, come before this device's first of each
+  distance.
+  """
+
+  def add(carry, items):
+    (place, found), sums = carry
+    distances, gains, starts, before = _order(query, items, form)
+    index = jnp.minimum(distances, form.num_distances - 1).astype(jnp.int32)
+
+    def at(values):
+      return jnp.take_along_axis(values, index, axis=1)
+
+    ranks = jnp.arange(form.block, dtype=jnp.int32) - at(starts) + at(place) + 1
+    hits_before = jnp.take_along_axis(before, starts, axis=1)
+    among = before[:, 1:] - at(hits_before) + at(found)  # relevant ones up to and with this one
+    relevant = gains > 0
+    values = jnp.stack(
+      [
+        jnp.where(relevant, jnp.float32(among) / jnp.float32(ranks), 0),
+        relevant.astype(jnp.float32),
+        gains / jnp.log2(jnp.float32(ranks) + 1),
+      ]
+    )
+    new = [(values * (relevant & (ranks <= cut))).sum(axis=2) for cut in cuts]
+    place = place + jnp.diff(starts, axis=1)
+    found = found + _by_distance(before, starts)
+    return ((place, found), sums + jnp.stack(new, axis=2)), None
+
+  zeros = jnp.zeros((3, len(query[0]), len(cuts)), jnp.float32)
+  return lax.scan(add, sharding.varying((start, zeros), axis_name), blocks)[0][1]
 
 
 def _grouped(array: jax.Array, size: int) -> jax.Array:
