@@ -16,7 +16,6 @@ def cifar10():
   config.rounds = 1
   defaults.on_two_cores(config)
   defaults.on_the_graph(config.cluster)
-  config.cluster.update(min_size="auto", max_size="auto")
   config.finetune.update(steps=800, learning_rate=4e-4)
   config.distill.update(steps=400, learning_rate=3e-4)
   return config
@@ -46,6 +45,7 @@ def cifar10_full():
   config = accelerated("cifar10", num_queries=10_000)
   config.teacher.image_size = config.student.image_size = 160
   config.features.image_sizes = (160,)
+  defaults.on_the_graph(config.cluster)
   return config
 
 

@@ -183,6 +183,8 @@ def clustered_in() -> dict[str, Any]:
 def on_the_graph(cluster: ConfigDict) -> None:
   """Sets fine clusters of the graph of neighbours, from five starts, for CIFAR-10's 50,000 images.
 
+  Where a method bounds the sizes of clusters, the bounds are wide.
+
   Args:
     cluster: The section of a method.
 
@@ -192,6 +194,7 @@ def on_the_graph(cluster: ConfigDict) -> None:
   cluster.update(
     space="neighbours", num_clusters=50, num_clusterings=5, num_restarts=2, max_iterations=30
   )
+  cluster.update({bound: AUTO for bound in ("min_size", "max_size") if bound in cluster})
 
 
 def structure() -> dict[str, Any]:
