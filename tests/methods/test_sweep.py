@@ -30,6 +30,17 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
 
 def test_every_length_is_checked_before_the_first_is_trained(made, tmp_path, monkeypatch):
   config = shorten_pairs(load("pair_contrast", "wikipedia"), made)
-  monkeypatch.setattr("udh_jax.methods.sweep.train", lambda *_: pytest.fail("it was trained"))
+  monkeypatch.setattr("udh_jax.methods.sweep.train", lambda *_, **__: pytest.fail("it was trained"))
   with pytest.raises(InputError, match="bits is -1"):
     sweep(config, tmp_path, bits=(8, -1), seeds=(0,))
+
+
+@pytest.mark.slow
+def test_what_does_not_depend_on_the_seed_is_made_once(tmp_path, capsys, small_weights):
+  config = load("bihalf", "digits")
+  config.teacher.weights = small_weights
+  config.bihalf.steps = 3
+  sweep(config, tmp_path, bits=(8,), seeds=(0, 1))
+  first, second = capsys.readouterr().out.split("[devices]")[1:]
+  assert "features_1: done" in first and "features_1: finished before" in second
+  assert "bihalf_8bits: done" in first and "bihalf_8bits: done" in second

@@ -322,3 +322,61 @@ def test_saves_of_rows_go_when_the_stage_has_ended_and_metrics_have_their_step(
   assert (folder / "walk" / "progress" / "8.json").exists()
   assert not (folder / "rows" / "progress").exists()
   assert seen == 2 * list(range(1, STEPS + 1))
+
+
+def run_beside(context, config, workdir, made, *others):
+  return Runner(context, config, workdir, beside=others).run(made.stages())
+
+
+def test_a_stage_that_would_be_the_same_is_taken_from_beside(context, config, tmp_path):
+  expected = value(run(context, config, tmp_path / "first", Counted()))
+  again = config.copy_and_resolve_references()
+  made = Counted()
+  config.deep.a = 7  # of the second stage alone
+  outputs = run_beside(
+    context, config, tmp_path / "second", made, tmp_path / "none", tmp_path / "first"
+  )
+  assert (made.steps, made.scaled) == ([], 1) and value(outputs) == expected
+  shutil.rmtree(tmp_path / "second")  # files that both have stay the first's
+  made = Counted()
+  assert value(run(context, again, tmp_path / "first", made)) == expected
+  assert made.steps == []
+
+
+def test_a_stage_of_other_fields_is_not_taken_from_beside(context, config, tmp_path):
+  run(context, config, tmp_path / "first", Counted())
+  config.rate = 0.25
+  made = Counted()
+  run_beside(context, config, tmp_path / "second", made, tmp_path / "first")
+  assert made.steps == list(range(STEPS)) and made.scaled == 1
+
+
+def test_what_is_half_done_gives_way_to_what_is_finished_beside(context, config, tmp_path):
+  expected = value(run(context, config, tmp_path / "first", Counted()))
+  with pytest.raises(KeyboardInterrupt):
+    run(context, config, tmp_path / "second", Counted(stop_at=6))
+  made = Counted()
+  assert (
+    value(run_beside(context, config, tmp_path / "second", made, tmp_path / "first")) == expected
+  )
+  assert made.steps == [] and not (tmp_path / "second/stages/walk/progress").exists()
+  with pytest.raises(KeyboardInterrupt):
+    run(context, config, tmp_path / "third", Counted(stop_at=6))
+  made = Counted()
+  assert value(run_beside(context, config, tmp_path / "third", made, tmp_path / "none")) == expected
+  assert made.steps[0] == 4
+
+
+def test_what_is_damaged_beside_is_made_here(context, config, tmp_path):
+  expected = value(run(context, config, tmp_path / "first", Counted()))
+  output = tmp_path / "first/stages/walk/output"
+  largest = max(
+    (path for path in output.rglob("*") if path.is_file()), key=lambda p: p.stat().st_size
+  )
+  largest.write_bytes(b"damaged")
+  made = Counted()
+  assert (
+    value(run_beside(context, config, tmp_path / "second", made, tmp_path / "first")) == expected
+  )
+  assert made.steps == list(range(STEPS))
+  assert largest.read_bytes() == b"damaged"

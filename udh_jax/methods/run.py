@@ -89,6 +89,7 @@ def train(
   workdir: str | pathlib.Path,
   *,
   devices: Sequence[jax.Device] | None = None,
+  beside: Sequence[str | pathlib.Path] = (),
 ) -> dict[str, float]:
   """Runs, or takes up, all stages of ``config`` in ``workdir`` and scores the codes.
 
@@ -96,6 +97,7 @@ def train(
     config: From a file in ``configs/``.
     workdir: Holds checkpoints, metrics, events and pictures; made if missing.
     devices: That the images are split over; None takes all of all processes.
+    beside: Other work directories, from which stages are taken that would be the same.
 
   Returns:
     mAP by method; empty where the images have no labels, and in other processes than 0.
@@ -116,7 +118,7 @@ def train(
     say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
   plan = make_plan(config)
   plan.check(context.dataset)
-  outputs = Runner(context, config, workdir).run(plan.stages)
+  outputs = Runner(context, config, workdir, beside=beside).run(plan.stages)
 
   def describe():
     write_json(workdir / "config.json", config.to_dict())

@@ -22,7 +22,9 @@ def sweep(
   """Runs, or takes up, a configuration at every length with every seed.
 
   A seed has a work directory of its own, ``seed_{seed}``, in which all lengths share the stages
-  that do not depend on them. The table goes to ``table.md`` and ``table.json``.
+  that do not depend on them. Those that do not depend on the seed, such as the features of a
+  published network, are made for the first and taken over by the others. The table goes to
+  ``table.md`` and ``table.json``.
 
   Args:
     config: From a file in ``configs/``; ``bits`` and ``seed`` are replaced. ``data.seed``, which
@@ -50,14 +52,16 @@ def sweep(
     runs.append(run)
   workdir = pathlib.Path(workdir)
   found: dict[str, dict[int, list[float]]] = {}
+  places = {seed: workdir / f"seed_{seed}" for seed in seeds}
   for run in runs:
-    for name, value in train(run, workdir / f"seed_{run.seed}").items():
+    beside = [place for seed, place in places.items() if seed != run.seed]
+    for name, value in train(run, places[run.seed], beside=beside).items():
       found.setdefault(name, {}).setdefault(run.bits, []).append(value)
 
   def write():
     if not found:  # nothing was scored
       return
-    entries = read_json(workdir / f"seed_{seeds[0]}" / "metrics.json")
+    entries = read_json(places[seeds[0]] / "metrics.json")
     meaning = next(entry["definition"] for entry in entries if entry["bits"] == bits[0])
     if len(seeds) > 1:
       of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± standard deviation"

@@ -52,9 +52,19 @@ class Runner:
     context: The devices and the images.
     config: The whole configuration; ``checkpoint_every`` (steps) is read here.
     workdir: Where the stages' folders are.
+    beside: Other work directories. A stage that one of them has finished and that would be the same
+      here is taken from it.
   """
 
-  def __init__(self, context: Context, config: ConfigDict, workdir: str | pathlib.Path):
+  def __init__(
+    self,
+    context: Context,
+    config: ConfigDict,
+    workdir: str | pathlib.Path,
+    *,
+    beside: Sequence[str | pathlib.Path] = (),
+  ):
+    self._beside = tuple(map(pathlib.Path, beside))
     self._context = context
     self._config = config
     self._workdir = pathlib.Path(workdir)
@@ -158,6 +168,9 @@ class Runner:
       self._check(stage, record)
       folder = self._folder(stage)
       log = StageLog(stage.name, position + 1, len(stages), self._events)
+      if self._beside:
+        take = functools.partial(self._take_over, stage, record)
+        mesh_lib.on_main(f"take over {stage.name}", take)
       if (folder / "output.json").exists():
         reason = checkpoint.fault(folder / "output")
         if reason is None:
@@ -190,6 +203,21 @@ class Runner:
       log.finished()
       outputs.keep(stage, result, stages[position + 1 :])
     return outputs
+
+  def _take_over(self, stage: Stage, record: dict[str, Any]) -> None:
+    """Takes the outputs of a stage from beside, where it is not finished; process 0 calls it."""
+    folder = self._folder(stage)
+    if (folder / "output.json").exists():
+      return
+    for workdir in self._beside:
+      other = workdir / "stages" / stage.name
+      finished = (other / "output.json").exists()
+      if finished and read_json(other / "stage.json") == json.loads(json.dumps(record)):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "stage.json", record)
+        checkpoint.remove_all(folder / "progress")
+        checkpoint.link(other / "output", folder / "output")
+        return
 
   def _begin(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
     """Notes what a stage is made from; process 0 calls it."""
