@@ -56,12 +56,12 @@ def _read_record(folder: pathlib.Path) -> dict[str, Any]:
 
 def remove(folder: pathlib.Path) -> None:
   """Removes a checkpoint, its record first, so that no half of it ever counts."""
+  mesh_lib.on_main(f"remove {folder}", functools.partial(_remove, folder))
 
-  def work():
-    _record_path(folder).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
 
-  mesh_lib.on_main(f"remove {folder}", work)
+def _remove(folder: pathlib.Path) -> None:
+  _record_path(folder).unlink(missing_ok=True)
+  shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_all(folder: pathlib.Path) -> None:
@@ -85,8 +85,7 @@ def link(source: pathlib.Path, folder: pathlib.Path) -> None:
     except OSError:  # another disk, or one without links
       shutil.copy2(old, new)
 
-  _record_path(folder).unlink(missing_ok=True)
-  shutil.rmtree(folder, ignore_errors=True)
+  _remove(folder)
   shutil.copytree(source, folder, copy_function=link_or_copy)
   write_json(_record_path(folder), read_json(_record_path(source)))
 

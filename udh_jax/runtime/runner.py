@@ -76,7 +76,7 @@ class Runner:
     return self._workdir / "stages" / stage.name
 
   def _record(self, stage: Stage) -> dict[str, Any]:
-    """All that decides a stage's outputs, to compare with what its folder was made from."""
+    """All that decides a stage's outputs, as JSON gives it back, to compare with a folder's."""
     dataset = self._context.dataset
     data = f"{dataset.protocol}, images {dataset.image_shape}"
     if dataset.texts is not None:
@@ -84,7 +84,7 @@ class Runner:
     if stage.reads_labels:
       data += f", training labels {dataset.training_labels_digest[:12]}"
     fields = flatten(select(self._config, stage.fields))
-    return {
+    record = {
       "version": stage.version,
       "images": dataset.images_digest[:12],
       "fields": {name: value for name, value in fields.items() if name not in stage.free},
@@ -92,6 +92,7 @@ class Runner:
       "data": data,
       "inputs": {role: [name, self._identities[name]] for role, name in stage.inputs.items()},
     }
+    return json.loads(json.dumps(record))
 
   def _identity(self, record: dict[str, Any]) -> str:
     """Equal for records of equal outputs from the same images, which every record has by itself."""
@@ -108,37 +109,36 @@ class Runner:
     path = folder / "stage.json"
     if not path.exists():
       return
-    found = json.loads(json.dumps(record))
     made = require_fields(path, read_json(path), _MADE)
     require_fields(path, made["inputs"], dict.fromkeys(made["inputs"], TEXTS))
     remedy = (
       f"Give another --workdir, go back to the old value, or delete {folder} (and the stages "
       "after it) to make it anew."
     )
-    if made.get("version", 1) != found["version"]:
+    if made.get("version", 1) != record["version"]:
       raise InputError(
         f"Stage {stage.name} in {folder} was made by version {made.get('version', 1)} of its "
-        f"formula, this is version {found['version']}, which gives other results. Give another "
+        f"formula, this is version {record['version']}, which gives other results. Give another "
         f"--workdir, or delete {folder} (and the stages after it) to make it anew."
       )
     old = {name: value for name, value in made["fields"].items() if name not in stage.free}
-    new = found["fields"]
+    new = record["fields"]
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     if differing:
       changes = ", ".join(f"{k}={old.get(k)!r} (now {new.get(k)!r})" for k in differing)
       raise InputError(f"Stage {stage.name} in {folder} was made with {changes}. {remedy}")
-    if made["data"] != found["data"]:
+    if made["data"] != record["data"]:
       raise InputError(
         f"Stage {stage.name} in {folder} was made from {made['data']}, this run has "
-        f"{found['data']}. {remedy}"
+        f"{record['data']}. {remedy}"
       )
-    if made.get("images", found["images"]) != found["images"]:  # earlier versions noted none
+    if made.get("images", record["images"]) != record["images"]:  # earlier versions noted none
       raise InputError(
         f"Stage {stage.name} in {folder} was made from other images of the same names (digest "
-        f"{made['images']}, now {found['images']}). {remedy}"
+        f"{made['images']}, now {record['images']}). {remedy}"
       )
-    for role in sorted(made["inputs"].keys() | found["inputs"].keys()):
-      was, now = made["inputs"].get(role), found["inputs"].get(role)
+    for role in sorted(made["inputs"].keys() | record["inputs"].keys()):
+      was, now = made["inputs"].get(role), record["inputs"].get(role)
       if was != now:
         raise InputError(
           f"Stage {stage.name} in {folder} was made from the {role} of another "
@@ -212,7 +212,7 @@ class Runner:
     for workdir in self._beside:
       other = workdir / "stages" / stage.name
       finished = (other / "output.json").exists()
-      if finished and read_json(other / "stage.json") == json.loads(json.dumps(record)):
+      if finished and read_json(other / "stage.json") == record:
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "stage.json", record)
         checkpoint.remove_all(folder / "progress")
@@ -224,9 +224,7 @@ class Runner:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stage.json"
     if path.exists():
-      if require_fields(path, read_json(path), _MADE).get("free") == json.loads(
-        json.dumps(record["free"])
-      ):
+      if require_fields(path, read_json(path), _MADE).get("free") == record["free"]:
         return
       # Half of a pass with other batches cannot be taken up: its position counts batches.
       checkpoint.remove_all(folder / "progress")
