@@ -19,9 +19,10 @@ KEY = jax.random.key(3)
 
 
 def fit(features, labels, bits, *, weights=None, axis_name=None, key=KEY, **options):
-  options |= {"weights": weights, "axis_name": axis_name}
-  directions = discriminant_directions(features, labels, **options)
-  options = {"weights": weights, "axis_name": axis_name, "key": key}
+  turning = {"flatness": options.pop("flatness", 0.0), "key": key}
+  given = {"weights": weights, "axis_name": axis_name}
+  directions = discriminant_directions(features, labels, **options, **given)
+  options = turning | given
   return discriminant_itq(features, directions, bits, **options)
 
 
@@ -36,9 +37,10 @@ def scattered(rng, n=96, d=10, k=4, h=3):
   return features, labels.astype(np.int32)
 
 
-def oracle(features, labels, weights, bits, power):
+def oracle(features, labels, weights, bits, power, flatness):
   """The d x d matrix of squared lengths that codes are made by: V V^T."""
   rows = features[weights > 0].astype(np.float64)
+  as_they_are = rows
   labels = labels[weights > 0]
   rows = rows - rows.mean(axis=0)
   rows /= np.linalg.norm(rows, axis=1, keepdims=True)
@@ -53,15 +55,20 @@ def oracle(features, labels, weights, bits, power):
   ratios, vectors = scipy.linalg.eigh(between, within)
   ratios, vectors = ratios[::-1][:bits], vectors[:, ::-1][:, :bits]
   vectors = vectors * np.maximum(ratios, LEAST * ratios.max()) ** (power / 2)
+  vectors = vectors / (as_they_are @ vectors).std(axis=0) ** flatness
   return vectors @ vectors.T
 
 
-@pytest.mark.parametrize(("bits", "power"), [(3, 0.0), (4, 0.5), (10, 1.0), (1, 0.25)])
-def test_directions_are_those_of_scipy(rng, bits, power):
+@pytest.mark.parametrize(
+  ("bits", "power", "flatness"),
+  [(3, 0.0, 0.0), (4, 0.5, 0.25), (10, 1.0, 0.0), (1, 0.25, 1.0), (4, 1.0, 1.0)],
+)
+def test_directions_are_those_of_scipy(rng, bits, power, flatness):
   features, labels = scattered(rng)
   weights = (rng.random(len(features)) < 0.9).astype(np.float32)
-  found = fit(features, labels, bits, num_clusters=4, power=power, weights=weights)
-  expected = oracle(features, labels, weights, bits, power)
+  options = {"num_clusters": 4, "power": power, "flatness": flatness}
+  found = fit(features, labels, bits, weights=weights, **options)
+  expected = oracle(features, labels, weights, bits, power, flatness)
   projection = np.asarray(found.projection, np.float64)
   np.testing.assert_allclose(
     projection @ projection.T, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max()
@@ -69,11 +76,12 @@ def test_directions_are_those_of_scipy(rng, bits, power):
   np.testing.assert_allclose(found.mean, features[weights > 0].mean(axis=0), rtol=1e-5)
 
 
-def test_eight_devices_make_the_same_codes(rng, mesh):
+@pytest.mark.parametrize("flatness", [0.0, 0.5])
+def test_eight_devices_make_the_same_codes(rng, mesh, flatness):
   features, labels = scattered(rng)
   weights = np.ones(len(features), np.float32)
   weights[-5:] = 0
-  options = {"bits": 6, "num_clusters": 4, "power": 0.5}
+  options = {"bits": 6, "num_clusters": 4, "power": 0.5, "flatness": flatness}
   one = fit(features, labels, weights=weights, **options)
   mapped = jax.shard_map(
     lambda f, c, w: fit(f, c, weights=w, axis_name="data", **options),
@@ -108,10 +116,10 @@ def test_clusters_gather_as_the_power_grows(rng):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
-@pytest.mark.parametrize("power", [0.0, 1.0])
-def test_what_has_no_scatter_still_gets_codes(n, power):
+@pytest.mark.parametrize(("power", "flatness"), [(0.0, 0.0), (1.0, 0.0), (1.0, 0.25)])
+def test_what_has_no_scatter_still_gets_codes(n, power, flatness):
   features, labels = np.full((n, 6), 3.0, np.float32), np.zeros((n, 2), np.int32)
-  fitted = fit(features, labels, 4, num_clusters=1, power=power)
+  fitted = fit(features, labels, 4, num_clusters=1, power=power, flatness=flatness)
   codes = np.asarray(encode(fitted, features))
   assert np.isfinite(fitted.projection).all() and np.isin(codes, (-1, 1)).all()
 
@@ -131,6 +139,7 @@ def test_more_bits_than_clusters_tell_apart(rng):
     ({"bits": 11}, "11 bits from 10 features"),
     ({"num_clusters": 0}, "num_clusters is 0"),
     ({"power": -1.0}, r"power is -1\.0"),
+    ({"flatness": 1.5}, r"flatness is 1\.5, expected 0 to 1"),
     ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and \[n, H\]"),
     ({"features": np.full((96, 10), np.nan)}, "hold NaN or infinity"),
   ],

@@ -1,6 +1,7 @@
 """Plans on a network that stays as it is, and a run that ends with the guard's verdict."""
 
 import json
+import re
 
 import jax
 import numpy as np
@@ -123,6 +124,9 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   assert record["kept"] in rows and rows[-1] == "ITQ"
   assert len(rows) == (3 if trained == "head" else 2)
   assert ("Discriminant ITQ" in scores) == (trained == "head")
+  if trained == "head":
+    settings = r"its start, discriminant ITQ \(\d+ clusters, power [.\d]+, flatness [.\d]+\)"
+    assert re.fullmatch(settings, rows[1])
   assert "Are the learned codes better?" in (workdir / "report.html").read_text()
   encoder = udh_jax.load_encoder(workdir / "encoder_12bits")
   images = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.rglob("*.png"))])

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from by_hand import context_of
 
+from udh_jax.coding.baselines import LinearHash
 from udh_jax.coding.binary import pack_codes, sign
-from udh_jax.coding.discriminant import discriminant_directions
+from udh_jax.coding.discriminant import discriminant_directions, discriminant_itq
 from udh_jax.methods import udh_ecc
 from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
@@ -78,13 +79,15 @@ def test_the_directions_gain_most_where_they_gain_least(context, made):
 
 
 def test_agreement_is_of_held_out_rows_with_training_rows(context, made):
-  (found,) = agreements(context, made["partitions"], [made["start"]["codes"]])
+  found = agreements(context, made["partitions"], [made["start"]["codes"]])
   codes, train = np.asarray(made["start"]["codes"]), context.dataset.splits.train
-  for number, value in enumerate(found):
+  assert found.average_precision.shape[:2] == found.radius_precision.shape
+  for number in range(len(partitions.HELD_TO)):
     clusters = np.asarray(made["partitions"]["held_to"][str(number)])
     other = np.setdiff1d(np.arange(ROWS), train)
     expected = agreement(codes[other], codes[train], clusters[other], clusters[train])
-    np.testing.assert_allclose(value, expected)
+    np.testing.assert_allclose(found.average_precision[0, number], expected.average_precision)
+    assert found.radius_precision[0, number] == expected.radius_precision
 
 
 def test_codes_of_the_start_are_those_of_its_function(made):
@@ -95,6 +98,51 @@ def test_codes_of_the_start_are_those_of_its_function(made):
   expected = np.asarray(pack_codes(sign(outputs)))
   assert clear[:ROWS].mean() > 0.9
   np.testing.assert_array_equal(np.asarray(made["start"]["codes"])[clear], expected[clear])
+
+
+@pytest.mark.parametrize("kept", range(len(start.FLATNESSES)))
+def test_the_start_is_as_flat_as_was_chosen(context, config, made, monkeypatch, kept):
+  given = []
+  monkeypatch.setattr(start, "flatness_that_suits", lambda *scores: given.append(scores) or kept)
+  found = start.STAGE.build(context, config, made).finish({})
+  assert int(found["chosen"]) == kept
+  ((ranking, within),) = given
+  assert ranking.shape == within.shape == (len(start.FLATNESSES) + 1, len(partitions.HELD_TO))
+  np.testing.assert_allclose(found["agreement"], ranking, rtol=1e-6)
+  np.testing.assert_allclose(found["radius_precision"], within, rtol=1e-6)
+  for row, codes in ((kept, found["codes"]), (-1, made["baselines"]["itq"])):
+    own = agreements(context, made["partitions"], [codes])
+    np.testing.assert_allclose(own.average_precision[0].mean(axis=1), ranking[row])
+    np.testing.assert_allclose(own.radius_precision[0], within[row])
+  train, features = context.dataset.splits.train, made["features"]
+  rows = np.asarray(features["features"]) * np.asarray(features["length"])[:, None]
+  directions = LinearHash(made["discriminant"]["mean"], made["discriminant"]["projection"])
+  expected = discriminant_itq(
+    rows[train], directions, BITS, key=jax.random.key(0), flatness=start.FLATNESSES[kept]
+  )
+  ours, theirs = (
+    np.asarray(v) @ np.asarray(v).T for v in (found["function"]["projection"], expected.projection)
+  )
+  np.testing.assert_allclose(ours, theirs, rtol=0.01, atol=1e-3 * abs(theirs).max())
+
+
+def test_directions_are_flattened_where_itq_has_more_within_the_radius():
+  itq, less, more = (0.5, 0.4), (0.4, 0.3), (0.6, 0.5)
+
+  def chosen(within, ranking=(itq, itq, itq)):
+    return start.flatness_that_suits(np.array([*ranking, itq]), np.array([*within, itq]))
+
+  assert chosen([more, more, more]) == 0
+  assert chosen([(0.4, 0.41), more, more]) == 0  # less at one number of clusters alone
+  assert chosen([itq, more, more]) == 0
+  assert chosen([less, itq, more]) == 2
+  assert chosen([less, more, itq]) == 1
+  assert chosen([less, (0.45, 0.9), (0.48, 0.39)]) == 2  # where it has least
+  assert chosen([less, (0.3, 0.2), (0.3, 0.2)]) == 0  # neither has more
+  assert chosen([less, itq, more], [itq, itq, less]) == 1
+  assert chosen([less, more, more], [more, itq, itq]) == 0
+  assert chosen([less, itq, more], [itq, less, (0.4, 0.5)]) == 2  # in parts of ITQ's, in the mean
+  assert chosen([(0.0, 0.0)] * 3) == 0
 
 
 def hash_network(layer):
@@ -121,7 +169,8 @@ def test_the_guard_keeps_one_layer_of_three(context, config, made, learned, itq,
   rows = np.asarray(found["agreement"])
   assert rows.shape == (3, len(partitions.HELD_TO)) and int(found["chosen"]) == expected
   if learned == "constant":  # the mean with the start is not constant: it was compared
-    (of_itq,) = agreements(context, made["partitions"], [made["baselines"]["itq"]])
+    of_itq = agreements(context, made["partitions"], [made["baselines"]["itq"]])
+    of_itq = of_itq.average_precision[0]
     np.testing.assert_allclose(rows[2], of_itq.mean(axis=1), rtol=1e-6)
     assert not np.allclose(rows[0], rows[1])
   # The network that is handed on makes the codes that are handed on.
@@ -220,7 +269,8 @@ def test_the_learned_layer_is_the_mean_of_the_trained_one_and_its_start(context,
   raw = rows + np.asarray(made["features"]["centre"])
   outputs = (outputs + raw @ trained["kernel"] + trained["bias"])[:ROWS] / 2
   expected = np.asarray(pack_codes(sign(outputs)))
-  (agreed,) = agreements(context, made["partitions"], [split_rows(context.mesh, expected)])
+  agreed = agreements(context, made["partitions"], [split_rows(context.mesh, expected)])
+  agreed = agreed.average_precision[0]
   np.testing.assert_allclose(np.asarray(found["agreement"])[0], agreed.mean(axis=1), atol=0.02)
   if int(found["chosen"]) == 0:
     clear = (np.abs(outputs) > 1e-3).all(axis=1)

@@ -82,6 +82,7 @@ def discriminant_itq(
   num_bits: int,
   *,
   key: jax.Array,
+  flatness: float = 0.0,
   weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
@@ -92,6 +93,9 @@ def discriminant_itq(
     directions: From `discriminant_directions`.
     num_bits: Number of bits c, at most d.
     key: Random key of ITQ's rotation, the same on every shard.
+    flatness: f in 0..1: the outputs in each direction are divided by their standard deviation to
+      the power f, so that codes depend less on the few directions that vary most. 0 leaves them as
+      they are, at 1 all vary alike. Static.
     weights: As there.
     axis_name: As there.
 
@@ -99,7 +103,7 @@ def discriminant_itq(
     The hash function.
 
   Raises:
-    InputError: If a width is wrong or ``num_bits`` is not in 1..d.
+    InputError: If a width is wrong, ``num_bits`` is not in 1..d or ``flatness`` not in 0..1.
 
   References:
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, for ITQ; the rest is our own.
@@ -113,9 +117,14 @@ def discriminant_itq(
     1 <= num_bits <= width,
     f"discriminant_itq: {num_bits} bits from {width} features; expected 1 to {width}.",
   )
-  first = directions.projection[:, :num_bits]
-  projected = matmul(features - directions.mean, first)
-  found = itq(projected, num_bits, key=key, weights=weights, axis_name=axis_name)
+  require(0 <= flatness <= 1, f"discriminant_itq: flatness is {flatness}, expected 0 to 1.")
+  centred, first = features - directions.mean, directions.projection[:, :num_bits]
+  if flatness:
+    counted = jnp.ones(len(features), centred.dtype) if weights is None else jnp.asarray(weights)
+    squares = psum(matmul(counted, matmul(centred, first) ** 2), axis_name)
+    variance = squares / psum(counted.sum(), axis_name)
+    first = first * jnp.where(variance > 0, variance, 1) ** (-flatness / 2)
+  found = itq(matmul(centred, first), num_bits, key=key, weights=weights, axis_name=axis_name)
   return LinearHash(directions.mean, matmul(first, found.projection))
 
 

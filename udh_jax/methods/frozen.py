@@ -75,14 +75,17 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     "the comparison of codes; give 2 or more.",
   )
   start = f"start_{config.bits}bits"
+  common = {"partitions": "partitions", "features": "features_1"}
   before = [
     views.STAGE.named("views", teacher="teacher", features="features_1"),
     partitions.STAGE.named("partitions", views="views", features="features_1"),
   ]
   if stays:
     before += [
-      discriminant.STAGE.named("discriminant", partitions="partitions", features="features_1"),
-      start_lib.STAGE.named(start, discriminant="discriminant", features="features_1"),
+      discriminant.STAGE.named("discriminant", **common),
+      start_lib.STAGE.named(
+        start, discriminant="discriminant", baselines=baselines_stage(config).name, **common
+      ),
     ]
   return Frozen(tuple(before), {"views": "views", "start": start} if stays else {})
 
@@ -126,7 +129,7 @@ def guarded_codes_of(
   if not frozen.before:
     return (codes_of(config, title),), ()
   name = f"guard_{config.bits}bits"
-  stages = (name, "discriminant") if frozen.inputs else (name,)
+  stages = (name, "discriminant", frozen.inputs["start"]) if frozen.inputs else (name,)
   drawing = Drawing(stages, functools.partial(guard_section, title, stages))
   if not frozen.inputs:
     return (codes_of(config, title),), (drawing,)
@@ -147,7 +150,7 @@ def guard_section(
 
   Args:
     title: Of the method.
-    stages: The guard's, and that of the start's directions where there are any.
+    stages: The guard's, and where there are any that of the start's directions and the start's.
     dataset: Images.
     config: ``bits`` is read.
     outputs: By stage.
@@ -157,8 +160,10 @@ def guard_section(
   found, chosen = np.asarray(guarded["agreement"]), int(guarded["chosen"])
   rows = [title, "ITQ"]
   if len(stages) > 1:
-    candidate = discriminant.words(int(outputs[stages[1]]["chosen"]), len(dataset.splits.train))
-    rows = [f"{title}, trained", f"its start, discriminant ITQ ({candidate})", "ITQ"]
+    directions, flatness = (int(outputs[stage]["chosen"]) for stage in stages[1:])
+    settings = discriminant.words(directions, len(dataset.splits.train))
+    settings += f", flatness {start_lib.FLATNESSES[flatness]:g}"
+    rows = [f"{title}, trained", f"its start, discriminant ITQ ({settings})", "ITQ"]
   counts = [k for k, _ in partitions.sizes(len(dataset.splits.train), partitions.HELD_TO)]
   table = Table(
     ["codes", *(f"{k} clusters" for k in counts)],

@@ -1,9 +1,25 @@
 """How well codes agree with clusters of what they were not made from: a score without labels."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from udh_jax.errors import require
 from udh_jax.retrieval.metrics import retrieval_scores
+
+
+class Agreement(NamedTuple):
+  """How well codes agree with clusters, the mean over the clusterings.
+
+  Attributes:
+    average_precision: Of each query over the whole database, denominator retrieved, ties by index;
+      a query without a relevant item counts 0. Float array of shape ``[q]``, in [0, 1].
+    radius_precision: Relevant items within Hamming radius 2 / items within it, mean over the
+      queries; 0 for one with none within. Float array of shape ``[]``, in [0, 1].
+  """
+
+  average_precision: np.ndarray
+  radius_precision: np.ndarray
 
 
 def agreement(
@@ -11,8 +27,8 @@ def agreement(
   database: np.ndarray,
   query_clusters: np.ndarray,
   database_clusters: np.ndarray,
-) -> np.ndarray:
-  """Average precision of codes where an item is relevant that is in the query's cluster.
+) -> Agreement:
+  """Precision of codes where an item is relevant that is in the query's cluster.
 
   Args:
     queries: Packed codes. uint8 array of shape ``[q, bytes]``.
@@ -22,8 +38,7 @@ def agreement(
     database_clusters: The items'. Integer array of shape ``[n, H]``.
 
   Returns:
-    The mean over the clusterings, of each query. Float array of shape ``[q]``, in [0, 1]; the whole
-    database, denominator retrieved, ties by index, a query without a relevant item counts 0.
+    Average precision and precision within radius 2.
 
   Raises:
     InputError: If shapes disagree or there is no query, item or clustering.
@@ -40,7 +55,10 @@ def agreement(
     "expected [q, H] and [n, H] with H at least 1.",
   )
   scores = [
-    retrieval_scores(queries, database, own, others).average_precision[:, -1]
+    retrieval_scores(queries, database, own, others)
     for own, others in zip(query_clusters.T, database_clusters.T, strict=True)
   ]
-  return np.mean(scores, axis=0)
+  return Agreement(
+    np.mean([found.average_precision[:, -1] for found in scores], axis=0),
+    np.asarray(np.mean([found.radius_precision for found in scores])),
+  )

@@ -30,14 +30,16 @@ def words(candidate: int, num_train: int) -> str:
 
 
 def itq_on_directions(
-  context: Context, features: jax.Array, bits: int, seed: int
+  context: Context, features: jax.Array, bits: int, seed: int, *, flatness: float = 0.0
 ) -> Callable[[LinearHash], LinearHash]:
   """`discriminant_itq` on the training rows of all devices: from directions to a hash function.
 
   One program serves all directions.
   """
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
-  function = functools.partial(discriminant_itq, num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
+  function = functools.partial(
+    discriminant_itq, num_bits=bits, flatness=flatness, axis_name=mesh_lib.DATA_AXIS
+  )
   mapped = jax.shard_map(
     lambda features, weights, directions, key: function(
       features, directions, weights=weights, key=key
@@ -95,7 +97,8 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       functions = [turned(directions) for directions in candidates]
       functions.append(baselines.fit(context, "itq", features, bits, config.seed))
       codes = [baselines.packed_codes(function, features) for function in functions]
-      found.append(agreements(context, inputs["partitions"], codes).mean(axis=2))
+      of_length = agreements(context, inputs["partitions"], codes)
+      found.append(of_length.average_precision.mean(axis=2))
     agreement = jnp.asarray(found, jnp.float32)
     chosen = int(mean_ratios(agreement)[:-1].min(axis=1).argmax())
     return {

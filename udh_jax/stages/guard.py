@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.protocol import permutation
-from udh_jax.retrieval.agreement import agreement
+from udh_jax.retrieval.agreement import Agreement, agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
@@ -37,7 +37,7 @@ def held_out(context: Context) -> np.ndarray:
 
 def agreements(
   context: Context, partitions: Mapping[str, Any], codes: Sequence[jax.Array]
-) -> np.ndarray:
+) -> Agreement:
   """The `agreement` of codes with clusterings of the view that nothing was trained on.
 
   Args:
@@ -46,19 +46,21 @@ def agreements(
     codes: Of all images, by several hash functions. uint8 arrays ``[rows, bytes]``.
 
   Returns:
-    Array of shape ``[codes, sizes of clusters, images]``: each of the `held_out` images among the
-    training images.
+    Arrays of shape ``[codes, sizes of clusters, images]``, each of the `held_out` images among the
+    training images, and of shape ``[codes, sizes]``.
   """
   num_rows = len(context.dataset.images)
   queries, database = held_out(context), context.dataset.splits.train
   by_size = [partitions["held_to"][str(number)] for number in range(len(HELD_TO))]
   clusters = [mesh_lib.to_host(labels, num_rows) for labels in by_size]
   packed = [mesh_lib.to_host(found, num_rows) for found in codes]
-  return np.array(
-    [
-      [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
-      for found in packed
-    ]
+  scores = [
+    [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
+    for found in packed
+  ]
+  return Agreement(
+    np.array([[at_size.average_precision for at_size in found] for found in scores]),
+    np.array([[at_size.radius_precision for at_size in found] for found in scores]),
   )
 
 
@@ -66,7 +68,7 @@ def best_row(found: np.ndarray) -> int:
   """Which codes to keep: the first, unless later ones clearly agree better at every size.
 
   Args:
-    found: From `agreements`: the learned codes first, ITQ's last.
+    found: Average precision, from `agreements`: the learned codes first, ITQ's last.
 
   Returns:
     The row. A later one is taken if the mean of its differences, image by image, is above their
@@ -136,7 +138,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def compare(state):
     del state
     found = agreements(context, inputs["partitions"], [inputs["encoded"]["codes"], itq])
-    return verdict(found, best_row(found))
+    return verdict(found.average_precision, best_row(found.average_precision))
 
   if "encoded" in inputs:
     return Work(finish=compare)
@@ -152,7 +154,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       started,
     )
     codes = [layer_codes(learned, features), start["codes"], itq]
-    found = agreements(context, inputs["partitions"], codes)
+    found = agreements(context, inputs["partitions"], codes).average_precision
     chosen = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
     layer = learned if chosen == 0 else started
     if chosen == 2:
