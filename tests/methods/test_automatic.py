@@ -52,6 +52,7 @@ def test_training_lasts_some_passes_with_a_floor_and_a_ceiling():
   assert automatic.steps(2, 64) == automatic.FEWEST_STEPS
   assert automatic.steps(1000, 64) == 125
   assert automatic.steps(10**7, 64) == automatic.MOST_STEPS
+  assert [automatic.steps(n, 64, labelled=True) for n in (2, 2000, 10**7)] == [120, 500, 800]
 
 
 @pytest.mark.parametrize("method", [udh_ecc, psch])
@@ -91,7 +92,7 @@ def test_labelled_pictures_choose_sides_and_lengths_too():
   assert (found.supervised.trained, found.supervised.steps) == few
   assert "auto" not in str(found) and "supervised.steps" in chosen
   found, _ = automatic.resolve(load("dhih", "folder"), Collection(2000, 160))
-  assert (found.supervised.trained, found.supervised.steps) == ("all", 250)
+  assert (found.supervised.trained, found.supervised.steps) == ("all", 500)
   config = load("dhih", "folder_csq")
   config.supervised.trained = "head"
   found, _ = automatic.resolve(config, Collection(100_000, 160))

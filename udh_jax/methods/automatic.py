@@ -26,6 +26,7 @@ HELD_OUT = 10  # percent
 MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
+LABELLED_LONGER = 2  # times as many passes where there are labels, which bear it
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
 FEW_LABELLED = 1000  # fewer pictures with labels train the hash layer alone, more all of it
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
@@ -107,9 +108,10 @@ def sides(collection: Collection, backbone: str) -> tuple[int, int]:
   return reading, rounded(TRAINING_SHARE * reading)
 
 
-def steps(num_train: int, batch_size: int) -> int:
-  """How many training steps: some passes over the pictures, within bounds."""
-  return int(np.clip(math.ceil(PASSES * num_train / batch_size), FEWEST_STEPS, MOST_STEPS))
+def steps(num_train: int, batch_size: int, *, labelled: bool = False) -> int:
+  """How many training steps: some passes over the pictures, within bounds; with labels more."""
+  passes = int(np.clip(math.ceil(PASSES * num_train / batch_size), FEWEST_STEPS, MOST_STEPS))
+  return passes * LABELLED_LONGER if labelled else passes
 
 
 def clusters(num_train: int) -> int:
@@ -170,7 +172,7 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       values[f"{section}.trained"] = trained
       given = config[section].get("trained")
       stays = (trained if given == AUTO else given) == "head"
-      passes = steps(collection.num_train, config[section].batch_size)
+      passes = steps(collection.num_train, config[section].batch_size, labelled=labelled)
       on_features = LABELLED_HEAD_STEPS if labelled else HEAD_STEPS
       values[f"{section}.steps"] = on_features if stays else passes
   config, chosen = with_values(config, values)
