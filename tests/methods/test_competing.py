@@ -30,6 +30,14 @@ def test_a_training_on_pictures_lasts_as_long_as_they_bear():
   assert (many.ssdh.trained, many.ssdh.steps) == ("all", automatic.MOST_STEPS)
 
 
+def test_a_folder_may_have_fields_of_its_own():
+  presets = competing.presets(
+    cibhash.default_config, "contrast", on_a_folder={"temperature": 0.7}, temperature=0.9, steps=12
+  )
+  found = [presets[name]().contrast.temperature for name in ("cifar10", "mirflickr25k", "folder")]
+  assert found == [0.9, 0.9, 0.7] and presets["cifar10"]().contrast.steps == 12
+
+
 def test_sets_with_sizes_of_their_own_choose_nothing():
   presets = competing.presets(bihalf.default_config, "bihalf", steps=123)
   for name, at in (("digits", 0), ("cifar10", 1000), ("mirflickr25k", 5000)):

@@ -1,6 +1,6 @@
 """Presets of competing methods: the teacher, pictures and sizes of those they stand beside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,7 +9,11 @@ from udh_jax.methods import automatic, defaults
 
 
 def presets(
-  default_config: Callable[[str], ConfigDict], section: str, **on_pictures: Any
+  default_config: Callable[[str], ConfigDict],
+  section: str,
+  *,
+  on_a_folder: Mapping[str, Any] | None = None,
+  **on_pictures: Any,
 ) -> dict[str, Callable[[], ConfigDict]]:
   """Presets of a competing method on images: digits, cifar10, mirflickr25k, folder.
 
@@ -20,6 +24,7 @@ def presets(
   Args:
     default_config: Of the method, by the name of the data.
     section: Of its training.
+    on_a_folder: Fields of that section in the preset folder, before those of all presets.
     **on_pictures: Fields of that section in all presets but digits.
   """
 
@@ -37,6 +42,7 @@ def presets(
 
   def folder():
     config = on_photographs("folder", 0)
+    config[section].update(on_a_folder or {})
     given = config[section].to_dict()
     automatic.on_any_pictures(config)
     if given["trained"] == "head":
