@@ -110,8 +110,8 @@ def sides(collection: Collection, backbone: str) -> tuple[int, int]:
 
 def steps(num_train: int, batch_size: int, *, labelled: bool = False) -> int:
   """How many training steps: some passes over the pictures, within bounds; with labels more."""
-  passes = int(np.clip(math.ceil(PASSES * num_train / batch_size), FEWEST_STEPS, MOST_STEPS))
-  return passes * LABELLED_LONGER if labelled else passes
+  number = int(np.clip(math.ceil(PASSES * num_train / batch_size), FEWEST_STEPS, MOST_STEPS))
+  return number * LABELLED_LONGER if labelled else number
 
 
 def clusters(num_train: int) -> int:

@@ -177,7 +177,7 @@ def guard_section(
   )
   # Of ITQ's own row the ratios would all be 1: then those of the trained codes are told.
   learned = chosen if chosen < len(found) - 1 else 0
-  ratios = found[learned] / np.maximum(found[-1], 1e-12)
+  ratios = guard.over_itq(found)[learned]
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   measure = average_precision_description()

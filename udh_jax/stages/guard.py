@@ -87,6 +87,19 @@ def best_row(found: np.ndarray) -> int:
   return best
 
 
+def over_itq(agreement: Any) -> np.ndarray:
+  """Agreement in parts of ITQ's.
+
+  Args:
+    agreement: Array of shape ``[..., candidates + 1, sizes]``, the last candidate ITQ.
+
+  Returns:
+    Array of that shape.
+  """
+  agreement = np.asarray(agreement)
+  return agreement / np.maximum(agreement[..., -1:, :], 1e-12)
+
+
 def mean_ratios(agreement: Any) -> np.ndarray:
   """Agreement of candidates over ITQ's, the mean over the lengths of codes.
 
@@ -96,8 +109,7 @@ def mean_ratios(agreement: Any) -> np.ndarray:
   Returns:
     Array of shape ``[candidates + 1, sizes]``.
   """
-  agreement = np.asarray(agreement)
-  return (agreement / np.maximum(agreement[:, -1:], 1e-12)).mean(axis=0)
+  return over_itq(agreement).mean(axis=0)
 
 
 def itq_suits(discriminant: Mapping[str, Any]) -> bool:

@@ -9,7 +9,7 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
-from udh_jax.stages.guard import agreements
+from udh_jax.stages.guard import agreements, over_itq
 
 FLATNESSES = (0.0, 0.25)  # see `flatness_that_suits`
 
@@ -34,9 +34,7 @@ def flatness_that_suits(average_precision: np.ndarray, radius_precision: np.ndar
   References:
     Our own rule; docs/results.md has what it chooses and what that gains.
   """
-  ranking, within = (
-    scores[:-1] / np.maximum(scores[-1], 1e-12) for scores in (average_precision, radius_precision)
-  )
+  ranking, within = over_itq(average_precision)[:-1], over_itq(radius_precision)[:-1]
   if not (within[0] < 1).all():
     return 0
   bears = ranking.mean(axis=1) >= ranking[0].mean()
