@@ -12,6 +12,7 @@ NOT_NEEDED = ("torch", "faiss", "tensorflow", "sklearn", "h5py", "matplotlib", "
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_accelerator_benchmark_runs_and_writes_its_rows(tmp_path):
   path = tmp_path / "rows.json"
   program = (

@@ -341,6 +341,7 @@ def test_any_name_is_kept_in_the_index_and_shown_on_one_line(spy, save_pictures,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_at_any_moment_the_index_is_whole_and_the_end_the_same(made, tmp_path):
   folder = tmp_path / "pictures"
   for i in range(150):

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 import udh_jax
 
-pytestmark = pytest.mark.slow  # what these programs do is tested in tests/commands, in one process
+# What these programs do is tested in tests/commands, in one process.
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 @pytest.fixture(scope="module")

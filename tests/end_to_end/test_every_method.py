@@ -118,6 +118,7 @@ def compare(folder, processes, devices, log):
   assert differing.mean() < 0.1
 
 
+@pytest.mark.long
 def test_every_method_ends_on_eight_devices(folder):
   ended(folder, [start(folder, devices=8)])
   compare(folder, 1, 8, "log_8.txt")

@@ -3,7 +3,7 @@
 import kills
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def test_ten_kills_at_random_moments_change_nothing(tmp_path):

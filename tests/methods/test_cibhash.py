@@ -6,6 +6,7 @@ from udh_jax.methods.run import require_valid, train
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_contrastive_method_runs_on_the_same_stages_and_on_views(tmp_path):
   config = load("cibhash", "digits")
   config.bits = 12

@@ -14,7 +14,11 @@ from udh_jax.methods.run import score, train
 
 @pytest.mark.parametrize(
   "method",
-  ["djsrh", *(pytest.param(m, marks=pytest.mark.slow) for m in ("dudch", "ucch", "pair_contrast"))],
+  [
+    "djsrh",
+    *(pytest.param(method, marks=pytest.mark.slow) for method in ("dudch", "pair_contrast")),
+    pytest.param("ucch", marks=(pytest.mark.slow, pytest.mark.long)),
+  ],
 )
 def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   config = shorten_pairs(load(method, "wikipedia"), made)

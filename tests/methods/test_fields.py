@@ -216,6 +216,7 @@ def test_any_value_is_refused_in_one_line_or_has_a_meaning(where, typed):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @settings(max_examples=3000, **QUIETLY)
 @given(ANYWHERE, st.booleans())
 def test_three_thousand_values_are_refused_in_one_line_or_have_a_meaning(where, typed):
@@ -223,6 +224,7 @@ def test_three_thousand_values_are_refused_in_one_line_or_have_a_meaning(where, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_every_edge_of_every_field():
   first = {}  # preset that has the field, by field
   for preset in PRESETS:

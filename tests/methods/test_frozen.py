@@ -97,7 +97,7 @@ def test_a_baseline_reads_one_side():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trained", ["head", "all"])
+@pytest.mark.parametrize("trained", ["head", pytest.param("all", marks=pytest.mark.long)])
 def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   tmp_path, trained, small_weights
 ):

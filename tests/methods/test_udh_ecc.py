@@ -50,6 +50,7 @@ def pictures(tmp_path, rng, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_folder_with_class_subfolders_is_learned_and_scored(pictures, tmp_path, caplog):
   config = shorten(load("udh_ecc", "folder"))
   config.data.update(path=str(pictures), image_size=24)
@@ -90,6 +91,7 @@ def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_mirflickr_in_its_official_layout_is_learned_and_scored(shared, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
   config = shorten(load("udh_ecc", "flickr25k"))
