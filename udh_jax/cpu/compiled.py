@@ -27,7 +27,7 @@ def compiled(*, fused: bool = False) -> Callable:
   Returns:
     The decorator.
   """
-  options = {
+  options: dict[str, Any] = {
     "nogil": True,
     "error_model": "numpy",
     "fastmath": {"contract"} if fused else False,

@@ -70,7 +70,7 @@ def read_picture(path: str | os.PathLike, size: int) -> np.ndarray:
     raise ValueError(error.strerror or str(error)) from error
 
 
-def open_regular(path: str | os.PathLike) -> IO[bytes]:
+def open_regular(path: str | os.PathLike) -> io.BufferedReader:
   """Opens a file for reading.
 
   Raises:

@@ -102,9 +102,9 @@ def find_duplicates(
   groups, compared = _Groups(len(index)), 0
   views = _Views(index, folder, unreadable)
   with concurrent.futures.ThreadPoolExecutor(num_cores()) as pool:
-    for batch in _candidates(index, reach, groups, progress):
-      views.read({*batch[:, 0].tolist(), *batch[:, 1].tolist()}, pool)
-      batch = [pair for pair in batch.tolist() if views.has(pair[0]) and views.has(pair[1])]
+    for pairs in _candidates(index, reach, groups, progress):
+      views.read({*pairs[:, 0].tolist(), *pairs[:, 1].tolist()}, pool)
+      batch = [pair for pair in pairs.tolist() if views.has(pair[0]) and views.has(pair[1])]
       if batch:
         same = _same(
           [views.of(a) for a, _, _ in batch], [views.of(b, flip) for _, b, flip in batch]
@@ -214,7 +214,8 @@ def _unjoined(pairs, groups) -> Iterator[np.ndarray]:
   """
   place, waiting = 0, np.zeros((0, 3), np.int64)
   while place < len(pairs) or len(waiting):
-    batch, used, later = [], set(), []
+    batch: list[tuple[int, int, int]] = []
+    used, later = set(), []
     source = np.concatenate([waiting, pairs[place : place + 4 * _PAIRS]])
     place += 4 * _PAIRS
     for row, (a, b, flip) in enumerate(source.tolist()):
@@ -283,7 +284,9 @@ class _Views:
     return self._views[item] is not None
 
   def of(self, item, flip=0) -> np.ndarray:
-    return self._views[item][:, ::-1] if flip else self._views[item]
+    view = self._views[item]
+    assert view is not None, item
+    return view[:, ::-1] if flip else view
 
   def _read(self, item) -> np.ndarray | str:
     try:
@@ -295,7 +298,7 @@ class _Views:
       return str(error)
 
 
-def view_of(file: str | os.PathLike | IO[bytes]) -> np.ndarray:
+def view_of(file: bytes | IO[bytes]) -> np.ndarray:
   """The whole of a picture file, grey, as a square: uint8 ``[64, 64]``.
 
   Raises:

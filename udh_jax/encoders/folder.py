@@ -182,14 +182,12 @@ def _require_followed(output, encoder) -> None:
   index = HammingIndex.load(output)
   anew = "run the same command without --update, which encodes all pictures anew"
   made = index.encoder_digest
-  require(
-    made is None or made == encoder.digest,
-    lambda: (
+  if made not in (None, encoder.digest):
+    raise InputError(
       f"{output} was made by another encoder ({made[:12]}, not {encoder.digest[:12]}), and codes "
       f"of two encoders do not agree; {anew}, keeps the old index until it is done, and, stopped, "
       "goes on with those that are still old."
-    ),
-  )
+    )
   require(
     made is not None and all(name in index.columns for name in COLUMNS),
     f"{output} does not say which files it was made of, so that it cannot be updated; {anew}.",
@@ -223,7 +221,8 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   if update or total < num_files:
     words = "are unchanged" if update else "were done before"
     _tell(f"{num_files - total:,} of {num_files:,} pictures {words}")
-  pending, removed = _Items(encoder.about["bits"]), []
+  pending = _Items(encoder.about["bits"])
+  removed: list[int] = []
 
   def save(gone=()):
     if len(pending) or removed or len(gone) or writer.stored.about != about:
@@ -233,7 +232,8 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   size = encoder.about["picture_size"]
   fill = min(batch_size, max(1, len(todo)))  # one shape, compiled once
   old_rows = _OldRows(stored, changes, todo)
-  counts, bad, done = collections.Counter(), {}, 0
+  counts: collections.Counter[str] = collections.Counter()
+  bad, done = {}, 0
   started = saved = shown = time.monotonic()
   for batch in look_ahead(folder, changes, todo, old_rows.by_content, size, batch_size):
     done += len(batch)
@@ -272,8 +272,8 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
     return f", {done / max(time.monotonic() - started, 1e-9):.0f} pictures/s"
   counts["removed"] = len(changes.gone)
   kinds = ("new", "changed", "moved", "touched", "removed")
-  words = [f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind]]
-  return f" ({', '.join(words) or 'nothing new'})"
+  counted = [f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind]]
+  return f" ({', '.join(counted) or 'nothing new'})"
 
 
 class _Items:
@@ -456,7 +456,7 @@ def look_into(
     by_content: Rows of the index by the first 16 bytes of the SHA-256 of their files.
     size: Side of the square that a picture becomes.
   """
-  values = {}
+  values: dict[str, Any] = {}
 
   def whole(picture, width, height):
     values.update(width=width, height=height, look=look_of(picture))

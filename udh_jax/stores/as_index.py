@@ -35,8 +35,10 @@ class StoreAsIndex:
   def search(self, queries: np.ndarray, k: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Distances and indices of the k nearest of each query."""
     effort = max(100, k)
-    options = {"where": self._where, "approximate": self._approximate, "effort": effort}
-    hits = self._hits(self._store.nearest(queries, k, **options))
+    found = self._store.nearest(
+      queries, k, where=self._where, approximate=self._approximate, effort=effort
+    )
+    hits = self._hits(found)
     return [one.distances for one in hits], [one.indices for one in hits]
 
   def radius_search(self, queries: np.ndarray, radius: int) -> list[Hits]:

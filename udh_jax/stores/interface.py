@@ -1,6 +1,7 @@
 """What every store of codes can do, whatever holds it."""
 
 import abc
+import collections
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -117,7 +118,8 @@ class Store(abc.ABC):
     metadata: Mapping[str, Sequence[Value]] | None = None,
   ) -> int:
     """Writes items in one transaction; those whose names are there are replaced."""
-    return self.load([Rows(list(names), codes, dict(metadata or {}))])
+    columns = {column: list(values) for column, values in (metadata or {}).items()}
+    return self.load([Rows(list(names), codes, columns)])
 
   @abc.abstractmethod
   def delete(self, names: Sequence[str]) -> int:
@@ -309,8 +311,7 @@ class DistinctNames:
     Raises:
       InputError: If two of them are the same.
     """
-    seen: set[str] = set()
-    twice = next((name for name in names if name in seen or seen.add(name)), None)
+    twice = next((name for name, count in collections.Counter(names).items() if count > 1), None)
     require(twice is None, f"The name {twice!r} is given twice at once; give each name once.")
     self._hashes.append(np.array([hash(name) for name in names], np.int64))
 
@@ -410,7 +411,8 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   conditions = []
   for text in texts:
     match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
-    require(match is not None, f"{text!r} is not a condition; give one such as year>=2020.")
+    if match is None:
+      raise InputError(f"{text!r} is not a condition; give one such as year>=2020.")
     column, operator, value = match[1].strip(), match[2], match[3].strip()
     require(
       column in columns,

@@ -114,10 +114,8 @@ class LanceStore(Store):
           "or name another with --table."
         ) from None
       described = (self._table.schema.metadata or {}).get(_ABOUT)
-    require(
-      described is not None,
-      f"{self.location} is not a table of udh_jax; name another with --table.",
-    )
+    if described is None:
+      raise InputError(f"{self.location} is not a table of udh_jax; name another with --table.")
     described = require_fields(
       self.location,
       json.loads(described),
@@ -276,7 +274,7 @@ class LanceStore(Store):
 
   def _places(self, names: Sequence[str]) -> dict[str, int]:
     """The places of the names that are there."""
-    found = {}
+    found: dict[str, int] = {}
     for some in _in_parts(names):
       query = self._table.search().where(_among(some)).select(["name", "place"])
       for batch in query.limit(len(some)).to_batches():

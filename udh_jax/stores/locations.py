@@ -72,10 +72,10 @@ def create_store(
     StoreError: If the store cannot be reached.
   """
   kind, place = _parsed(location, schema)
-  options = {"num_bits": num_bits, "about": about, "columns": columns, "table": table}
+  options: dict[str, Any] = {"num_bits": num_bits, "about": about, "columns": columns}
   if kind == "lancedb":
-    return create_lance(place, **options)
-  return create_postgresql(place, schema=schema, **options)
+    return create_lance(place, table=table, **options)
+  return create_postgresql(place, table=table, schema=schema, **options)
 
 
 def _parsed(location: str, schema: str | None) -> tuple[str, str]:

@@ -362,8 +362,11 @@ class PostgreSQLStore(Store):
 
   def _require_unchanged(self, connection) -> None:
     row = _meta(connection, self._place)
-    same = row is not None and row[1] == self.num_bits
-    same = same and encoder_digest_of(json.loads(row[2])) == encoder_digest_of(self.about)
+    same = (
+      row is not None
+      and row[1] == self.num_bits
+      and encoder_digest_of(json.loads(row[2])) == encoder_digest_of(self.about)
+    )
     require(same, f"{self.location} was made anew for another encoder meanwhile; open it again.")
 
 

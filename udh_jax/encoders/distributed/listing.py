@@ -219,7 +219,8 @@ def _listed(part: Part) -> Iterator[Any]:
   """Rows of a part in record batches, with the columns among name, path and bytes that it has."""
   pa = require_extra("pyarrow", extra=EXTRA)
   with open_parquet(part.file) as file:
-    groups, first, row = [], 0, 0
+    groups: list[int] = []
+    first = row = 0
     for number in range(file.num_row_groups):
       rows = file.metadata.row_group(number).num_rows
       if row < part.stop and row + rows > part.start:
@@ -292,7 +293,7 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str],
     )
     fingerprint = _fingerprint([images])
     root, names = _folder_of(images) if root is None else root, _lines_of(fs, path)
-  files = []
+  files: list[str] = []
   while chunk := list(itertools.islice(names, _LISTED_AT_ONCE)):
     held = [name for name in chunk if _is_utf8(name)]
     bad += [ascii(name)[1:-1] for name in chunk if not _is_utf8(name)]

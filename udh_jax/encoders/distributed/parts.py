@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -185,7 +185,7 @@ class _Source:
   def __init__(self, output: str):
     self._output = output
 
-  def pieces(self, part: str) -> Iterator[np.ndarray | Names]:
+  def pieces(self, part: str) -> Iterator[Any]:
     for rows in code_batches(self._output):
       yield rows.codes if part == "codes" else Names.of(rows.names)
 
@@ -213,8 +213,9 @@ def parts_to_store(output: str, store: Store) -> int:
   for rows in code_batches(output):
     items += len(rows.names)
     there = store.get(rows.names) if anything else None
-    same = there is not None and there.names == rows.names
-    if not (same and np.array_equal(there.codes, rows.codes)):
+    if not (
+      there is not None and there.names == rows.names and np.array_equal(there.codes, rows.codes)
+    ):
       store.load([rows])
   return items
 

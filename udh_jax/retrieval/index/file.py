@@ -13,7 +13,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from udh_jax.retrieval.index.names import LazyNames, Names
 try:
   import fcntl
 except ImportError:  # Windows, where a file that is open cannot be replaced either
-  fcntl = None
+  fcntl = None  # type: ignore[assignment]
 
 MAGIC = b"UDHINDEX"
 VERSION = 2
@@ -73,7 +73,7 @@ class Checked:
   def _check(self, start: int, stop: int) -> None:
     for block in range(start // BLOCK, -(-stop // BLOCK)):
       if not self._seen[block]:
-        found = zlib.crc32(self._data[block * BLOCK : (block + 1) * BLOCK])
+        found = zlib.crc32(self._data[block * BLOCK : (block + 1) * BLOCK].data)
         require(
           found == self._sums[block],
           lambda: f"{self._what} do not match their checksum: it is damaged{REMEDY}",
@@ -193,7 +193,7 @@ class StoredIndex:
     several = [names_of(segment) for segment in self.segments]
     return several[0] if len(several) == 1 and self.live is None else LazyNames(several, self.live)
 
-  def pieces(self, part: str) -> Iterator[np.ndarray | Names]:
+  def pieces(self, part: str) -> Iterator[Any]:
     """Codes, names or a column of the live rows, some rows at a time."""
     first = 0
     for segment in self.segments:
@@ -227,7 +227,7 @@ def _live(join, arrays, live):
 
 def names_of(segment: Segment) -> Names:
   """Names of a segment's items."""
-  return Names(segment.parts["names"], segment.parts["name_ends"])
+  return Names(*(cast(np.ndarray, segment.parts[part]) for part in ("names", "name_ends")))
 
 
 def file_version(path: str | os.PathLike) -> tuple[int, int, int] | None:
@@ -289,7 +289,7 @@ class _Part:
     self._offset, self._rows = file.tell(), 0
 
   def write(self, array) -> None:
-    data = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
     _put(self._file, data)
     self._rows += len(array)
     while len(data):
@@ -316,6 +316,13 @@ class _Part:
     }
 
 
+class Source(Protocol):
+  """Items to write, which may be more than memory holds."""
+
+  def pieces(self, part: str) -> Iterator[Any]:
+    """Codes, names (`Names`) or the column ``part``, some rows at a time."""
+
+
 class Batch(NamedTuple):
   """Items to write.
 
@@ -329,7 +336,7 @@ class Batch(NamedTuple):
   names: Names
   columns: Mapping[str, np.ndarray]
 
-  def pieces(self, part: str) -> Iterator[np.ndarray | Names]:
+  def pieces(self, part: str) -> Iterator[Any]:
     """All of a part, as `StoredIndex.pieces` gives it."""
     yield getattr(self, part) if part in ("codes", "names") else self.columns[part]
 
@@ -341,7 +348,7 @@ def _put(file, data) -> None:
     data = data[file.write(data) :]
 
 
-def _write_commit(file, source: "Batch | StoredIndex", like: Batch, removed, record, number):
+def _write_commit(file, source: Source, like: Batch, removed, record, number):
   """Writes items and their record from where ``file`` stands, and then the slot.
 
   Args:
@@ -389,7 +396,7 @@ def _write_commit(file, source: "Batch | StoredIndex", like: Batch, removed, rec
 
 def write_index(
   path: str | os.PathLike,
-  source: Batch | StoredIndex,
+  source: Source,
   like: Batch,
   *,
   num_items: int,

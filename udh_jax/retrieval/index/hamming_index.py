@@ -100,7 +100,9 @@ class HammingIndex:
     self.__dict__["names"] = require_names(names, len(codes))
     self.__dict__["codes"] = _read_only(codes)
     self.__dict__["columns"] = _checked_columns(columns or {}, len(codes))
-    self._stored, self._rows = None, None  # the file's state, and where in it each item is
+    # The file's state, and where in it each item is.
+    self._stored: StoredIndex | None = None
+    self._rows: np.ndarray | None = None
 
   @classmethod
   def _of(cls, stored: StoredIndex) -> "HammingIndex":
@@ -116,20 +118,26 @@ class HammingIndex:
       other._stored, other._rows = self._stored, rows
     return other
 
+  @property
+  def _file(self) -> StoredIndex:
+    """The state of the file of an index that has one."""
+    assert self._stored is not None
+    return self._stored
+
   @functools.cached_property
   def codes(self) -> np.ndarray:
     """uint8 array of shape ``[n, ceil(num_bits / 8)]``, read-only."""
-    return self._stored.array("codes")
+    return self._file.array("codes")
 
   @functools.cached_property
   def names(self) -> Names:
     """Name of each item: a sequence of n strings, which are made when they are asked for."""
-    return self._stored.names()
+    return self._file.names()
 
   @functools.cached_property
   def columns(self) -> Mapping[str, np.ndarray]:
     """What else each item has, by name: read-only arrays of shape ``[n, ...]``."""
-    return _StoredColumns(self._stored)
+    return _StoredColumns(self._file)
 
   @property
   def encoder_digest(self) -> str | None:
@@ -137,7 +145,7 @@ class HammingIndex:
     return encoder_digest_of(self.about)
 
   def __len__(self) -> int:
-    return len(self.codes) if "codes" in self.__dict__ else len(self._stored)
+    return len(self.codes) if "codes" in self.__dict__ else len(self._file)
 
   def find(self, names: Iterable[str]) -> np.ndarray:
     """Where names are: int64 array of the first item of each, -1 for those that are not there."""
@@ -241,20 +249,16 @@ class HammingIndex:
     )
 
   def _stored_rows(self) -> np.ndarray:
-    if self._rows is not None:
-      return self._rows
-    return self._stored.live_rows()
+    return self._file.live_rows() if self._rows is None else self._rows
 
   def _require_encoder(self, digest) -> None:
     own = self.encoder_digest
-    require(
-      digest is None or own is None or digest == own,
-      lambda: (
+    if digest is not None and own is not None and digest != own:
+      raise InputError(
         f"HammingIndex: codes of encoder {digest[:12]} are given to an index of encoder "
         f"{own[:12]}, and distances between the two mean nothing; encode all pictures with one of "
         "them (udh-jax encode without --update)."
-      ),
-    )
+      )
 
   def search(
     self, queries: np.ndarray, k: int, *, engine: str = "auto", mesh: Mesh | None = None
@@ -466,7 +470,8 @@ class _StoredColumns(Mapping):
   """Columns of a file, read when they are asked for."""
 
   def __init__(self, stored: StoredIndex):
-    self._stored, self._read = stored, {}
+    self._stored = stored
+    self._read: dict[str, np.ndarray] = {}
 
   def __getitem__(self, name):
     if name not in self._stored.columns:

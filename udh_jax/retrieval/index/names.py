@@ -97,7 +97,7 @@ class Names(Sequence[str]):
       return NotImplemented
     return len(self) == len(other) and all(a == b for a, b in zip(self, other, strict=True))
 
-  __hash__ = None
+  __hash__ = None  # type: ignore[assignment]  # equal to any sequence of the same strings
 
   def __repr__(self) -> str:
     shown = ", ".join(repr(name) for name in self[:3])
@@ -110,7 +110,7 @@ class Names(Sequence[str]):
     """Position of the first item of that name."""
     row = int(self.find([value])[0])
     if row < 0 or start or stop is not None:
-      return super().index(value, start, stop)
+      return super().index(value, start, len(self) if stop is None else stop)
     return row
 
   def _spans_of(self, rows) -> tuple[np.ndarray, np.ndarray]:
@@ -218,12 +218,12 @@ class LazyNames(Names):
     return names if self._rows is None else names.take(self._rows)
 
   @property
-  def text(self) -> np.ndarray:
+  def text(self) -> np.ndarray:  # type: ignore[override]  # `Names` never sets it again
     """See `Names`."""
     return self._joined.text
 
   @property
-  def ends(self) -> np.ndarray:
+  def ends(self) -> np.ndarray:  # type: ignore[override]
     """See `Names`."""
     return self._joined.ends
 
