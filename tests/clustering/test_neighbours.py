@@ -166,6 +166,8 @@ def test_bad_input_is_one_line():
     nearest_neighbours(jnp.zeros(3), 2)
   with pytest.raises(InputError, match="num_neighbours is 0"):
     nearest_neighbours(jnp.zeros((3, 2)), 0)
+  with pytest.raises(InputError, match=r"num_neighbours is 1.5, expected a whole number"):
+    nearest_neighbours(jnp.zeros((3, 2)), 1.5)
   with pytest.raises(InputError, match="NaN or infinity"):
     nearest_neighbours(jnp.full((3, 2), jnp.nan), 1)
   with pytest.raises(InputError, match="num_dims is 0"):

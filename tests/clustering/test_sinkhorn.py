@@ -148,6 +148,8 @@ def test_uniform_marginals_count_the_rows_of_all_shards(rng, mesh):
     ({"cost": np.zeros((0, 3))}, r"shape \(0, 3\)"),
     ({"cost": np.array([[0.0, np.nan], [0.0, 1.0]])}, "1 of 2 rows"),
     ({"epsilon": 0.0}, "epsilon is 0.0"),
+    ({"max_iterations": -3}, "max_iterations is -3, expected at least 0"),
+    ({"max_iterations": 1.5}, "max_iterations is 1.5, expected a whole number"),
     ({"row_marginals": np.ones(3)}, r"row_marginals has shape \(3,\)"),
     ({"column_marginals": np.array([1.5, -0.5])}, "negative"),
     ({"column_marginals": np.array([1.0, 1.0])}, "sum to 1 and the columns' to 2"),

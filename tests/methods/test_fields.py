@@ -171,6 +171,13 @@ def test_every_preset_is_accepted_as_the_pictures_decide():
     (("dhih", "digits_dhih_l_softmax"), {"loss.margin": 0}, "loss.margin is 0, expected a whole"),
     (("dhih", "digits_dhih_arcface"), {"loss.margin": 3.2}, "loss.margin is 3.2, expected 0 to"),
     (("dhih", "digits_dhih_scale"), {"loss.scale": 0.5}, "loss.scale is 0.5, expected 1 or more"),
+    (("quickstart",), {"pretrain.trained": "head"}, "pretrain.trained is 'head', but teacher.wei"),
+    (
+      ("udh_ecc", "cifar10"),
+      {"student.start": "random", "distill.trained": "last"},
+      "distill.trained is 'last': what is not trained would stay random",
+    ),
+    (("ssdh", "cifar10"), {"structure.num_images": 46_341}, "a whole number from 2 to 46,340"),
     (("psch", "digits"), {"method": "psch "}, "method 'psch ' is unknown"),
     (("psch", "digits"), {"data.num_train": -1}, "data field num_train is -1; give a whole"),
   ],

@@ -16,7 +16,14 @@ from udh_jax.models.heads import Classifier
 from udh_jax.models.inputs import labels_of_tag
 from udh_jax.models.registry import BACKBONES, create_backbone
 from udh_jax.models.vit import VisionTransformer
-from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, ordered, save_weights
+from udh_jax.models.weights import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  load_weights,
+  local_digest,
+  ordered,
+  save_weights,
+)
 
 
 def random_variables(module, seed=0):
@@ -357,3 +364,10 @@ def test_failed_download_is_one_clear_line(monkeypatch):
   with pytest.raises(InputError, match=r"could not be downloaded \(no route\)") as error:
     load_weights("resnet18", "hf-hub:timm/resnet18.a1_in1k")
   assert "\n" not in str(error.value)
+
+
+def test_the_digest_of_a_local_file_is_that_of_its_bytes(tmp_path):
+  file = tmp_path / "model.safetensors"
+  assert local_digest(file) == local_digest("hf-hub:owner/name") == ""
+  file.write_bytes(b"some")
+  assert local_digest(file) == local_digest(tmp_path) == hashlib.sha256(b"some").hexdigest()

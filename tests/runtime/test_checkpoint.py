@@ -89,9 +89,25 @@ def test_half_finished_rows_are_not_taken_up_on_other_devices(tmp_path, mesh, rn
   checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh).save(1, rows, row_keys=("rows",))
   single = mesh_lib.make_mesh(jax.devices()[:1])
   start = {"rows": {"features": split_rows(single, np.zeros((13, 2)))}}
-  step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=single).restore(start)
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=single, by_block=True)
+  step, state = progress.restore(start)
   assert step == 0
   assert state is start
+
+
+def test_rows_of_all_are_taken_up_on_other_devices(tmp_path, mesh, rng):
+  values = rng.normal(size=(13, 2)).astype(np.float32)
+  rows = {"rows": {"features": split_rows(mesh, values)}}
+  checkpoint.Progress(tmp_path, num_rows=13, mesh=mesh).save(1, rows, row_keys=("rows",))
+  for devices in (1, 4):
+    other = mesh_lib.make_mesh(jax.devices()[:devices])
+    start = {"rows": {"features": split_rows(other, np.zeros((13, 2), np.float32))}}
+    step, state = checkpoint.Progress(tmp_path, num_rows=13, mesh=other).restore(start)
+    assert step == 1
+    found = state["rows"]["features"]
+    assert found.shape == start["rows"]["features"].shape
+    assert found.sharding == start["rows"]["features"].sharding
+    np.testing.assert_array_equal(mesh_lib.to_host(found, 13), values)
 
 
 def test_saves_of_other_devices_do_not_push_out_new_ones(tmp_path, mesh, rng):
@@ -102,7 +118,7 @@ def test_saves_of_other_devices_do_not_push_out_new_ones(tmp_path, mesh, rng):
   for step in (300, 400):
     progress.save(step, rows(mesh), row_keys=("rows",))
   single = mesh_lib.make_mesh(jax.devices()[:1])
-  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=single)
+  progress = checkpoint.Progress(tmp_path, num_rows=13, mesh=single, by_block=True)
   assert progress.restore(rows(single))[0] == 0
   for step in (100, 200):
     progress.save(step, rows(single), row_keys=("rows",))

@@ -93,6 +93,11 @@ try:
 except (InputError, OSError) as error:
   print(error)
 print(mesh.on_main("go on", lambda: 5))
+mesh.require_same("The data", "the same")
+try:
+  mesh.require_same("The configuration", f"bits {sys.argv[2]}")
+except InputError as error:
+  print(error)
 """
 
 
@@ -107,8 +112,12 @@ def test_what_fails_in_process_0_is_told_in_all(tmp_path):
     )
     for number in range(2)
   ]
-  said = [process.communicate(timeout=120)[0].splitlines()[-2:] for process in processes]
+  said = [process.communicate(timeout=120)[0].splitlines()[-3:] for process in processes]
+  differs = (
+    "The configuration of process 1 differs from that of process 0; start all processes with the "
+    "same command, on the same data."
+  )
   assert said == [
-    ["disk full", "5"],
-    ["write the table failed in process 0, which says why.", "None"],
+    ["disk full", "5", differs],
+    ["write the table failed in process 0, which says why.", "None", differs],
   ]

@@ -128,19 +128,24 @@ def test_another_version_of_the_formula_is_refused(context, config, tmp_path):
     Runner(context, config, tmp_path).run(newer)
 
 
-def test_a_free_field_may_change_and_half_a_pass_with_another_starts_again(
-  context, config, tmp_path
+@pytest.mark.parametrize("by_block", [True, False])
+def test_a_free_field_may_change_and_half_a_pass_by_block_starts_again(
+  by_block, context, config, tmp_path
 ):
   def stages(made):
     walk, scale = made.stages()
-    return [walk._replace(fields=("rate", "other"), free=("other",)), scale]
+
+    def build(context, config, inputs):
+      return walk.build(context, config, inputs)._replace(by_block=by_block)
+
+    return [walk._replace(build=build, fields=("rate", "other"), free=("other",)), scale]
 
   with pytest.raises(KeyboardInterrupt):
     Runner(context, config, tmp_path).run(stages(Counted(stop_at=9)))
   config.other = 2
   made = Counted()
   assert value(Runner(context, config, tmp_path).run(stages(made))) == 225.0
-  assert made.steps == list(range(STEPS))
+  assert made.steps == list(range(0 if by_block else 8, STEPS))
   config.other = 3
   again = Counted()
   assert value(Runner(context, config, tmp_path).run(stages(again))) == 225.0
@@ -170,6 +175,48 @@ def test_other_data_is_refused(context, config, tmp_path):
     other = context._replace(dataset=dataclasses.replace(context.dataset, **changes))
     with pytest.raises(InputError, match="was made from made"):
       run(other, config, tmp_path, Counted())
+
+
+def test_another_content_of_a_file_is_refused_and_a_file_that_is_gone_is_not(
+  context, config, tmp_path
+):
+  def stages(made, digest):
+    walk, scale = made.stages()
+    return [walk._replace(files=lambda fields: {"rate": digest}), scale]
+
+  def again(digest):
+    made = Counted()
+    assert value(Runner(context, config, tmp_path).run(stages(made, digest))) == 225.0
+    return made.steps, made.scaled
+
+  assert again("one")[1] == 1
+  assert again("one") == ([], 0)
+  assert again("") == ([], 0)
+  with pytest.raises(InputError, match=r"walk.*file rate=0.5 held something else.*one, now two"):
+    again("two")
+  shutil.rmtree(tmp_path / "stages" / "walk")  # what was made of the old one is not mixed with it
+  with pytest.raises(InputError, match=r"scale.*from the walked of another walk"):
+    again("two")
+
+
+def test_what_an_earlier_version_did_not_note_is_taken_as_unchanged(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  for path in tmp_path.glob("stages/*/stage.json"):
+    record = json.loads(path.read_text())
+    path.write_text(
+      json.dumps({k: v for k, v in record.items() if k not in ("files", "labels_used")})
+    )
+  made = Counted()
+  stages = [stage._replace(files=lambda fields: {"rate": "one"}) for stage in made.stages()]
+  assert value(Runner(context, config, tmp_path).run(stages)) == 225.0
+  assert (made.steps, made.scaled) == ([], 0)
+
+
+def test_other_labels_behind_the_features_are_refused(context, config, tmp_path):
+  run(context, config, tmp_path, Counted())
+  dataset = dataclasses.replace(context.dataset, labels_used="ImageNet-1k, supervised")
+  with pytest.raises(InputError, match=r"walk.*labels behind the features.*ImageNet-1k"):
+    run(context._replace(dataset=dataset), config, tmp_path, Counted())
 
 
 def test_labels_are_seen_by_stages_that_declare_them_and_count_for_them_alone(

@@ -1,9 +1,11 @@
 """Features of views, and what is clustered of them."""
 
 import numpy as np
+import pytest
 from by_hand import PLAIN, context_of, finished, plain_views, teacher_of
 
 from udh_jax.configuration import select
+from udh_jax.errors import InputError
 from udh_jax.methods import udh_ecc
 from udh_jax.models.registry import create_backbone
 from udh_jax.runtime import mesh as mesh_lib
@@ -35,6 +37,20 @@ def test_the_whole_picture_comes_first_and_no_two_views_are_alike(context, rng):
     np.testing.assert_allclose(plain[:, view], expected, atol=5e-3)
   for one, other in ((1, 2), (1, 3), (2, 3)):
     assert (abs(coloured[:, one] - coloured[:, other]).max(axis=1) > 0.01).all()
+
+
+def test_features_beyond_float16_are_refused(context):
+  config = udh_ecc.default_config("folder")
+  config.views = {"number": 2, "image_size": 8, "augment": PLAIN}
+  config.features.batch_size = 30
+  features = {
+    "features": split_rows(context.mesh, np.ones((100, 128), np.float32)),
+    "length": split_rows(context.mesh, np.full(100, 70_000, np.float32)),
+    "centre": np.zeros(128, np.float32),
+  }
+  inputs = {"teacher": teacher_of(context), "features": features}
+  with pytest.raises(InputError, match=r"^Features of .* larger than float16 holds"):
+    finished(views.views(context, select(config, views.STAGE.fields), inputs))
 
 
 def test_codes_are_held_to_clusters_of_the_view_that_is_kept_apart(rng):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.arrays import Array
-from udh_jax.errors import require, require_finite
+from udh_jax.errors import require, require_finite, whole_number
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.sharding import psum, row_indices, varying
 
@@ -49,6 +49,7 @@ def nearest_neighbours(
     features.ndim == 2,
     f"nearest_neighbours: features have shape {features.shape}, expected [n, d].",
   )
+  num_neighbours = whole_number("nearest_neighbours: num_neighbours", num_neighbours)
   require(
     num_neighbours >= 1, f"nearest_neighbours: num_neighbours is {num_neighbours}, expected >= 1."
   )

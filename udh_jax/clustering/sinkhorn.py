@@ -253,6 +253,11 @@ def sinkhorn(
   errors.require_finite("sinkhorn: cost", cost)
   if not errors.is_traced(epsilon):
     errors.require(float(epsilon) > 0, f"sinkhorn: epsilon is {epsilon}, expected more than 0.")
+  if not errors.is_traced(max_iterations):
+    max_iterations = errors.whole_number("sinkhorn: max_iterations", max_iterations)
+    errors.require(
+      max_iterations >= 0, f"sinkhorn: max_iterations is {max_iterations}, expected at least 0."
+    )
   dtype = jnp.promote_types(cost.dtype, jnp.float32)
   cost = cost.astype(dtype)
   rows = _marginal("row_marginals", row_marginals, cost.shape[0], axis_name, dtype)

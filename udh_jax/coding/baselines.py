@@ -9,7 +9,7 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
-from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.errors import is_traced, require, require_finite, whole_number
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import psum
 
@@ -80,7 +80,7 @@ def lsh(
     Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002, section 3. The
     subtraction of the mean is ours.
   """
-  features, weights = _checked("lsh", features, num_bits, weights, limit=None)
+  features, weights, num_bits = _checked("lsh", features, num_bits, weights, limited=False)
   return _fit_lsh(features, weights, key, num_bits=num_bits, axis_name=axis_name)
 
 
@@ -112,7 +112,7 @@ def pca_rotation(
     Jegou et al., Aggregating local descriptors into a compact image representation, CVPR 2010, and
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2 (the "PCA-RR" baseline).
   """
-  features, weights = _checked("pca_rotation", features, num_bits, weights, features.shape[-1])
+  features, weights, num_bits = _checked("pca_rotation", features, num_bits, weights)
   return _fit_pca_rotation(features, weights, key, num_bits=num_bits, axis_name=axis_name)
 
 
@@ -149,7 +149,8 @@ def itq(
   References:
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2.
   """
-  features, weights = _checked("itq", features, num_bits, weights, features.shape[-1])
+  features, weights, num_bits = _checked("itq", features, num_bits, weights)
+  num_iterations = whole_number("itq: num_iterations", num_iterations)
   require(num_iterations >= 0, f"itq: num_iterations is {num_iterations}, expected at least 0.")
   return _fit_itq(
     features,
@@ -161,17 +162,18 @@ def itq(
   )
 
 
-def _checked(name, features, num_bits, weights, limit):
+def _checked(name, features, num_bits, weights, *, limited=True):
   features = jnp.asarray(features)
   require(
     features.ndim == 2 and features.shape[1] >= 1,
     f"{name}: features have shape {features.shape}, expected [n, d].",
   )
+  num_bits = whole_number(f"{name}: num_bits", num_bits)
   require(num_bits >= 1, f"{name}: num_bits is {num_bits}, expected at least 1.")
   require(
-    limit is None or num_bits <= limit,
-    f"{name}: {num_bits} bits from features of shape {features.shape}: there are only {limit} "
-    "principal directions; ask for fewer bits or use lsh.",
+    not limited or num_bits <= features.shape[1],
+    f"{name}: {num_bits} bits from features of shape {features.shape}: there are only "
+    f"{features.shape[1]} principal directions; ask for fewer bits or use lsh.",
   )
   require(features.shape[0] >= 1, f"{name}: there are no training rows (shape {features.shape}).")
   require_finite(f"{name}: features", features)
@@ -185,7 +187,7 @@ def _checked(name, features, num_bits, weights, limit):
   if not is_traced(weights) and weights.is_fully_addressable:
     require(bool(jnp.any(weights > 0)), f"{name}: all weights are 0, no row is left to train on.")
   dtype = jnp.promote_types(features.dtype, jnp.float32)
-  return features.astype(dtype), weights.astype(dtype)
+  return features.astype(dtype), weights.astype(dtype), num_bits
 
 
 def _mean(features, weights, axis_name):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.arrays import Array
-from udh_jax.errors import is_traced, require, require_finite
+from udh_jax.errors import is_traced, require, require_finite, whole_number
 
 
 def sign(x: Array) -> jax.Array:
@@ -90,6 +90,7 @@ def unpack_codes(packed: Array, num_bits: int) -> jax.Array:
   """
   packed = jnp.asarray(packed)
   require_packed("unpack_codes: packed", packed)
+  num_bits = whole_number("unpack_codes: num_bits", num_bits)
   require(
     num_bits >= 1 and packed.shape[1] == -(-num_bits // 8),
     f"unpack_codes: packed has shape {packed.shape}, {num_bits} bits need "

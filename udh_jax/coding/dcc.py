@@ -63,6 +63,10 @@ def dcc(codes: Array, linear: Array, gram: Array, *, num_sweeps: int) -> jax.Arr
     f"dcc: gram has shape {gram.shape}, codes of shape {codes.shape} need [c, c] = "
     f"[{codes.shape[1]}, {codes.shape[1]}].",
   )
+  require(
+    jnp.issubdtype(codes.dtype, jnp.signedinteger) or jnp.issubdtype(codes.dtype, jnp.floating),
+    f"dcc: codes are {codes.dtype}, which has no -1; give int8 or floats.",
+  )
   require(num_sweeps >= 0, f"dcc: num_sweeps is {num_sweeps}, expected at least 0.")
   if codes.size == 0:
     return jnp.asarray(codes)

@@ -33,7 +33,8 @@ def memory_contrast(
   Args:
     outputs: u, rows of unit length. Array of shape ``[m, c]``.
     own: b_i, the code of each row's own pair, in {-1, +1}. Array of shape ``[m, c]``.
-    others: b_k, codes of other pairs, in {-1, +1}. Array of shape ``[k, c]``.
+    others: b_k, codes of other pairs, in {-1, +1}; among those drawn at random a few may be the
+      own. Array of shape ``[k, c]``.
     temperature: T, > 0; the authors take 0.9.
     weights: Weight of each row. Array of shape ``[m]``; None weighs all alike.
     left_out: Which codes are no others of which row. Bool array of shape ``[m, k]``; None is none.

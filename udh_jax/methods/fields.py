@@ -127,7 +127,7 @@ KINDS: Mapping[str, Kind] = {
   ),
   "views.number": whole(1, 64),
   "groups": whole(1, 1 << 20),
-  "structure.num_images": whole(2, 10**9),
+  "structure.num_images": whole(2, 46_340),  # whose pairs are counted within 32 bits
   "deviations": number(0, 1e6),
   "apart": number(-1, 1),
   "image_share": _SHARE,

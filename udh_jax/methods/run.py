@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import jax
 from ml_collections import ConfigDict
 
-from udh_jax.configuration import select
+from udh_jax.configuration import flatten, select
 from udh_jax.data import registry as data_registry
 from udh_jax.data.protocol import write_manifest
 from udh_jax.encoders.loading import on_hub
@@ -38,8 +38,20 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
   say(f"[devices] {context.mesh.size} x {device.device_kind}{hosts}")
   for note in (context.dataset.protocol, *context.dataset.notes):
     say(f"[data] {note}")
+  dataset = context.dataset
+  digests = (dataset.protocol, dataset.digest, dataset.images_digest, dataset.texts_digest)
+  mesh_lib.require_same("The data", "\n".join(map(str, digests)))
   return context
 
+
+def _require_same_config(config: ConfigDict) -> None:
+  """Refuses processes of one run with other fields; where files are, each may have its own."""
+  values = flatten(config)
+  values = {name: value for name, value in values.items() if name not in _PLACES}
+  mesh_lib.require_same("The configuration", repr(sorted(values.items())))
+
+
+_PLACES = ("data.path", "data.folder", "teacher.weights")
 
 # By no stage, but by the runner and by scoring.
 _READ_BESIDES = (
@@ -116,6 +128,7 @@ def train(
   config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
   if chosen:
     say("[auto] " + ", ".join(f"{field}={value}" for field, value in chosen.items()))
+  _require_same_config(config)
   plan = make_plan(config)
   plan.check(context.dataset)
   outputs = Runner(context, config, workdir, beside=beside).run(plan.stages)

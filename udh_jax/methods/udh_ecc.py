@@ -79,12 +79,22 @@ def plan(config: ConfigDict) -> Plan:
       f"teacher's {config.teacher.backbone}; set student.start to 'random' or the backbones alike.",
     )
     require_enough_features(config, "student.start='random'")
+  require(
+    config.teacher.weights or config.pretrain.trained == "all",
+    f"pretrain.trained is {config.pretrain.trained!r}, but teacher.weights is empty: what is not "
+    "trained would stay random; set pretrain.trained to 'all' or name weights.",
+  )
   frozen = frozen_stages(config, "finetune", "distill")
   stays = bool(frozen.inputs)
   require(
     not stays or student.start == "teacher",
     f"student.start is {student.start!r}, but distill.trained is 'head': the student then is the "
     "teacher's network with a hash layer; set student.start to 'teacher' or train the backbone.",
+  )
+  require(
+    student.start == "teacher" or config.distill.trained == "all",
+    f"student.start is {student.start!r}, but distill.trained is {config.distill.trained!r}: what "
+    "is not trained would stay random; set distill.trained to 'all' or student.start to 'teacher'.",
   )
   views = {"views": "views"} if stays else {}
   rounds = []

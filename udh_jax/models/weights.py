@@ -151,6 +151,13 @@ def _find(source):
   return file, beside if is_timms else None
 
 
+def local_digest(path: str | os.PathLike) -> str:
+  """SHA-256 of a weights file, hexadecimal; "" for one of the hub, and where there is none."""
+  file = pathlib.Path(path)
+  file = file / WEIGHTS if file.is_dir() else file
+  return _sha256(file) if not str(path).startswith(HUB) and file.is_file() else ""
+
+
 def _require_architecture(architecture, backbone_name, source):
   """Weights of one architecture for both: CLIP's with the exact GELU and with the quick one."""
 

@@ -193,10 +193,14 @@ def load(folder: pathlib.Path, *, num_rows: int, mesh: Mesh, like: Any = None) -
 
 
 class Progress:
-  """The saves of a stage that is under way: ``folder/<step>``, the newest few kept."""
+  """The saves of a stage that is under way: ``folder/<step>``, the newest few kept.
 
-  def __init__(self, folder: pathlib.Path, *, num_rows: int, mesh: Mesh):
+  Those of work ``by_block`` (see `udh_jax.runtime.stage.Work`) serve the same number of devices.
+  """
+
+  def __init__(self, folder: pathlib.Path, *, num_rows: int, mesh: Mesh, by_block: bool = False):
     self._folder = folder
+    self._by_block = by_block
     self._num_rows = num_rows
     self._mesh = mesh
 
@@ -226,7 +230,7 @@ class Progress:
         remove(folder)
         continue
       record = _read_record(folder)
-      if record["row_keys"] and record["num_devices"] != self._mesh.size:
+      if self._by_block and record["num_devices"] != self._mesh.size:
         logger.warning(
           "Checkpoint %s is half-way over %d devices; on %d this stage starts again.",
           folder,

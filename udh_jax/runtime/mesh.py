@@ -1,6 +1,7 @@
 """One named axis over all devices of all processes, and rows of a data set laid out along it."""
 
 import contextvars
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -120,6 +121,43 @@ def agreed(value: int) -> int:
   if jax.process_count() == 1:
     return value
   return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
+
+
+def from_main(tree: Any) -> Any:
+  """What process 0 holds, in every process: for what each has computed by itself.
+
+  Hosts add in orders of their own, so that equal inputs give them unlike last digits.
+
+  Args:
+    tree: Arrays of the same shapes and dtypes in all processes.
+  """
+  require_together("agreeing on arrays")
+  return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
+
+
+def require_same(what: str, text: str) -> None:
+  """Refuses a run whose processes do not hold the same; all of them call it.
+
+  Args:
+    what: What is compared, in words.
+    text: It, or what tells it apart from others.
+
+  Raises:
+    InputError: In all processes, if one holds another text than process 0.
+  """
+  require_together(f"comparing {what}")
+  if jax.process_count() == 1:
+    return
+  digest = np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.int32)
+  found = np.asarray(multihost_utils.process_allgather(digest))
+  other = np.flatnonzero((found != found[0]).any(axis=1))
+  require(
+    not len(other),
+    lambda: (
+      f"{what} of process {other[0]} differs from that of process 0; start all processes with the "
+      "same command, on the same data."
+    ),
+  )
 
 
 def row_sharding(mesh: Mesh) -> NamedSharding:

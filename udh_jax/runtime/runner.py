@@ -42,7 +42,9 @@ def prepare_workdir(workdir: pathlib.Path) -> None:
     ) from None
 
 
+SETTLED = 20  # steps after which several processes look at their metrics
 _MADE = {"fields": OBJECT, "data": TEXT, "inputs": OBJECT}  # of stage.json
+_BY_ITSELF = ("free", "images", "labels_used", "files")  # see `Runner._identity`
 
 
 class Runner:
@@ -84,9 +86,12 @@ class Runner:
     if stage.reads_labels:
       data += f", training labels {dataset.training_labels_digest[:12]}"
     fields = flatten(select(self._config, stage.fields))
+    files = {} if stage.files is None else stage.files(select(self._config, stage.fields))
     record = {
       "version": stage.version,
       "images": dataset.images_digest[:12],
+      "labels_used": dataset.labels_used,
+      "files": {field: digest[:12] for field, digest in files.items()},
       "fields": {name: value for name, value in fields.items() if name not in stage.free},
       "free": {name: value for name, value in fields.items() if name in stage.free},
       "data": data,
@@ -96,11 +101,17 @@ class Runner:
 
   def _identity(self, record: dict[str, Any]) -> str:
     """Equal for records of equal outputs from the same images, which every record has by itself."""
-    deciding = {key: value for key, value in record.items() if key not in ("free", "images")}
+    deciding = {key: value for key, value in record.items() if key not in _BY_ITSELF}
+    if files := {field: digest for field, digest in record["files"].items() if digest}:
+      deciding["files"] = files
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]
 
-  def _check(self, stage: Stage, record: dict[str, Any]) -> None:
+  def _check(self, stage: Stage, record: dict[str, Any]) -> dict[str, Any]:
     """Refuses a folder that another configuration made.
+
+    Returns:
+      The record, where a file is not here or was not noted by an earlier version as if it had not
+      changed.
 
     Raises:
       InputError: If a field, the data or an input differs; names the first and what to do.
@@ -108,7 +119,7 @@ class Runner:
     folder = self._folder(stage)
     path = folder / "stage.json"
     if not path.exists():
-      return
+      return record
     made = require_fields(path, read_json(path), _MADE)
     require_fields(path, made["inputs"], dict.fromkeys(made["inputs"], TEXTS))
     remedy = (
@@ -137,6 +148,22 @@ class Runner:
         f"Stage {stage.name} in {folder} was made from other images of the same names (digest "
         f"{made['images']}, now {record['images']}). {remedy}"
       )
+    noted, found = made.get("files", {}), {}
+    for field, digest in record["files"].items():
+      was = noted.get(field, "")
+      if was and digest and was != digest:
+        raise InputError(
+          f"Stage {stage.name} in {folder} was made when the file {field}="
+          f"{record['fields'].get(field)!r} held something else (SHA-256 {was}, now {digest}). "
+          f"{remedy}"
+        )
+      found[field] = was
+    was, now = made.get("labels_used", record["labels_used"]), record["labels_used"]
+    if was != now:
+      raise InputError(
+        f"Stage {stage.name} in {folder} was made from data whose labels behind the features were "
+        f"{was!r} (now {now!r}). {remedy}"
+      )
     for role in sorted(made["inputs"].keys() | record["inputs"].keys()):
       was, now = made["inputs"].get(role), record["inputs"].get(role)
       if was != now:
@@ -144,6 +171,7 @@ class Runner:
           f"Stage {stage.name} in {folder} was made from the {role} of another "
           f"{was and was[0]} (now {now and now[0]}). {remedy}"
         )
+    return {**record, "files": found}
 
   def run(self, stages: Sequence[Stage], *, restore_only: bool = False) -> dict[str, Any]:
     """Runs each stage that is not finished and returns what the last ones left.
@@ -163,15 +191,14 @@ class Runner:
     """
     outputs = _Outputs(self)
     for position, stage in enumerate(stages):
-      record = self._record(stage)
+      record = self._check(stage, self._record(stage))
       self._identities[stage.name] = self._identity(record)
-      self._check(stage, record)
       folder = self._folder(stage)
       log = StageLog(stage.name, position + 1, len(stages), self._events)
       if self._beside:
         take = functools.partial(self._take_over, stage, record)
         mesh_lib.on_main(f"take over {stage.name}", take)
-      if (folder / "output.json").exists():
+      if mesh_lib.agreed(int((folder / "output.json").exists())):
         reason = checkpoint.fault(folder / "output")
         if reason is None:
           log.restored()
@@ -189,12 +216,13 @@ class Runner:
           f"Stage {stage.name} in {self._workdir} is not finished; run train.py with this "
           "--workdir first."
         )
-      mesh_lib.on_main(f"begin {stage.name}", functools.partial(self._begin, folder, record))
       inputs = {role: outputs[name] for role, name in stage.inputs.items()}
       context = self._context
       if not stage.reads_labels:
         context = context._replace(dataset=context.dataset.without_labels())
       work = stage.build(context, select(self._config, stage.fields), inputs)
+      begin = functools.partial(self._begin, folder, record, work.by_block)
+      mesh_lib.on_main(f"begin {stage.name}", begin)
       result = self._execute(stage, work, log)
       checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
       if work.row_state:  # as large as the output, and the same again
@@ -219,27 +247,31 @@ class Runner:
         checkpoint.link(other / "output", folder / "output")
         return
 
-  def _begin(self, folder: pathlib.Path, record: dict[str, Any]) -> None:
+  def _begin(self, folder: pathlib.Path, record: dict[str, Any], by_block: bool) -> None:
     """Notes what a stage is made from; process 0 calls it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stage.json"
     if path.exists():
       if require_fields(path, read_json(path), _MADE).get("free") == record["free"]:
         return
-      # Half of a pass with other batches cannot be taken up: its position counts batches.
-      checkpoint.remove_all(folder / "progress")
+      if by_block:  # its position counts batches
+        checkpoint.remove_all(folder / "progress")
     write_json(path, record)
 
   def _execute(self, stage: Stage, work: Work, log: StageLog) -> dict[str, Any]:
     """Takes a stage's work from its last save to its end."""
     progress = checkpoint.Progress(
-      self._folder(stage) / "progress", num_rows=self._num_rows, mesh=self._context.mesh
+      self._folder(stage) / "progress",
+      num_rows=self._num_rows,
+      mesh=self._context.mesh,
+      by_block=work.by_block,
     )
     state, first = work.state, 0
     if work.num_steps:
       first, state = progress.restore(work.state)
     log.begin(first, work.num_steps, work.images_per_step)
     pending: list[tuple[int, dict[str, jax.Array]]] = []
+    alone = jax.process_count() == 1
 
     def settle(step):
       """Reads the metrics that are due; no step beyond a non-finite loss is ever saved."""
@@ -250,11 +282,12 @@ class Runner:
           raise TrainingError(
             f"Stage {stage.name}: {', '.join(bad)} was not finite at step {at + 1} of "
             f"{work.num_steps}. The last good checkpoint is kept in {self._folder(stage)}; lower "
-            "the learning rate or look at the data, and start again."
+            "the learning rate or look at the data, and start again in another --workdir."
           )
         log.metrics(at + 1, values)
       pending.clear()
-      log.progress(step)
+      if log.due() or step == work.num_steps or step % self._config.checkpoint_every == 0:
+        log.progress(step)
 
     if first < work.num_steps:
       assert work.step is not None and work.batches is not None
@@ -268,7 +301,9 @@ class Runner:
             jax.block_until_ready(state)  # bounds what is under way
           done = step + 1
           save = done % self._config.checkpoint_every == 0 and done < work.num_steps
-          if save or done == work.num_steps or log.due():
+          # Several processes settle at the same steps, so that a loss that is not finite ends all.
+          due = log.due() if alone else done % SETTLED == 0
+          if save or done == work.num_steps or due:
             settle(done)
           if save:
             progress.save(done, state, row_keys=work.row_state)

@@ -37,6 +37,8 @@ class Work(NamedTuple):
     batches: ``first step -> iterator`` over the batches from that step on.
     finish: ``state -> outputs``: a dict of pytrees of arrays over all devices.
     row_state: Keys of ``state`` whose arrays have one row an image, split over the devices.
+    by_block: Whether a step does a batch of each device's rows, so that what is half done can go on
+      with as many devices and batches of as many rows only.
     row_outputs: The same for ``outputs``.
     images_per_step: Images a step takes, for the rate that is shown; 0 shows steps.
   """
@@ -47,6 +49,7 @@ class Work(NamedTuple):
   num_steps: int = 0
   batches: Callable[[int], Iterator[Tree]] | None = None
   row_state: tuple[str, ...] = ()
+  by_block: bool = False
   row_outputs: tuple[str, ...] = ()
   images_per_step: int = 0
 
@@ -64,6 +67,8 @@ class Stage(NamedTuple):
     version: Of its formula. Raise it when the same fields and inputs give other outputs than
       before, so that results of older code are not taken for those of the new.
     inputs: By role, the name of the earlier stage whose outputs the stage receives.
+    files: ``config -> digests``, by field, of the files that these name; "" where there is none
+      here.
     reads_labels: Whether the stage learns from labels of the training images; all others are given
       a data set without labels.
   """
@@ -74,6 +79,7 @@ class Stage(NamedTuple):
   free: tuple[str, ...] = ()
   version: int = 1
   inputs: Mapping[str, str] = {}
+  files: Callable[[Any], dict[str, str]] | None = None
   reads_labels: bool = False
 
   def named(self, name: str, **inputs: str) -> "Stage":

@@ -100,7 +100,7 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       of_length = agreements(context, inputs["partitions"], codes)
       found.append(of_length.average_precision.mean(axis=2))
     agreement = jnp.asarray(found, jnp.float32)
-    chosen = int(mean_ratios(agreement)[:-1].min(axis=1).argmax())
+    chosen = mesh_lib.agreed(int(mean_ratios(agreement)[:-1].min(axis=1).argmax()))
     return {
       **candidates[chosen]._asdict(),
       "agreement": mesh_lib.replicate(context.mesh, agreement),

@@ -150,7 +150,8 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def compare(state):
     del state
     found = agreements(context, inputs["partitions"], [inputs["encoded"]["codes"], itq])
-    return verdict(found.average_precision, best_row(found.average_precision))
+    chosen = mesh_lib.agreed(best_row(found.average_precision))
+    return verdict(found.average_precision, chosen)
 
   if "encoded" in inputs:
     return Work(finish=compare)
@@ -167,7 +168,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     )
     codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes).average_precision
-    chosen = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
+    chosen = mesh_lib.agreed(2 if itq_suits(inputs["discriminant"]) else best_row(found[:2]))
     layer = learned if chosen == 0 else started
     if chosen == 2:
       layer = linear_layer(context, features, fitted(inputs["baselines"], "itq"))

@@ -85,6 +85,7 @@ def map_rows(
     batches=batches,
     finish=lambda state: finish(state["rows"]),
     row_state=("rows",),
+    by_block=True,
     row_outputs=row_outputs,
     images_per_step=batch_size * mesh.size,
   )

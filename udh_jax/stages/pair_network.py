@@ -89,7 +89,7 @@ def new_pair_network(
     scalings["image_layers"] = column_scaling(rows, np.arange(len(rows))) | {"directions": turn}
   else:
     scalings["image_layers"] = column_scaling(features, train)
-  scalings = mesh_lib.replicate(context.mesh, scalings)
+  scalings = mesh_lib.replicate(context.mesh, mesh_lib.from_main(scalings))
   return network._replace(variables={**network.variables, "scaling": scalings})
 
 

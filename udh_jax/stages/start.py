@@ -64,7 +64,7 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     codes = [packed_codes(function, features) for function in functions]
     compared = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
     agreement = compared.average_precision.mean(axis=2)
-    chosen = flatness_that_suits(agreement, compared.radius_precision)
+    chosen = mesh_lib.agreed(flatness_that_suits(agreement, compared.radius_precision))
     return {
       "codes": codes[chosen],
       "function": functions[chosen]._asdict(),

@@ -8,7 +8,7 @@ from udh_jax.errors import require
 from udh_jax.losses.contrastive import nt_xent
 from udh_jax.models.heads import Classifier
 from udh_jax.models.registry import create_backbone
-from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights
+from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD, load_weights, local_digest
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.network import backbone_variables, describe, new_network
@@ -83,7 +83,11 @@ def contrastive_teacher(context: Context, config: ConfigDict, inputs: Inputs) ->
   return train(context, loss, network, {}, settings=settings, seed=config.seed, finish=finish)
 
 
-PUBLISHED = Stage("teacher", published_teacher, ("teacher",))
+def _weights(config: ConfigDict) -> dict[str, str]:
+  return {"teacher.weights": local_digest(config.teacher.weights)}
+
+
+PUBLISHED = Stage("teacher", published_teacher, ("teacher",), files=_weights)
 CONTRASTIVE = Stage(
   "teacher",
   contrastive_teacher,

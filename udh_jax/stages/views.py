@@ -5,10 +5,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from udh_jax.data.augmentation import augment
+from udh_jax.errors import require
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.map_rows import map_rows
-from udh_jax.stages.network import backbone_of, backbone_variables, preprocess
+from udh_jax.stages.network import backbone_of, backbone_variables, facts, preprocess
 
 # Views are the same for every seed of a run, so that seeds can share them.
 _SEED = 20
@@ -42,12 +43,22 @@ def views(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       [as_the_backbone_made_them(features)[:, None].astype(jnp.float16), random], axis=1
     )
   )
+
+  def finish(rows):
+    views = whole(dict(inputs["features"]), rows["views"])
+    require(
+      bool(jax.jit(lambda views: jnp.isfinite(views).all())(views)),
+      f"Features of {facts(network)['source']} are not finite, or larger than float16 holds "
+      "(65,504); give weights of a network that was trained.",
+    )
+    return {"views": views}
+
   return map_rows(
     context,
     function,
     backbone_variables(network),
     batch_size=config.features.batch_size,
-    finish=lambda rows: {"views": whole(dict(inputs["features"]), rows["views"])},
+    finish=finish,
     row_outputs=("views",),
   )
 
