@@ -69,6 +69,38 @@ def test_who_may_read_a_file_is_the_user_s_own_choice(tmp_path):
   assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o444, 0o755])
+def test_a_file_that_is_replaced_keeps_its_mode(tmp_path, mode):
+  path, seen = tmp_path / "a", []
+  path.write_text("old")
+  path.chmod(mode)
+  write_atomically(path, lambda file: seen.append(stat.S_IMODE(os.fstat(file.fileno()).st_mode)))
+  assert seen == [mode]  # from the beginning: nobody else reads half of it
+  assert stat.S_IMODE(path.stat().st_mode) == mode
+  assert path.read_text() == ""
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_the_file_that_a_symbolic_link_names_is_written(tmp_path, there):
+  (tmp_path / "far").mkdir()
+  real, link = tmp_path / "far" / "real", tmp_path / "link"
+  if there:
+    real.write_text("old")
+    real.chmod(0o600)
+  (tmp_path / "between").symlink_to("far/real")
+  link.symlink_to("between")
+  require_writable(link)
+  write_text(link, "new")
+  assert link.is_symlink() and (tmp_path / "between").is_symlink()
+  assert real.read_text() == "new"
+  assert not there or stat.S_IMODE(real.stat().st_mode) == 0o600
+  assert [file.name for file in real.parent.iterdir()] == ["real"]
+  real.unlink()
+  real.parent.rmdir()
+  with pytest.raises(InputError, match=r"The folder .*far does not exist"):
+    require_writable(link)
+
+
 @pytest.mark.parametrize("name", ["a" * 255, "図" * 85, "\udcff.json"])
 def test_any_name_that_the_file_system_takes_can_be_written(tmp_path, name):
   require_writable(tmp_path / name)

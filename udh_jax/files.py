@@ -15,10 +15,11 @@ from udh_jax.errors import InputError, require
 def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], object]) -> None:
   """Lets ``write`` fill a temporary file beside ``path`` and then puts it in its place.
 
-  A process that is killed leaves the temporary file; the next one that writes to ``path`` removes
-  it.
+  Where ``path`` is a symbolic link, the file that it names is replaced. Who may read and write the
+  new file is as it was for the old one. A process that is killed leaves the temporary file; the
+  next one that writes to ``path`` removes it.
   """
-  path = pathlib.Path(path)
+  path = followed(path)
   temporary, file = _open_temporary(path)
   try:
     with file:
@@ -34,16 +35,39 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
   _remove_abandoned(path)
 
 
+def followed(path: str | os.PathLike) -> pathlib.Path:
+  """The file that a symbolic link names at its end, there or not; any other path as it is."""
+  return pathlib.Path(os.path.realpath(path) if os.path.islink(path) else path)
+
+
+def keep_mode(old: str | os.PathLike, new: str | os.PathLike) -> None:
+  """Lets those use ``new`` who may use ``old``, which it is to replace; nothing if it is absent.
+
+  Args:
+    old: File to be replaced.
+    new: File to take its place.
+  """
+  with contextlib.suppress(OSError):  # absent, or the file system keeps no modes
+    mode = stat.S_IMODE(os.stat(old).st_mode) & 0o777
+    if os.name != "nt" and mode != stat.S_IMODE(os.stat(new).st_mode):
+      os.chmod(new, mode)
+
+
 def _prefix(path: pathlib.Path) -> str:
   return f".{path.name[:32]}."  # a long name leaves no room for more
 
 
 def _open_temporary(path: pathlib.Path) -> tuple[pathlib.Path, IO[bytes]]:
-  """A new file beside ``path``, locked while it is open."""
+  """A new file beside ``path``, with its mode, locked while it is open."""
   flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+  try:
+    mode = path.stat().st_mode & 0o666
+  except OSError:
+    mode = 0o666  # the umask says who may read it
   while True:
     temporary = path.with_name(f"{_prefix(path)}{secrets.token_hex(8)}.tmp")
-    file = os.fdopen(os.open(temporary, flags, 0o666), "wb")  # the umask says who may read it
+    file = os.fdopen(os.open(temporary, flags, mode), "wb")
+    keep_mode(path, temporary)
     try:
       _lock(file)
       if os.fstat(file.fileno()).st_nlink:
@@ -80,7 +104,7 @@ def require_writable(path: str | os.PathLike) -> None:
   Raises:
     InputError: If it is a folder or a device, its folder is not there, or cannot be written to.
   """
-  path = pathlib.Path(path)
+  path = followed(path)
   try:
     mode = path.stat().st_mode if path.exists() else None
     require(mode is None or not stat.S_ISDIR(mode), f"{path} is a folder; name a file in it.")

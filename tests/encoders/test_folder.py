@@ -4,6 +4,7 @@ import os
 import pathlib
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -19,6 +20,7 @@ from udh_jax.encoders.folder import encode_folder
 from udh_jax.encoders.image import Encoder
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex
+from udh_jax.retrieval.index import IndexWriter
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -225,6 +227,67 @@ def test_another_encoder_is_refused_and_takes_up_only_its_own_work(
   assert new.encoder_digest == other.digest
 
 
+def test_what_a_running_encoding_has_done_is_left_to_it(made, pictures, tmp_path, monkeypatch):
+  """A second command, with another encoder or folder or the same, while the first one runs."""
+  output, partial = tmp_path / "a", tmp_path / "a.partial"
+  monkeypatch.setattr(folder_module, "SAVE_EVERY", 0.0)
+  with pytest.raises(KeyboardInterrupt):
+    encode_folder(Counting(made, stop_at=3), pictures, output, batch_size=4)
+  before = partial.read_bytes()
+  other = Encoder(made.variables, made.about | {"image_size": 20})
+  picture(tmp_path / "elsewhere" / "1.png", 1)
+  with IndexWriter(partial):
+    for encoder, folder in ((other, pictures), (made, tmp_path / "elsewhere"), (made, pictures)):
+      with pytest.raises(InputError, match=r"Another process is writing to .*a\.partial") as caught:
+        encode_folder(encoder, folder, output)
+      assert "\n" not in str(caught.value)
+      assert partial.read_bytes() == before
+  again = Counting(made)
+  encode_folder(again, pictures, output, batch_size=4)
+  assert again.pictures == 5
+
+
+def test_a_damaged_beginning_is_written_anew(made, pictures, tmp_path, capsys):
+  (tmp_path / "a.partial").write_bytes(b"UDHINDEX and no more")
+  assert len(encode_folder(made, pictures, tmp_path / "a")) == 12
+  assert "Starting anew" in capsys.readouterr().out
+  assert not (tmp_path / "a.partial").exists()
+
+
+def test_an_output_that_another_process_writes_to_is_not_replaced(made, pictures, tmp_path):
+  output = tmp_path / "a"
+  encode_folder(made, pictures, output)
+  before = output.read_bytes()
+  picture(pictures / "new.png", 100)
+  for update in (False, True):
+    with (
+      IndexWriter(output),
+      pytest.raises(InputError, match=r"Another process is writing to .*a \("),
+    ):
+      encode_folder(made, pictures, output, update=update)
+    assert output.read_bytes() == before
+  again = Counting(made)  # nothing that was done is done again
+  assert len(encode_folder(again, pictures, output)) == 13
+  assert again.calls == 0
+
+
+def test_a_link_stays_a_link_and_what_is_private_stays_private(made, pictures, tmp_path):
+  (tmp_path / "far").mkdir()
+  real, link = tmp_path / "far" / "real", tmp_path / "link"
+  link.symlink_to(real)
+  for count in (12, 13):
+    assert len(encode_folder(made, pictures, link)) == count
+    assert link.is_symlink() and len(HammingIndex.load(real)) == count
+    picture(pictures / f"new {count}.png", count)
+    real.chmod(0o600)
+  encode_folder(made, pictures, link)
+  assert stat.S_IMODE(real.stat().st_mode) == 0o600
+  picture(pictures / "more.png", 14)
+  assert len(encode_folder(made, pictures, link, update=True)) == 15
+  assert stat.S_IMODE(real.stat().st_mode) == 0o600
+  assert [file.name for file in real.parent.iterdir()] == ["real"]
+
+
 def test_an_index_that_knows_no_files_is_not_updated(made, pictures, tmp_path):
   about = {"encoder": {"source": "", "digest": made.digest}}
   HammingIndex(np.zeros((1, 2), np.uint8), ["x"], num_bits=12, about=about).save(tmp_path / "a")
@@ -277,6 +340,35 @@ def test_in_three_commands(made, pictures, tmp_path, capsys, failing):
   )
   assert "give --encoder or --workdir" in failing(encode.main, [output])
   assert "give --images" in failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
+
+
+@pytest.mark.parametrize(
+  "flag",
+  ["--root=/r", "--part-size=3", "--workers=4", "--cpus-per-worker=2", "--gpus-per-worker=2"],
+)
+@pytest.mark.parametrize("where", ["--store=lancedb:x", "--output=x"])
+def test_flags_of_a_cluster_are_refused_without_one(failing, tmp_path, monkeypatch, flag, where):
+  monkeypatch.chdir(tmp_path)
+  line = failing(encode.main, ["--encoder=e", "--images=p", where, flag])
+  assert f"{flag.partition('=')[0]} is given without --ray" in line
+
+
+def test_an_index_without_the_place_of_its_encoder_is_refused_in_one_line(failing, tmp_path):
+  about = {"encoder": {"digest": "0" * 64}, "folder": "/x"}
+  codes = np.zeros((2, 2), np.uint8)
+  HammingIndex(codes, ["a", "b"], about=about).save(tmp_path / "a")
+  line = failing(encode.main, ["--update", f"--output={tmp_path / 'a'}"])
+  assert "note on its encoder" in line and "source" in line
+
+
+def test_a_table_that_names_no_file_is_refused_before_the_work(
+  made, pictures, tmp_path, failing, monkeypatch
+):
+  made.save(tmp_path / "encoder")
+  monkeypatch.setattr(encode, "create_store", lambda *_, **__: pytest.fail("a store was made"))
+  store = ["--store", f"lancedb:{tmp_path / 'store'}", "--table=."]
+  given = [f"--encoder={tmp_path / 'encoder'}", f"--images={pictures}", *store]
+  assert "--table is '.'" in failing(encode.main, given)
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,11 @@ def _encode(options: argparse.Namespace) -> None:
   require(options.update or not options.verify, "--verify is given without --update.")
   table_of(options)
   require(options.output or options.store, "give --output or --store: where the codes are to go.")
+  for name in () if options.ray else _CLUSTER:
+    require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
   if options.ray or options.store:
     _encode_elsewhere(options)
     return
-  for name in _CLUSTER:
-    require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
   place = options.encoder or options.workdir
   if place:
     folder = options.images or _noted(options).about["folder"]
@@ -86,7 +86,8 @@ def _encode(options: argparse.Namespace) -> None:
   else:
     noted = _noted(options)
     folder = options.images or noted.about["folder"]
-    source, encoder = noted.about["encoder"]["source"], encoder_of(noted)
+    encoder = encoder_of(noted)  # which looks at the note first
+    source = noted.about["encoder"]["source"]
     require(
       options.bits in (None, encoder.about["bits"]),
       f"--bits is {options.bits}, but {options.output} has {noted.num_bits} bits.",
@@ -156,6 +157,12 @@ def _encode_on_cluster(options, encoder, source) -> None:
 
 def _encode_to_store(options, encoder, source) -> None:
   require(not options.output, "give --output or --store, not both; see udh-jax copy.")
+  listed = pathlib.Path(table_of(options)["table"].replace(os.sep, "_"))
+  require(
+    listed.name,
+    f"--table is {options.table!r}, which names no file to list unreadable pictures beside; give "
+    "another name, such as codes.",
+  )
   about = {
     "encoder": {"source": source, "digest": encoder.digest},
     "folder": os.path.abspath(options.images),
@@ -164,8 +171,7 @@ def _encode_to_store(options, encoder, source) -> None:
     done = encode_folder_to_store(
       encoder, options.images, store, batch_size=options.batch_size, remove=options.update
     )
-    table = table_of(options)["table"].replace(os.sep, "_")
-    list_unreadable(pathlib.Path(table), done.unreadable, done.listed)
+    list_unreadable(listed, done.unreadable, done.listed)
     print(
       f"{store.location}: {store.count():,} items; {done.encoded:,} of {done.listed:,} pictures "
       f"were encoded, {done.removed:,} items removed",

@@ -19,11 +19,11 @@ from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import ahead, encode_batch
 from udh_jax.errors import InputError, require
-from udh_jax.files import require_writable, write_text
+from udh_jax.files import followed, keep_mode, require_writable, write_text
 from udh_jax.machine import num_cores
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import MAGIC, HammingIndex, IndexWriter, Names, StoredIndex
-from udh_jax.retrieval.index.file import Batch
+from udh_jax.retrieval.index.file import Batch, BusyError
 
 SAVE_EVERY = 30.0  # seconds between two saves of what is done
 SHOW_EVERY = 5.0
@@ -100,7 +100,8 @@ def encode_folder(
   """Encodes the pictures in a folder and writes the index, or brings an index up to date.
 
   Anew (without ``update``), what is done is kept beside ``output`` (``.partial``) and taken up by
-  the next call, unless the encoder has changed; ``output`` appears at the end. With ``update``,
+  the next call, unless the encoder has changed; ``output`` appears at the end. Where ``output`` is
+  a symbolic link, all this is done to the file that it names. With ``update``,
   ``output`` itself is added to, and is a whole index at every moment. Unreadable files are left out
   and listed in ``output`` + ``.unreadable.txt``; they are tried again at the next update.
 
@@ -121,15 +122,17 @@ def encode_folder(
 
   Raises:
     InputError: If the folder is missing or holds no readable picture, ``output`` cannot be
-      written, the encoder takes no pictures or is not the one of the index to update.
+      written or another process writes to it, the encoder takes no pictures or is not the one of
+      the index to update.
   """
   require_pictures(encoder)
   folder, output = pathlib.Path(folder), pathlib.Path(output)
   require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
-  file = output.with_name(f"{output.name}.partial")
+  target = followed(output)
+  partial = target.with_name(f"{target.name}.partial")
   _require_free(output)
-  for path in (output, file, output.with_name(f"{output.name}.unreadable.txt")):
+  for path in (output, partial, output.with_name(f"{output.name}.unreadable.txt")):
     require_writable(path)
   update = update and output.is_file() and output.stat().st_size > 0
   about = {
@@ -138,11 +141,10 @@ def encode_folder(
   }
   bits = encoder.about["bits"]
   if update:
-    file = output
     _require_followed(output, encoder)
-  else:
-    _take_up(file, about, bits)
-  with IndexWriter(file) as writer:
+  with IndexWriter(output) if update else _take_up(partial, about, bits) as writer:
+    if not update:
+      keep_mode(target, partial)
     summary = _follow(
       writer,
       encoder,
@@ -155,8 +157,8 @@ def encode_folder(
     )
     if not update or writer.stored.wasted():
       writer.compact()
-  if not update:
-    os.replace(file, output)
+    if not update:
+      writer.move_to(output)
   index = HammingIndex.load(output)
   _tell(f"{output}: {len(index):,} pictures, {bits} bits{summary}")
   return index
@@ -194,20 +196,29 @@ def _require_followed(output, encoder) -> None:
   )
 
 
-def _take_up(partial, about, bits) -> None:
-  """Leaves at ``partial`` what an interrupted call with the same encoder has done, or nothing."""
+def _take_up(partial, about, bits) -> IndexWriter:
+  """Opens what an interrupted call with the same encoder has done, or an empty index in its place.
+
+  It is locked before it is looked at: a call that is still running keeps what it has done.
+  """
   if partial.exists():
     try:
-      index = HammingIndex.load(partial)
-      same = all(index.about.get(key) == about[key] for key in ("encoder", "folder"))
-      if same and all(name in index.columns for name in COLUMNS):
-        return
+      writer = IndexWriter(partial)
+      stored = writer.stored
+      same = isinstance(stored.about, dict) and all(
+        stored.about.get(key) == about[key] for key in ("encoder", "folder")
+      )
+      if same and all(name in stored.columns for name in COLUMNS):
+        return writer
+      writer.close()
       _tell(f"{partial} is of another encoder or folder; starting anew.")
+    except BusyError:
+      raise
     except InputError as error:
       _tell(f"{error} Starting anew.")
   columns = {name: np.zeros((0, *shape), dtype) for name, (dtype, shape) in COLUMNS.items()}
-  codes = np.zeros((0, -(-bits // 8)), np.uint8)
-  HammingIndex(codes, [], num_bits=bits, about=about, columns=columns).save(partial)
+  like = Batch(np.zeros((0, -(-bits // 8)), np.uint8), Names.of([]), columns)
+  return IndexWriter.create(partial, like, num_bits=bits, about=about)
 
 
 def _follow(writer, encoder, folder, output, *, about, batch_size, update, verify) -> str:

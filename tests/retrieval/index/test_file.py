@@ -132,6 +132,218 @@ def test_one_process_writes_at_a_time(path, rng):
       held.append(writer.stored)  # reading on does not keep others from writing
 
 
+def replaced(path, num_items=500):
+  """Another index in the place of one, put there by a program that looks at no locks."""
+  other = path.with_name("other")
+  codes = np.zeros((num_items, 2), np.uint8)
+  columns = {"size": np.zeros(num_items, np.uint32)}
+  HammingIndex(codes, [f"other {i}" for i in range(num_items)], columns=columns).save(other)
+  os.replace(other, path)
+  return path.read_bytes()
+
+
+def test_a_whole_write_is_refused_while_another_process_writes(path, rng):
+  before = path.read_bytes()
+  whole = batch(rng, ["x"])
+  index = HammingIndex(whole.codes, whole.names, columns=whole.columns)
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["g"]))
+    link = path.with_name("link")
+    link.symlink_to(path)
+    for name in (path, link):
+      with pytest.raises(InputError, match=r"Another process is writing to .*wait until") as caught:
+        index.save(name)
+      assert "\n" not in str(caught.value)
+    assert [name for name, _ in contents(path)[1]] == list("abcdefg")
+    writer.append(batch(rng, ["h"]))
+  assert len(contents(path)[1]) == 8 and len(before) < path.stat().st_size
+  index.save(path)
+  assert [name for name, _ in contents(path)[1]] == ["x"]
+  with IndexWriter(path):  # a save keeps no lock
+    pass
+
+
+def test_nobody_writes_while_a_whole_file_is_written(path, rng, monkeypatch):
+  """Neither to the old one, nor to the new one before its writer knows what it has written."""
+  put, write, refused = file._put, file.write_atomically, []
+
+  def busy():
+    try:
+      IndexWriter(path).close()
+    except InputError as error:
+      refused.append("Another process is writing" in str(error))
+    else:
+      refused.append(False)
+
+  whole = batch(rng, ["x"])
+  index = HammingIndex(whole.codes, whole.names, columns=whole.columns)
+  with monkeypatch.context() as patch:
+    patch.setattr(file, "_put", lambda *a: busy() or put(*a))
+    index.save(path)
+  assert len(refused) > 5 and all(refused)
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["y"]))
+    refused.clear()
+    with monkeypatch.context() as patch:
+      patch.setattr(file, "write_atomically", lambda *a: write(*a) or busy())
+      writer.compact()
+    assert refused == [True]
+    assert [name for name, _ in contents(path)[1]] == ["x", "y"]
+
+
+def test_a_file_that_came_while_a_whole_one_was_written_is_not_lost(tmp_path, rng, monkeypatch):
+  path, put, writers = tmp_path / "a", file._put, []
+  first = batch(rng, list("abc"))
+  HammingIndex(first.codes, first.names, columns=first.columns).save(tmp_path / "b")
+
+  def come(*arguments):
+    if not writers:
+      os.replace(tmp_path / "b", path)
+      writers.append(IndexWriter(path))
+    put(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(file, "_put", come)
+    with pytest.raises(InputError, match="Another process is writing"):
+      HammingIndex(first.codes[:1], ["x"], columns={"size": first.columns["size"][:1]}).save(path)
+  writers[0].append(batch(rng, ["d"]))
+  writers[0].close()
+  assert [name for name, _ in contents(path)[1]] == list("abcd")
+  assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_file_that_was_replaced_is_neither_written_to_nor_replaced(path, rng):
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["g"]))
+    other = replaced(path)
+    for call in (lambda: writer.append(batch(rng, ["lost"])), writer.compact):
+      with pytest.raises(InputError, match="was replaced or removed by another program") as caught:
+        call()
+      assert "\n" not in str(caught.value)
+    assert path.read_bytes() == other
+    with pytest.raises(InputError, match="was replaced or removed"):
+      writer.move_to(path.with_name("moved"))
+  with IndexWriter(path) as writer:
+    path.unlink()
+    with pytest.raises(InputError, match="was replaced or removed"):
+      writer.append(batch(rng, ["lost"]))
+  assert not path.exists()
+
+
+@pytest.mark.parametrize("step", ["append", "compact"])
+def test_a_file_that_is_replaced_in_the_middle_of_a_write_is_left_alone(
+  path, rng, monkeypatch, step
+):
+  put, others = file._put, []
+
+  def replacing(*arguments):
+    monkeypatch.undo()
+    others.append(replaced(path))
+    put(*arguments)
+
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["g"]))
+    monkeypatch.setattr(file, "_put", replacing)
+    with pytest.raises(InputError, match="was replaced or removed"):
+      writer.append(batch(rng, ["lost"])) if step == "append" else writer.compact()
+  assert path.read_bytes() == others[0]
+  assert [p.name for p in path.parent.iterdir()] == ["a.index"]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_failed_commit_takes_nothing_from_a_file_put_in_its_place(path, rng, monkeypatch, when):
+  """The disk is full, and the file was replaced before the commit or in the middle of it."""
+  others = []
+
+  def full(*_):
+    monkeypatch.undo()
+    if when == "meanwhile":
+      others.append(replaced(path))
+    raise OSError(28, "No space left on device")
+
+  with IndexWriter(path) as writer:
+    if when == "before":
+      others.append(replaced(path))
+    monkeypatch.setattr(file, "_put", full)
+    with pytest.raises(InputError, match=r"cannot be written|was replaced or removed"):
+      writer.append(batch(rng, ["lost"]))
+  assert path.read_bytes() == others[0]
+
+
+def test_a_writer_starts_anew_and_moves_without_letting_go(path, rng):
+  like = batch(rng, ["x"])
+  part = path.with_name("part")
+  part.write_bytes(b"something else")
+  with IndexWriter.create(part, like, num_bits=16, about={"n": 2}) as writer:
+    assert contents(part) == ({"n": 2}, [])
+    with pytest.raises(InputError, match="Another process is writing"):
+      IndexWriter.create(part, like, num_bits=16, about={})
+    writer.append(like)
+    with IndexWriter(path), pytest.raises(InputError, match="Another process is writing"):
+      writer.move_to(path)
+    writer.append(batch(rng, ["y"]))
+    writer.move_to(path)
+  assert [name for name, _ in contents(path)[1]] == ["x", "y"]
+  assert [p.name for p in path.parent.iterdir()] == ["a.index"]
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["z"]))
+
+
+def test_where_there_are_no_locks_all_is_written_all_the_same(path, rng, monkeypatch):
+  monkeypatch.setattr(file, "fcntl", None)
+  index = HammingIndex.load(path)
+  more = batch(rng, ["g"])
+  index = index.add(more.codes, more.names, columns=more.columns)
+  index.save(path)
+  with IndexWriter(path) as writer:
+    writer.append(batch(rng, ["h"]))
+    writer.compact()
+    writer.append(batch(rng, ["i"]))
+    HammingIndex(more.codes, more.names, columns=more.columns).save(path.with_name("b"))
+  with IndexWriter.create(path.with_name("c"), more, num_bits=16, about={}) as writer:
+    writer.append(more)
+    writer.move_to(path.with_name("b"))
+  assert [name for name, _ in contents(path)[1]] == list("abcdefghi")
+  assert [name for name, _ in contents(path.with_name("b"))[1]] == ["g"]
+
+
+def test_a_column_keeps_its_dtype_or_is_refused(path, rng):
+  def sized(size):
+    return batch(rng, list("gh"))._replace(columns={"size": np.array(size)})
+
+  with IndexWriter(path) as writer:
+    for wrong in ([1 << 32, 5], [0.75, 1.0], [np.nan, 1.0], np.int64([-1, 2])):
+      with pytest.raises(InputError, match=r"column size is \w+, in .* it is uint32") as caught:
+        writer.append(sized(wrong))
+      assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"column size has rows of shape \(1,\)"):
+      writer.append(sized(np.uint32([[1], [2]])))
+    with pytest.raises(InputError, match="columns none are given to"):
+      writer.append(batch(rng, ["g"])._replace(columns={}))
+    writer.append(sized(np.uint8([7, 255])))
+    writer.append(sized(np.array([True, False])))
+    writer.append(Batch(np.zeros((0, 2), np.uint8), Names.of([]), {"size": np.zeros(0)}))
+    column = HammingIndex.load(path).columns["size"]
+    assert column.dtype == np.uint32 and column[-4:].tolist() == [7, 255, 1, 0]
+    assert all(part.parts["size"].dtype == np.uint32 for part in writer.stored.segments)
+    before = contents(path)
+    writer.compact()
+    assert contents(path) == before
+
+
+def test_what_an_older_program_appended_reads_the_same_after_compaction(path, rng, monkeypatch):
+  """It cast no columns, so that the segments of a file may differ."""
+  with IndexWriter(path) as writer:
+    with monkeypatch.context() as patch:
+      patch.setattr(file, "fitting_columns", lambda columns, *_: dict(columns), raising=False)
+      writer.append(batch(rng, ["g"])._replace(columns={"size": np.array([0.75])}))
+    before = contents(path)
+    assert before[1][-1][1][1] == 0.75
+    writer.append(batch(rng, ["h"]))
+    writer.compact()
+  assert contents(path)[1][:-1] == before[1]
+
+
 def test_a_full_disk_leaves_the_file_as_it_was(path, rng):
   before = path.read_bytes()
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -145,8 +357,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(path, rng):
       assert path.stat().st_size <= len(before) + 64
       assert len(contents(path)[1]) == 6
       with pytest.raises(InputError, match="cannot be written"):
-        HammingIndex(more.codes, more.names, columns=more.columns).save(path)
-      assert len(contents(path)[1]) == 6
+        HammingIndex(more.codes, more.names, columns=more.columns).save(path.with_name("b"))
     finally:
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     writer.append(more)

@@ -13,6 +13,7 @@ from udh_jax.coding import pack_codes
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex
+from udh_jax.retrieval.index import file
 
 
 def distances_of(queries, codes):
@@ -256,6 +257,66 @@ def test_an_index_whose_file_was_changed_by_another_is_saved_whole(tmp_path, ind
   mine.save(path)
   require_equal(HammingIndex.load(path), mine)
   assert len(theirs.codes) == 203  # what was opened before stays as it was
+
+
+@pytest.mark.parametrize("appended", [False, True])
+def test_what_another_puts_there_after_a_save_is_not_taken_for_one_s_own(
+  tmp_path, index, monkeypatch, appended
+):
+  path, other = tmp_path / "a", tmp_path / "b"
+  index.save(path)
+  mine = HammingIndex.load(path) if appended else HammingIndex(index.codes, index.names)
+  mine = mine.add(index.codes[:1], ["mine"])
+  HammingIndex(index.codes[::-1], index.names[::-1]).save(other)
+  write, close = file.write_atomically, file.IndexWriter.close
+
+  def come():
+    if other.exists():
+      os.replace(other, path)
+
+  with monkeypatch.context() as patch:
+    if appended:
+      patch.setattr(file.IndexWriter, "close", lambda self: close(self) or come())
+    else:
+      patch.setattr(file, "write_atomically", lambda *a: write(*a) or come())
+    mine.save(path)
+  assert not other.exists() and "mine" not in HammingIndex.load(path).names
+  mine = mine.remove(mine.names[:1])
+  mine.save(path)
+  require_equal(HammingIndex.load(path), mine)
+
+
+def test_columns_take_the_dtypes_of_the_index(tmp_path, rng):
+  """So that no number changes when the file is written anew."""
+  path = tmp_path / "a"
+
+  def items(count, first):
+    names = [f"{first}{i}" for i in range(count)]
+    return rng.integers(0, 256, (count, 2), dtype=np.uint8), names
+
+  columns = {"score": np.zeros(3000, np.float32), "level": np.zeros(3000, np.int16)}
+  HammingIndex(*items(3000, "a"), columns=columns).save(path)
+  index = HammingIndex.load(path)
+  for method in ("add", "update"):
+    call = getattr(index, method)
+    for name, wrong in (("score", np.full(2, 0.1)), ("level", np.array([300, 70_000]))):
+      good = {"score": np.float16([0.5, 2]), "level": np.uint8([1, 255])}
+      with pytest.raises(
+        InputError, match=rf"column {name} is \w+64, in the index it is"
+      ) as caught:
+        call(*items(2, "b"), columns=good | {name: wrong})
+      assert "\n" not in str(caught.value)
+    index = call(*items(2, method), columns=good)
+    for name, column in columns.items():
+      assert index.columns[name].dtype == column.dtype
+    index.save(path)
+    require_equal(HammingIndex.load(path), index)
+  index = index.add(
+    *items(6000, "c"), columns={"score": np.ones(6000, bool), "level": np.full(6000, 255, np.uint8)}
+  )
+  index.save(path)  # anew
+  require_equal(HammingIndex.load(path), index)
+  assert len(index.add(np.zeros((0, 2), np.uint8), [], columns={"score": [], "level": []})) == 9004
 
 
 def test_codes_of_two_encoders_are_not_mixed(index):

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol, cast
 import numpy as np
 
 from udh_jax.errors import InputError, require
-from udh_jax.files import write_atomically
+from udh_jax.files import followed, write_atomically
 from udh_jax.retrieval.index.names import LazyNames, Names
 
 try:
@@ -38,6 +38,10 @@ _FIRST = 4096  # where commits begin
 _ALIGN = 64
 _OWN = ("codes", "name_ends", "names", "removed")  # parts that are not columns
 _PIECE = 1 << 16  # rows copied at once
+
+
+class BusyError(InputError):
+  """Another process writes to the file."""
 
 
 class Checked:
@@ -179,6 +183,17 @@ class StoredIndex:
 
   def __len__(self) -> int:
     return self.num_rows if self.live is None else len(self.live)
+
+  def empty(self) -> "Batch":
+    """No items, with the dtypes and shapes of rows that codes and columns are read with."""
+    columns = {}
+    for name in self.columns:
+      parts = [segment.parts[name] for segment in self.segments]
+      # An older program may have appended rows of other dtypes.
+      dtype = np.result_type(*{part.dtype for part in parts})
+      columns[name] = np.zeros((0, *parts[0].shape[1:]), dtype)
+    codes = np.zeros((0, *self.segments[0].parts["codes"].shape[1:]), np.uint8)
+    return Batch(codes, Names.of([]), columns)
 
   def live_rows(self) -> np.ndarray:
     """Rows that are not removed, ascending. int64 array."""
@@ -341,6 +356,45 @@ class Batch(NamedTuple):
     yield getattr(self, part) if part in ("codes", "names") else self.columns[part]
 
 
+def fitting_columns(
+  columns: Mapping[str, np.ndarray], like: Mapping[str, np.ndarray], place: Any
+) -> dict[str, np.ndarray]:
+  """Columns with the dtypes of those that are there, in their order.
+
+  Args:
+    columns: To be added. Arrays of shape ``[n, ...]`` by name.
+    like: Those that are there.
+    place: What they are given to, in messages.
+
+  Returns:
+    The columns; each number is what it was.
+
+  Raises:
+    InputError: If names or shapes of rows differ, or a number is none of the dtype that is there.
+  """
+  require(
+    set(columns) == set(like),
+    f"HammingIndex: columns {', '.join(columns) or 'none'} are given to {place}, which has "
+    f"{', '.join(like) or 'none'}; give the same.",
+  )
+  fitting = {}
+  for name, there in like.items():
+    column = columns[name]
+    require(
+      column.shape[1:] == there.shape[1:],
+      f"HammingIndex: column {name} has rows of shape {column.shape[1:]}, {place} of "
+      f"{there.shape[1:]}; give the same.",
+    )
+    with np.errstate(invalid="ignore"):
+      fitting[name] = column.astype(there.dtype, copy=False)
+    require(
+      np.can_cast(column.dtype, there.dtype, "safe") or np.array_equal(fitting[name], column),
+      f"HammingIndex: column {name} is {column.dtype}, in {place} it is {there.dtype}, which "
+      f"cannot hold all of its numbers; give {there.dtype}.",
+    )
+  return fitting
+
+
 def _put(file, data) -> None:
   """Writes all of ``data``, which an unbuffered file may do in several steps."""
   data = memoryview(data)
@@ -402,7 +456,7 @@ def write_index(
   num_items: int,
   num_bits: int,
   about: Mapping[str, Any],
-) -> None:
+) -> StoredIndex:
   """Writes an index of one segment, whole or not at all.
 
   Args:
@@ -413,22 +467,136 @@ def write_index(
     num_bits: Length of the codes.
     about: JSON values by name.
 
+  Returns:
+    What was written.
+
   Raises:
-    InputError: If the file cannot be written.
+    InputError: If the file cannot be written, or another process writes to it.
   """
+  record = {"num_items": num_items, "num_bits": num_bits, "about": about}
+  file = _replace(path, source, like, record)
+  try:
+    file.seek(0)
+    return StoredIndex(pathlib.Path(path), file)
+  finally:
+    _let_go(file)
 
-  def write(file):
-    empty = _SLOT.pack(0, 0, 0, bytes(32))
-    start = bytearray(_FIRST)
-    start[: _START.size] = _START.pack(MAGIC, VERSION)
-    for place in _SLOTS:
-      start[place : place + _SLOT.size + 32] = empty + hashlib.sha256(empty).digest()
-    _put(file, start)
-    record = {"num_items": num_items, "num_bits": num_bits, "about": about}
-    _write_commit(file, source, like, np.zeros(0, np.uint64), record | {"previous": [0, 0, ""]}, 1)
 
-  with _writing(path):
+def _replace(path, source: Source, like: Batch, record, held=None):
+  """Writes an index of one segment in the place of what is at ``path``.
+
+  Args:
+    path: File to write.
+    source: Gives the items in pieces.
+    like: Gives dtypes and shapes of rows.
+    record: ``num_items``, ``num_bits`` and ``about``.
+    held: The file that is there, where this process has locked it; else it is locked meanwhile.
+
+  Returns:
+    The new file, open and locked: nobody else can have written to it.
+  """
+  with _writing(path), contextlib.ExitStack() as locks, contextlib.ExitStack() as opened:
+    there = locks.enter_context(locked(path)) if held is None else held
+    copies: list[Any] = []
+
+    def write(file):
+      empty = _SLOT.pack(0, 0, 0, bytes(32))
+      start = bytearray(_FIRST)
+      start[: _START.size] = _START.pack(MAGIC, VERSION)
+      for place in _SLOTS:
+        start[place : place + _SLOT.size + 32] = empty + hashlib.sha256(empty).digest()
+      _put(file, start)
+      first = record | {"previous": [0, 0, ""]}
+      _write_commit(file, source, like, np.zeros(0, np.uint64), first, 1)
+      if held is not None:
+        _require_at(path, held)
+      elif there is None:  # it may have come meanwhile
+        locks.enter_context(locked(path))
+      if fcntl is not None:  # the lock of the temporary file goes on with its copy
+        copy = os.fdopen(os.dup(file.fileno()), "r+b", buffering=0)
+        opened.callback(_let_go, copy)
+        copies.append(copy)
+
     write_atomically(path, write)
+    opened.pop_all()
+    return copies[0] if copies else open(path, "r+b", buffering=0)
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike) -> Iterator[Any]:
+  """Keeps other processes from writing to the file at ``path``, so that it can be replaced.
+
+  Yields:
+    The open file; None where there is none, it may not be opened, or the system has no locks.
+
+  Raises:
+    BusyError: If another process writes to it.
+  """
+  file = _open_locked(path)
+  try:
+    yield file
+  finally:
+    if file is not None:
+      _let_go(file)
+
+
+def _open_locked(path):
+  while fcntl is not None:
+    try:
+      file = _open_any(path)
+    except OSError:
+      return None
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+      file.close()
+      raise _busy(path, error) from error
+    except OSError:  # the file system has no locks
+      file.close()
+      return None
+    if _is_at(path, file):
+      return file
+    _let_go(file)  # it was replaced before it was locked
+  return None
+
+
+def _open_any(path):
+  """Opens a file for a lock; to write if that may be, which a file system in the network asks."""
+  try:
+    descriptor = os.open(path, os.O_RDWR)
+  except PermissionError:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+  return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def _let_go(file) -> None:
+  """Closes a file and gives up its lock, which a mapping would keep beyond its closing."""
+  if fcntl is not None and not file.closed:
+    with contextlib.suppress(OSError):
+      fcntl.flock(file, fcntl.LOCK_UN)
+  file.close()
+
+
+def _busy(path, error) -> BusyError:
+  return BusyError(
+    f"Another process is writing to {os.fspath(path)} ({error.strerror}); wait until it has ended."
+  )
+
+
+def _is_at(path, file) -> bool:
+  """Whether an open file is the one at ``path``."""
+  try:
+    return os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+  except FileNotFoundError:
+    return False
+
+
+def _require_at(path, file) -> None:
+  require(
+    _is_at(path, file),
+    f"{os.fspath(path)} was replaced or removed by another program while this one was writing to "
+    "it, so that nothing more is written; start again with the file that is there now.",
+  )
 
 
 @contextlib.contextmanager
@@ -477,17 +645,44 @@ class IndexWriter:
           fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
       except OSError as error:
         self._file.close()
-        raise InputError(
-          f"Another process is writing to {self._path} ({error.strerror}); wait until it has ended."
-        ) from error
-      if os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path)):
+        raise _busy(self._path, error) from error
+      if _is_at(self._path, self._file):
         break  # else it was replaced before it was locked
-      self._file.close()
+      self.close()
+    self._read()
+
+  def _read(self) -> None:
     try:
+      self._file.seek(0)
       self.stored = StoredIndex(self._path, self._file)
     except BaseException:
-      self._file.close()
+      self.close()
       raise
+
+  @classmethod
+  def create(
+    cls, path: str | os.PathLike, like: Batch, *, num_bits: int, about: Mapping[str, Any]
+  ) -> "IndexWriter":
+    """Puts an empty index in the place of what is at ``path``, and opens it.
+
+    Others are kept from writing all the while.
+
+    Args:
+      path: File to write, replaced if there.
+      like: Gives dtypes and shapes of rows.
+      num_bits: Length of the codes.
+      about: JSON values by name.
+
+    Raises:
+      InputError: If it cannot be written, or another process writes to it.
+    """
+    self = cls.__new__(cls)
+    self._path = pathlib.Path(path)
+    none = Batch(like.codes[:0], Names.of([]), {n: c[:0] for n, c in like.columns.items()})
+    record = {"num_items": 0, "num_bits": num_bits, "about": about}
+    self._file = _replace(path, none, none, record)
+    self._read()
+    return self
 
   def __enter__(self) -> "IndexWriter":
     return self
@@ -497,9 +692,7 @@ class IndexWriter:
 
   def close(self) -> None:
     """Lets other processes write."""
-    if fcntl is not None and not self._file.closed:
-      fcntl.flock(self._file, fcntl.LOCK_UN)  # a mapping keeps the file open beyond its closing
-    self._file.close()
+    _let_go(self._file)
 
   def append(
     self, batch: Batch, *, removed: Any = (), about: Mapping[str, Any] | None = None
@@ -507,21 +700,19 @@ class IndexWriter:
     """Adds items and takes others away, in one step that is done or not done.
 
     Args:
-      batch: Items to add, n >= 0.
+      batch: Items to add, n >= 0; columns of other dtypes are cast where no number changes.
       removed: Rows of `stored` to take away, counted through all segments; each is there.
       about: In place of what there is.
 
     Raises:
-      InputError: If it cannot be written; the file is then as it was.
+      InputError: If the columns are others, it cannot be written, or another program has put
+        another file in its place; the file is then as it was.
     """
     stored, removed = self.stored, np.asarray(removed, np.int64)
-    require(
-      list(batch.columns) == stored.columns,
-      f"HammingIndex: columns {', '.join(batch.columns) or 'none'} given for {self._path}, which "
-      f"has {', '.join(stored.columns) or 'none'}; give the same.",
-    )
-    with open(self._path, "rb", buffering=0) as file:
-      newest = _newest(file, self._path)
+    columns = fitting_columns(batch.columns, stored.empty().columns, self._path)
+    batch = batch._replace(columns=columns)
+    _require_at(self._path, self._file)
+    newest = _newest(self._file, self._path)
     record = {
       "num_items": len(stored) + len(batch.codes) - len(removed),
       "num_bits": stored.num_bits,
@@ -536,28 +727,44 @@ class IndexWriter:
       except BaseException:
         self._undo(newest, stored.end)
         raise
+    _require_at(self._path, self._file)  # it may have been replaced meanwhile
     self._file.seek(0)
     self.stored = StoredIndex(self._path, self._file)
 
   def _undo(self, newest, end) -> None:
     """Takes back the bytes of a commit that did not come to its end."""
-    with contextlib.suppress(OSError), open(self._path, "r+b", buffering=0) as file:
-      if _newest(file, self._path) == newest:
-        file.truncate(end)
+    with contextlib.suppress(OSError):
+      if _newest(self._file, self._path) == newest:
+        self._file.truncate(end)
 
   def compact(self) -> None:
-    """Writes the file anew as one segment; those that have it open keep what they see."""
+    """Writes the file anew as one segment; those that have it open keep what they see.
+
+    Raises:
+      InputError: If it cannot be written, or another program has put another file in its place.
+    """
     stored = self.stored
-    parts = stored.segments[0].parts
-    columns = {name: parts[name][:0] for name in stored.columns}
-    like = Batch(parts["codes"][:0], Names.of([]), columns)
-    write_index(
-      self._path,
-      stored,
-      like,
-      num_items=len(stored),
-      num_bits=stored.num_bits,
-      about=stored.about,
-    )
+    _require_at(self._path, self._file)
+    record = {"num_items": len(stored), "num_bits": stored.num_bits, "about": stored.about}
+    file = _replace(self._path, stored, stored.empty(), record, self._file)
     self.close()
-    self._open()
+    self._file = file
+    self._read()
+
+  def move_to(self, path: str | os.PathLike) -> None:
+    """Puts the file in the place of what is at ``path``, if anything, and closes it.
+
+    Where ``path`` is a symbolic link, the file that it names is replaced; that has to be on the
+    same file system.
+
+    Raises:
+      InputError: If another process writes to what is there, or it cannot be replaced, or another
+        program has put another file in the place of this one.
+    """
+    target = followed(path)
+    with _writing(path), locked(path):
+      _require_at(self._path, self._file)
+      if fcntl is None:  # Windows moves no open file
+        self.close()
+      os.replace(self._path, target)
+    self.close()

@@ -24,6 +24,7 @@ from udh_jax.retrieval.index.file import (
   IndexWriter,
   StoredIndex,
   file_version,
+  fitting_columns,
   read_version,
   write_index,
 )
@@ -164,32 +165,24 @@ class HammingIndex:
     Args:
       codes: uint8 array of shape ``[m, bytes]``.
       names: m strings.
-      columns: The same columns as the index has.
+      columns: The same columns as the index has. They take its dtypes, each of which has to hold
+        all numbers of the dtype that is given.
       encoder: Digest of the encoder that made the codes.
 
     Raises:
-      InputError: If the codes have another width or encoder, or do not fit names and columns.
+      InputError: If the codes have another width or encoder, or do not fit names and columns, or a
+        column is of a dtype that the index's cannot hold.
     """
     more = HammingIndex(
       self._same_width(codes), names, num_bits=self.num_bits, columns=columns or {}
     )
     self._require_encoder(encoder)
-    require(
-      set(more.columns) == set(self.columns),
-      f"HammingIndex: columns {', '.join(more.columns) or 'none'} are given to an index with "
-      f"{', '.join(self.columns) or 'none'}; give the same.",
-    )
-    for name, there in self.columns.items():
-      require(
-        more.columns[name].shape[1:] == there.shape[1:],
-        f"HammingIndex: column {name} has rows of shape {more.columns[name].shape[1:]}, the index "
-        f"of {there.shape[1:]}; give the same.",
-      )
+    added = fitting_columns(more.columns, self.columns, "the index")
     new = np.full(len(more), -1)
     return self._derived(
       np.concatenate([self.codes, more.codes]),
       Names.joined([self.names, more.names]),
-      {name: np.concatenate([a, more.columns[name]]) for name, a in self.columns.items()},
+      {name: np.concatenate([a, added[name]]) for name, a in self.columns.items()},
       np.concatenate([self._stored_rows(), new]) if self._stored else None,
     )
 
@@ -225,7 +218,7 @@ class HammingIndex:
     Args:
       codes: uint8 array of shape ``[m, bytes]``.
       names: m strings that differ.
-      columns: The same columns as the index has.
+      columns: As of `add`.
       encoder: Digest of the encoder that made the codes.
 
     Raises:
@@ -330,11 +323,10 @@ class HammingIndex:
     path = pathlib.Path(path)
     if not self._append_to(path):
       whole = Batch(self.codes, self.names, dict(self.columns))
-      write_index(path, whole, whole, num_items=len(self), num_bits=self.num_bits, about=self.about)
-    try:
-      self._stored, self._rows = StoredIndex.open(path), None
-    except OSError:  # gone again: the next save is a whole one
-      self._stored, self._rows = None, None
+      self._stored = write_index(
+        path, whole, whole, num_items=len(self), num_bits=self.num_bits, about=self.about
+      )
+    self._rows = None
 
   def _append_to(self, path) -> bool:
     """Appends what the file lacks, where that is less than writing it anew."""
@@ -363,6 +355,7 @@ class HammingIndex:
         writer.append(new, removed=gone, about=self.about)
         if writer.stored.wasted():
           writer.compact()
+      self._stored = writer.stored
     return True
 
   @classmethod
