@@ -51,3 +51,14 @@ def test_from_index_to_store_to_store_to_index(index, tmp_path, capsys, failing)
   assert "no table of codes" in failing(
     copy.main, ["--from", first, "--output", str(tmp_path / "c.index")]
   )
+
+
+def test_a_file_that_is_no_index_is_not_replaced(index, tmp_path, failing):
+  photo, output = tmp_path / "photo.jpg", tmp_path / "c.index"
+  photo.write_bytes(b"a picture")
+  line = failing(copy.main, ["--from", str(tmp_path / "a.index"), "--output", str(photo)])
+  assert "photo.jpg is there and is not an index" in line
+  assert photo.read_bytes() == b"a picture"
+  for _ in range(2):  # an index is replaced
+    copy.main(["--from", str(tmp_path / "a.index"), "--output", str(output)])
+  same(HammingIndex.load(output), index)

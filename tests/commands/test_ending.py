@@ -6,10 +6,13 @@ import logging
 import os
 import sys
 
+import numpy as np
 import pytest
 
-from udh_jax.commands.ending import guarded
+from udh_jax.commands import duplicates
+from udh_jax.commands.ending import guarded, require_apart
 from udh_jax.errors import InputError
+from udh_jax.retrieval import HammingIndex
 
 NAME = "図\n\x1b[31m \udcff.png"
 
@@ -80,3 +83,47 @@ def test_streams_that_are_closed_or_missing_are_no_hindrance(monkeypatch):
     monkeypatch.setattr(sys, "stdout", stream)
     guarded(lambda: ended.append(sys.stdout))
   assert len(ended) == len(streams)
+
+
+def test_no_output_is_an_input_or_another_output(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "a").write_text("read")
+  (tmp_path / "link").symlink_to("a")
+  require_apart({"--json": "b", "--csv": "c", "--page": None, "--more": ""}, ["a"])
+  for path in ("a", "./a", "link", str(tmp_path / "a")):
+    with pytest.raises(InputError, match="would be written over a; name another file for --csv"):
+      require_apart({"--json": "b", "--csv": path}, ["a"])
+  with pytest.raises(InputError, match=r"--json and --page are both \./b"):
+    require_apart({"--json": "b", "--csv": "c", "--page": "./b"}, ["a"])
+
+
+@pytest.fixture
+def index(tmp_path):
+  """An index of two pictures, which look alike to nothing."""
+  looks = np.stack([np.zeros((2, 13), np.uint8), np.full((2, 13), 255, np.uint8)])
+  sizes = {name: np.ones(2, np.uint32) for name in ("width", "height")}
+  columns = {"look": looks, "size": np.ones(2, np.uint64)} | sizes
+  made = HammingIndex(
+    np.zeros((2, 4), np.uint8), ["a.png", "b.png"], about={"folder": str(tmp_path)}, columns=columns
+  )
+  made.save(tmp_path / "m.index")
+  return tmp_path / "m.index"
+
+
+@pytest.mark.parametrize("flag", ["--json", "--csv", "--page"])
+def test_duplicates_are_not_written_over_their_index(index, failing, flag):
+  before = index.read_bytes()
+  line = failing(duplicates.main, ["--index", str(index), flag, str(index)])
+  assert f"would be written over {index}" in line
+  assert index.read_bytes() == before
+
+
+def test_reports_of_duplicates_go_to_files_of_their_own(index, monkeypatch, failing):
+  monkeypatch.chdir(index.parent)
+  asked = ["--index", str(index)]
+  line = failing(duplicates.main, [*asked, "--json", "x", "--csv", "x"])
+  assert "--json and --csv are both x" in line
+  assert "--page is -" in failing(duplicates.main, [*asked, "--page", "-"])
+  assert "cannot both print" in failing(duplicates.main, [*asked, "--json", "-", "--csv", "-"])
+  assert [path.name for path in index.parent.iterdir()] == ["m.index"]
+  duplicates.main([*asked, "--json", "x", "--csv", "-"])

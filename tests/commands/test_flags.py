@@ -2,9 +2,10 @@
 
 import pathlib
 
+import absl.flags
 import pytest
 
-from udh_jax.commands import train
+from udh_jax.commands import evaluate, flags, train
 
 QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "configs" / "quickstart.py"
 
@@ -32,3 +33,28 @@ def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path, fai
   config = QUICKSTART.with_name("udh_ecc.py")
   line = failing(train.main, [f"--config={config}:mnist", f"--workdir={tmp_path}"])
   assert "no preset 'mnist'" in line and "cifar10" in line
+
+
+@pytest.mark.parametrize(
+  "arguments",
+  [
+    ["--workdir=a"],
+    ["--workdir", "a"],
+    ["--workdir=a", "--workdir=b"],
+    ["--workdir", "a", "-workdir", "b"],
+    ["--workdir", "a", "--workdir=b", "--other=c"],
+    ["--other", "a"],
+  ],
+)
+def test_a_value_read_ahead_is_the_one_that_absl_takes(arguments):
+  known = absl.flags.FlagValues()
+  for name in ("workdir", "other"):
+    absl.flags.DEFINE_string(name, None, "", flag_values=known)
+  known(["program", *arguments])
+  assert flags.value_of("workdir", arguments) == known.workdir
+
+
+def test_eval_takes_the_configuration_of_the_run_that_it_scores(tmp_path, failing):
+  missing = tmp_path / "missing"
+  arguments = [f"--workdir={tmp_path / 'first'}", f"--workdir={missing}"]
+  assert str(missing) in failing(evaluate.main, arguments)

@@ -89,3 +89,25 @@ def test_the_radius_is_chosen_and_said(collection, capsys, failing):
   assert "give a whole number, or auto" in failing(search.main, [*one, "--radius=near"])
   assert "without --radius auto" in failing(search.main, [*one, "--strangers=0.1"])
   assert "one picture's neighbours" in failing(search.main, [*one, "--gallery=/x.png"])
+
+
+def test_options_that_would_do_nothing_are_refused(collection, tmp_path, failing):
+  picture = str(collection / "pictures" / "1, ä.png")
+  asked = [f"--index={collection / 'a.index'}", f"--image={picture}"]
+  output = f"--output={tmp_path / 'a.jsonl'}"
+  assert "give one of the two" in failing(search.main, [*asked, "--json", output])
+  line = failing(search.main, [*asked, f"--images={collection / 'pictures'}"])
+  assert "--images is given without --gallery" in line
+  assert not (tmp_path / "a.jsonl").exists()
+
+
+def test_no_file_is_written_over_another(collection, tmp_path, failing):
+  index, picture = str(collection / "a.index"), str(collection / "pictures" / "1, ä.png")
+  before = (collection / "a.index").read_bytes()
+  asked = ["--index", index, "--image", picture]
+  for flag, path in (("--output", index), ("--gallery", index), ("--output", picture)):
+    assert f"{path} would be written over" in failing(search.main, [*asked, flag, path])
+  both = str(tmp_path / "a.png")
+  line = failing(search.main, [*asked, "--output", both, "--gallery", both])
+  assert f"--output and --gallery are both {both}" in line
+  assert (collection / "a.index").read_bytes() == before

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from udh_jax.cpu import distances, lookup
+from udh_jax.cpu.widths import distance_dtype
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -18,7 +19,7 @@ def distances_of_tile(query, items):
   """Of one query to as many items as a tile has; and how many those are."""
   rows = np.ascontiguousarray(items).reshape(-1)
   tile = distances.empty_tile(items.shape[1])
-  out = np.empty(distances.BLOCK, distances.distance_type(items.shape[1]))
+  out = np.empty(distances.BLOCK, distance_dtype(items.shape[1]))
   part = np.empty(distances.BLOCK, np.uint8)
   found = []
   distances.turn(rows, items.shape[1], 0, min(len(items), 8 * tile.shape[1]), tile)

@@ -249,6 +249,31 @@ def test_bad_input_is_refused_in_one_line(queries, database, k, options, message
   assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  "call",
+  [lambda a, b: search(a, b, 2), lambda a, b: radius_search(a, b, 1), hamming_distance],
+)
+def test_codes_whose_distances_do_not_fit_are_refused(call):
+  opposite = np.full((2, 8192), 255, np.uint8)
+  with pytest.raises(InputError, match=r"have 8,192 bytes, expected at most 8,191 \(65,528 bits\)"):
+    call(~opposite, opposite)
+
+
+@pytest.mark.parametrize(
+  "each_kernel",
+  ["numba", pytest.param("jax", marks=pytest.mark.slow)],  # it compiles for half a minute
+  indirect=True,
+)
+def test_the_widest_codes_have_exact_distances(each_kernel):
+  database = np.zeros((2, 8191), np.uint8)
+  database[0], database[1, 0] = 255, 1
+  query = np.zeros((1, 8191), np.uint8)
+  distances, indices = search(query, database, 2)
+  np.testing.assert_array_equal(distances, [[1, 65528]])
+  np.testing.assert_array_equal(indices, [[1, 0]])
+  np.testing.assert_array_equal(radius_search(query, database, 65528).distances, [1, 65528])
+
+
 @pytest.mark.usefixtures("in_chunks")
 def test_chunks_of_a_radius_search_do_not_show(rng):
   queries, database = random_bytes(rng, 11, 2, high=4), random_bytes(rng, 200, 2, high=4)

@@ -294,6 +294,14 @@ LABELS = np.array([0, 1, 2])
     ({"queries": CODES.astype(float)}, "queries is float"),
     ({"queries": CODES[:0], "query_labels": LABELS[:0]}, "0 queries and 3 database items"),
     ({"database": CODES[:0], "database_labels": LABELS[:0]}, "3 queries and 0 database items"),
+    (
+      {"queries": np.zeros((3, 8192), np.uint8), "database": np.zeros((3, 8192), np.uint8)},
+      "the codes have 8,192 bytes, expected at most 8,191",
+    ),
+    (
+      {"query_labels": np.zeros((3, 0)), "database_labels": np.zeros((3, 0))},
+      r"query_labels have shape \(3, 0\), expected .* with L of 1 or more",
+    ),
     ({"query_labels": LABELS[:2]}, r"query_labels have shape \(2,\), expected \[3\]"),
     ({"database_labels": np.zeros((3, 1, 1))}, r"database_labels have shape \(3, 1, 1\)"),
     ({"query_labels": np.eye(3, dtype=int)}, r"\(3, 3\) and database_labels \(3,\)"),

@@ -67,3 +67,9 @@ def test_the_median_is_that_of_all_pairs(rng):
   found = radius_by_strangers(HammingIndex(np.packbits(codes, axis=1), [""] * len(codes)))
   distances = (codes[:, None] != codes[None]).sum(axis=2)[~np.eye(len(codes), dtype=bool)]
   assert abs(found.median - np.median(distances)) <= 1
+
+
+def test_codes_whose_distances_do_not_fit_are_refused():
+  index = HammingIndex(np.zeros((2, 8192), np.uint8), ["a", "b"])
+  with pytest.raises(InputError, match="have 8,192 bytes, expected at most 8,191"):
+    radius_by_strangers(index)

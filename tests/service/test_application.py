@@ -6,7 +6,9 @@ import io
 import os
 import shutil
 import threading
+import tracemalloc
 
+import anyio
 import jax.monitoring
 import numpy as np
 import pytest
@@ -14,10 +16,13 @@ from PIL import Image
 from starlette.routing import Route
 
 from udh_jax.data.pictures import decode_picture
+from udh_jax.data.words import cut
 from udh_jax.encoders.folder import encode_folder
 from udh_jax.retrieval.index import HammingIndex
+from udh_jax.service import application
 from udh_jax.service.application import Limits
 from udh_jax.service.interface import OPERATIONS
+from udh_jax.service.problems import Problem
 
 POST = "/v1/neighbours"
 NAMES = [f"group {i % 2}/{i}.{('png', 'jpg')[i % 2]}" for i in range(9)]
@@ -114,6 +119,27 @@ def test_a_text_is_answered(serve, pair_encoder, pictures, tmp_path, rows_of):
   assert problem_of(client.post(POST, json={"text": " , "}), 422) == "unknown_words"
   assert client.get("/v1/words?start=be").json() == {"words": ["beach", "bear"]}
   assert client.get("/v1/words?limit=1").json() == {"words": ["beach"]}
+
+
+@pytest.mark.parametrize("tokenizer", ["words", "icu"])
+def test_half_a_character_is_a_word_that_nobody_knows(
+  serve, pair_encoder, pictures, tmp_path, monkeypatch, tokenizer
+):
+  encoder, source = pair_encoder
+  encode_folder(encoder, pictures, tmp_path / "pairs.index", source=str(source))
+  client = serve(tmp_path / "pairs.index")
+  if tokenizer == "icu":
+    pytest.importorskip("icu4py")
+    monkeypatch.setattr(client.following.now.coder, "_words_of", cut)
+
+  def ask(text):
+    headers = {"Content-Type": "application/json"}
+    return client.post(POST, content=b'{"text": "%s"}' % text, headers=headers)
+
+  for half in (b"\\ud800", b"\\udcff", b"unicorn \\ud83d"):
+    assert problem_of(ask(half), 422) == "unknown_words"
+  beside = ask(b"dog \\ud83d")
+  assert beside.status_code == 200 and beside.json()["query"]["words"] == ["dog"]
 
 
 def test_a_text_is_refused_where_the_encoder_takes_none(client):
@@ -230,6 +256,83 @@ def test_large_uploads_are_refused(serve, index_path, query):
   answer = client.post(POST, content=larger.getvalue(), headers=headers)
   assert problem_of(answer, 413) == "too_many_pixels"
   assert client.service._room.taken == 0
+
+
+class Sender:
+  """A client that sends its body in parts, and then waits for ever unless it is ended."""
+
+  def __init__(self, client, parts, *, ends=False, **headers):
+    self._parts, self._ends = iter(parts), ends
+    self.waits, self.status = threading.Event(), None
+    named = {"host": "localhost", "content-type": "image/png"} | headers
+    scope = {
+      "type": "http", "method": "POST", "path": POST, "raw_path": POST.encode(), "root_path": "",
+      "query_string": b"", "scheme": "http", "http_version": "1.1", "server": ("localhost", 80),
+      "headers": [(name.encode(), value.encode()) for name, value in named.items()],
+    }  # fmt: skip
+    # In the loop in which the service lives, without what a client of a library adds.
+    self.task = client.portal.start_task_soon(client.app, scope, self._receive, self._send)
+
+  async def _receive(self):
+    part = next(self._parts, None)
+    if part is None and not self._ends:
+      self.waits.set()
+      await anyio.sleep_forever()
+    return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+  async def _send(self, message):
+    self.status = message.get("status", self.status)
+
+
+def test_clients_that_announce_pictures_and_send_none_are_in_nobodys_way(serve, index_path, query):
+  client = serve(index_path, limits=Limits(upload_bytes=20_000, held_bytes=60_000))
+  senders = [Sender(client, [], **{"content-length": "20000"}) for _ in range(6)]
+  assert all(sender.waits.wait(30) for sender in senders)
+  data, _ = query
+  answer = client.post(POST, content=data, headers={"Content-Type": "image/png"})
+  for sender in senders:
+    sender.task.cancel()
+  assert answer.status_code == 200, answer.text
+
+
+def test_what_came_is_counted_whatever_length_was_declared(serve, index_path):
+  client = serve(index_path, limits=Limits(upload_bytes=20_000, held_bytes=30_000))
+  headers = {"content-length": "1", "transfer-encoding": "chunked"}
+  first = Sender(client, [bytes(10_000)] * 2, **headers)
+  assert first.waits.wait(30)
+  assert client.service._room.taken == 20_000
+  second = Sender(client, [bytes(5_000)] * 3, ends=True, **headers)
+  second.task.result(30)
+  assert second.status == 503
+  first.task.cancel()
+
+
+def test_a_form_is_not_held_beside_its_picture(client, monkeypatch):
+  size, held = 2**23, []
+
+  def decode(data, *_):
+    assert len(data) == size
+    held.append(tracemalloc.get_traced_memory()[0] - before)
+    raise Problem("Seen.")
+
+  monkeypatch.setattr(application, "decode_upload", decode)
+  name = b'Content-Disposition: form-data; name="picture"; filename="x.png"'
+
+  def parts():
+    yield b"--a\r\n" + name + b"\r\n\r\n"
+    for _ in range(8):
+      yield bytes(size // 8)
+    yield b"\r\n--a--\r\n"
+
+  tracemalloc.start()
+  try:
+    before = tracemalloc.get_traced_memory()[0]
+    kind = {"content-type": "multipart/form-data; boundary=a"}
+    sender = Sender(client, parts(), ends=True, **kind)
+    sender.task.result(60)
+  finally:
+    tracemalloc.stop()
+  assert sender.status == 400 and held and held[0] < 1.5 * size
 
 
 def test_unknown_addresses_and_methods_are_said(client):

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import urllib.request
 
 import pytest
@@ -88,14 +89,41 @@ def test_a_free_port_of_this_machine_is_taken():
 
 
 @pytest.mark.parametrize(
-  "host, token, allowed, expected",
-  [("127.0.0.1", None, [], ()), ("::1", None, [], ()), ("0.0.0.0", None, [], None),
+  "address, token, allowed, expected",
+  [("127.0.0.1", None, [], ("box",)), ("127.0.1.1", None, [], ("box",)),
+   ("::1", None, [], ("box",)), ("0.0.0.0", None, [], None), ("192.0.2.1", None, [], None),
    ("127.0.0.1", "secret-token", [], None), ("0.0.0.0", None, ["a.example"], ["a.example"])],
 )  # fmt: skip
-def test_on_this_machine_alone_other_names_are_refused(host, token, allowed, expected):
-  settings = server.Settings(*[None] * len(server.Settings._fields))
-  settings = settings._replace(host=host, token=token, allow_hosts=allowed)
-  assert server.allowed_hosts(settings) == expected
+def test_on_this_machine_alone_other_names_are_refused(address, token, allowed, expected):
+  settings = SETTINGS._replace(host="box", token=token, allow_hosts=allowed)
+  assert server.allowed_hosts(settings, address) == expected
+
+
+SETTINGS = server.Settings(*[None] * len(server.Settings._fields))
+
+
+@pytest.mark.parametrize("address, expected", [("127.0.0.1", ("box",)), ("0.0.0.0", None)])
+def test_the_address_behind_a_name_decides_which_names_are_answered(
+  tmp_path, monkeypatch, address, expected
+):
+  """Debian has the machine's own name lead to 127.0.1.1."""
+  found, given = socket.getaddrinfo, []
+  monkeypatch.setattr(
+    socket, "getaddrinfo", lambda host, *rest, **options: found(address, *rest, **options)
+  )
+
+  def access(*, token, hosts):
+    given.append(hosts)
+    raise InputError("far enough")
+
+  monkeypatch.setattr(server, "Access", access)
+  monkeypatch.setattr(server, "Following", lambda *_, **__: None)
+  now = types.SimpleNamespace(coder=True, collection=types.SimpleNamespace(folder=tmp_path))
+  source = types.SimpleNamespace(load=lambda: now, place="x")
+  settings = SETTINGS._replace(host="box", port=0, allow_hosts=[], watch=1.0)
+  with pytest.raises(InputError, match="far enough"):
+    server.serve(source, settings, ready=print)
+  assert given == [expected]
 
 
 @pytest.mark.slow

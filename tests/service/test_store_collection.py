@@ -1,6 +1,7 @@
 """A table of a real database, served."""
 
 import shutil
+import types
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ pytest.importorskip("lancedb")
 from udh_jax.encoders.folder import encode_folder
 from udh_jax.errors import InputError
 from udh_jax.service.following import StoreTable
+from udh_jax.service.store_collection import StoreCollection
 from udh_jax.stores import create_store, open_store
 
 POST = "/v1/neighbours"
@@ -104,3 +106,10 @@ def test_a_store_of_another_encoder_or_none_at_all_is_refused(table, encoders, t
     StoreTable(location, encoder=str(other)).load()
   with pytest.raises(InputError):
     StoreTable(f"lancedb:{tmp_path / 'none'}").load()
+
+
+@pytest.mark.parametrize("made", [None, "resnet", ["abc"], {}])
+def test_a_store_that_tells_no_encoder_has_no_digest(made):
+  about = {} if made is None else {"encoder": made}
+  store = types.SimpleNamespace(about=about, location="x", num_bits=8, columns={})
+  assert StoreCollection(store, folder=None).digest is None

@@ -1,5 +1,6 @@
 """Pictures of clients: looked at before they are decoded."""
 
+import asyncio
 import io
 import struct
 import zlib
@@ -7,11 +8,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image, ImageFile, PngImagePlugin
+from starlette.requests import Request
 
 from udh_jax.data.pictures import decode_picture
 from udh_jax.service.problems import Busy, Problem
 from udh_jax.service.thumbnails import make_thumbnail
-from udh_jax.service.uploads import Room, decode_upload
+from udh_jax.service.uploads import Room, Share, declared_length, decode_upload, read_body
 
 
 def encoded(kind, size=(30, 20)):
@@ -89,3 +91,61 @@ def test_room_is_taken_and_given_back():
   assert room.taken == 60
   room.give(60)
   room.take(100)
+
+
+def request_of(parts=(), **headers):
+  """A request whose body comes in parts; names of headers have _ for -."""
+  parts = iter(parts)
+
+  async def receive():
+    part = next(parts, None)
+    return {"type": "http.request", "body": part or b"", "more_body": part is not None}
+
+  named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+  return Request({"type": "http", "method": "POST", "headers": named}, receive)
+
+
+def test_a_length_beside_chunks_says_nothing():
+  assert declared_length(request_of(content_length="5")) == 5
+  assert declared_length(request_of(content_length="1", transfer_encoding="chunked")) is None
+  for other in ({}, {"content_length": "-1"}, {"content_length": "1e3"}):
+    assert declared_length(request_of(**other)) is None
+
+
+@pytest.mark.parametrize("declared", ["1", "90", "99"])
+def test_room_is_taken_for_what_came_and_not_for_what_is_declared(declared):
+  room, taken = Room(100), []
+
+  def parts():
+    for _ in range(3):
+      taken.append(room.taken)
+      yield bytes(30)
+
+  with Share(room) as share:
+    body = asyncio.run(read_body(request_of(parts(), content_length=declared), 100, share=share))
+    assert len(body) == 90
+    assert taken == [0, 30, 60] and room.taken == 90
+  assert room.taken == 0
+
+
+def test_a_client_without_room_holds_nothing_and_is_heard_out():
+  room, taken = Room(100), []
+  room.take(50)
+
+  def parts():
+    for _ in range(4):
+      taken.append(room.taken)
+      yield bytes(20)
+
+  with Share(room) as share:
+    with pytest.raises(Busy):
+      asyncio.run(read_body(request_of(parts()), 1000, share=share))
+    assert taken == [50, 70, 90, 50] and room.taken == 50
+
+
+def test_what_is_too_long_is_not_held():
+  room = Room(1000)
+  with Share(room) as share:
+    with pytest.raises(Problem, match="More than") as caught:
+      asyncio.run(read_body(request_of([bytes(60)] * 3), 100, share=share))
+    assert caught.value.status == 413 and room.taken == 0

@@ -9,6 +9,7 @@ there are left out when the command is run again.
 import argparse
 import contextlib
 import os
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
+from udh_jax.encoders.folder import require_free
 from udh_jax.errors import require
 from udh_jax.files import require_writable
 from udh_jax.printable import printable
@@ -46,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table_of(options)
     if options.output:
       require_writable(options.output)
+      require_free(pathlib.Path(options.output))
     from_store = is_store(options.source)
     for name in ("table", "schema"):
       given = getattr(options, f"from_{name}")

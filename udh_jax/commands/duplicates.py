@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Sequence
 
-from udh_jax.commands.ending import guarded
+from udh_jax.commands.ending import guarded, require_apart
 from udh_jax.duplicates.find import REACH, find_duplicates, summary
 from udh_jax.duplicates.page import write_groups
 from udh_jax.errors import require
@@ -38,12 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
   options = parser.parse_args(arguments)
 
   def run():
-    for path in (options.json, options.csv, options.page):
-      if path and path != "-":
-        require_writable(path)
     require(
       not options.json == options.csv == "-", "--json and --csv cannot both print; name a file."
     )
+    require(options.page != "-", "--page is -, but a page is never printed; name a file.")
+    outputs = {"--json": options.json, "--csv": options.csv, "--page": options.page}
+    files = {flag: path for flag, path in outputs.items() if path and path != "-"}
+    require_apart(files, [options.index])
+    for path in files.values():
+      require_writable(path)
     index = HammingIndex.load(options.index)
     folder = options.images or index.about.get("folder")
     require(folder, "The index does not say where its pictures are; give --images.")

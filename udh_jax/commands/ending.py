@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
-from udh_jax.errors import InputError, TrainingError
+from udh_jax.errors import InputError, TrainingError, require
 from udh_jax.printable import printable
 
 
@@ -51,6 +52,30 @@ class _OneLine(logging.Formatter):
     whose = "" if record.name.split(".")[0] in ("udh_jax", "absl", "root") else f"{record.name}: "
     line = f"{record.levelname.lower()}: {whose}{printable(record.getMessage())}"
     return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def require_apart(outputs: Mapping[str, str | None], inputs: Iterable[str]) -> None:
+  """Refuses to end with one file written over another.
+
+  Args:
+    outputs: Files to write, by the flag that names each; None and "" are none.
+    inputs: Files that are read.
+
+  Raises:
+    InputError: If an output is an input, or two outputs are one file.
+  """
+  files = [(flag, path, os.path.realpath(path)) for flag, path in outputs.items() if path]
+  known = {os.path.realpath(path): path for path in inputs} if files else {}
+  flags: dict[str, str] = {}
+  for flag, path, place in files:
+    require(
+      place not in known,
+      f"{path} would be written over {known.get(place)}; name another file for {flag}.",
+    )
+    require(
+      place not in flags, f"{flags.get(place)} and {flag} are both {path}; name a file for each."
+    )
+    flags[place] = flag
 
 
 def fail(error: BaseException | str) -> NoReturn:

@@ -85,12 +85,13 @@ def _config_of(arguments: Sequence[str]) -> ConfigDict:
 
 
 def value_of(flag: str, arguments: Sequence[str]) -> str | None:
-  """The value of a flag among arguments that are not parsed yet."""
+  """The value of a flag among arguments that are not parsed yet: its last one, as absl takes it."""
+  found = None
   for position, argument in enumerate(arguments):
     name, equals, value = argument.lstrip("-").partition("=")
     if argument.startswith("-") and name == flag:
-      return value if equals else (*arguments[position + 1 : position + 2], None)[0]
-  return None
+      found = value if equals else (*arguments[position + 1 : position + 2], None)[0]
+  return found
 
 
 def fields_in(arguments: Iterable[str]) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from udh_jax.commands.ending import guarded
+from udh_jax.commands.ending import guarded, require_apart
 from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
 from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
@@ -74,12 +74,18 @@ def _search(options: argparse.Namespace) -> None:
   """Finds, then prints, writes and draws what was found."""
   files, several = _files(options.image or [])
   require(not (options.gallery and several), "--gallery draws one picture's neighbours; give one.")
-  for path in (*([options.index] if options.index else []), *files):
-    for written in (options.gallery, options.output):
-      require(
-        not (written and _same_file(written, path)),
-        f"{written} would be written over {path}; name another file.",
-      )
+  require(
+    not (options.json and options.output),
+    "--json prints what --output would write to a file; give one of the two.",
+  )
+  require(
+    options.gallery or options.images is None,
+    "--images is given without --gallery, which alone shows the pictures that were found.",
+  )
+  require_apart(
+    {"--output": options.output, "--gallery": options.gallery},
+    [*([options.index] if options.index else []), *files],
+  )
   for written in (options.gallery, options.output):
     if written:
       require_writable(written)
@@ -236,10 +242,6 @@ class _Encoded:
 
   def write(self, text):
     self._file.write(text.encode("utf-8", "surrogateescape"))
-
-
-def _same_file(a: str, b: str) -> bool:
-  return os.path.realpath(a) == os.path.realpath(b)
 
 
 def _draw(index, options, asked, found) -> None:

@@ -30,11 +30,6 @@ def empty_tile(num_bytes: int) -> np.ndarray:
   return np.zeros((rows, BLOCK * blocks // 8), np.uint64)
 
 
-def distance_type(num_bytes: int) -> type:
-  """The narrowest unsigned type that holds one more than any distance."""
-  return np.uint8 if 8 * num_bytes + 1 <= 255 else np.uint16
-
-
 def prepared(queries: np.ndarray) -> np.ndarray:
   """Queries ``[q, bytes]`` as `block_distances` takes them: some hundreds at a time, for room."""
   if _BY_TABLE:

@@ -12,11 +12,11 @@ from udh_jax.cpu.compiled import (
 from udh_jax.cpu.distances import (
   BLOCK,
   block_distances,
-  distance_type,
   empty_tile,
   prepared,
   turn,
 )
+from udh_jax.cpu.widths import distance_dtype
 
 _QUERIES = 256  # that share the turning of a tile
 _KEPT = 2**21  # candidates of those queries, at most
@@ -52,7 +52,7 @@ def nearest(queries: np.ndarray, database: np.ndarray, k: int) -> tuple[np.ndarr
       num_bytes,
       tile,
       tile.view(np.uint8),
-      np.empty(BLOCK, distance_type(num_bytes)),
+      np.empty(BLOCK, distance_dtype(num_bytes)),
       np.empty((count, room), np.uint16),
       np.empty((count, room), np.int32),
       np.zeros((count, 8 * num_bytes + 2), np.int32),
@@ -209,7 +209,7 @@ def within(
         radius,
         tile,
         tile.view(np.uint8),
-        np.empty(BLOCK, distance_type(num_bytes)),
+        np.empty(BLOCK, distance_dtype(num_bytes)),
         counts[low:high],
         out_distances,
         out_items,

@@ -6,12 +6,12 @@ from udh_jax.cpu.compiled import compiled, fixed, popcount, run_in_threads, spli
 from udh_jax.cpu.distances import (
   BLOCK,
   block_distances,
-  distance_type,
   empty_tile,
   prepared,
   turn,
 )
 from udh_jax.cpu.neighbours import mark_below
+from udh_jax.cpu.widths import distance_dtype
 
 _QUERIES = 128  # that share the turning of a tile
 _PLACES = 2**23  # ranked places of those queries, at most
@@ -138,7 +138,7 @@ def _over_queries(function, queries, database, query_marks, database_marks, most
       num_bytes,
       tile,
       tile.view(np.uint8),
-      np.empty(BLOCK, distance_type(num_bytes)),
+      np.empty(BLOCK, distance_dtype(num_bytes)),
     )
 
   run_in_threads(run, split(len(queries), most))

@@ -131,7 +131,7 @@ def encode_folder(
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   target = followed(output)
   partial = target.with_name(f"{target.name}.partial")
-  _require_free(output)
+  require_free(output)
   for path in (output, partial, output.with_name(f"{output.name}.unreadable.txt")):
     require_writable(path)
   update = update and output.is_file() and output.stat().st_size > 0
@@ -168,7 +168,7 @@ def _tell(text: str) -> None:
   print(printable(text), flush=True)
 
 
-def _require_free(output: pathlib.Path) -> None:
+def require_free(output: pathlib.Path) -> None:
   """Refuses to write an index in the place of a file that is something else, such as a picture."""
   if output.is_file():
     with output.open("rb") as file:

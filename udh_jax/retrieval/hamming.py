@@ -11,6 +11,7 @@ from jax import lax
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
+from udh_jax.cpu.widths import MOST_BYTES, distance_dtype
 from udh_jax.errors import is_traced, require, whole_number
 
 NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
@@ -61,7 +62,7 @@ def hamming_distance(queries: Array, database: Array) -> jax.Array:
     never hold it whole.
 
   Raises:
-    InputError: If an argument is not uint8 or the widths differ.
+    InputError: If an argument is not uint8, the widths differ or are beyond 8,191 bytes.
 
   References:
     The definition: the number of bits that differ.
@@ -101,7 +102,8 @@ def search(
     Distances and indices, a `Neighbours`, which unpacks to the two.
 
   Raises:
-    InputError: If a dtype or shape is wrong, the widths differ or k is larger than the database.
+    InputError: If a dtype or shape is wrong, the widths differ or are beyond 8,191 bytes, or k is
+      larger than the database.
 
   References:
     Our own definition of the order among ties.
@@ -154,7 +156,8 @@ def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
     The hits of all queries, a `RadiusHits` of NumPy arrays.
 
   Raises:
-    InputError: If a dtype or shape is wrong, the widths differ or the radius is negative.
+    InputError: If a dtype or shape is wrong, the widths differ or are beyond 8,191 bytes, or the
+      radius is negative.
 
   References:
     Our own definition of the order among ties.
@@ -198,7 +201,7 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
     Both, JAX arrays as they are and anything else as NumPy arrays.
 
   Raises:
-    InputError: If an argument is not uint8 or the widths differ.
+    InputError: If an argument is not uint8, the widths differ or are beyond `MOST_BYTES`.
   """
   queries, database = (
     array if isinstance(array, jax.Array) else np.asarray(array) for array in (queries, database)
@@ -210,12 +213,12 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
     f"{name}: queries have shape {queries.shape} and database {database.shape}; the codes differ "
     "in width, give both the same number of bits.",
   )
+  require(
+    queries.shape[1] <= MOST_BYTES,
+    f"{name}: the codes have {queries.shape[1]:,} bytes, expected at most {MOST_BYTES:,} "
+    f"({8 * MOST_BYTES:,} bits); make shorter codes.",
+  )
   return queries, database
-
-
-def distance_dtype(num_bytes: int) -> jnp.dtype:
-  """The narrowest unsigned type that holds 0 .. 8 * num_bytes + 1, one more than any distance."""
-  return jnp.dtype(jnp.uint8 if 8 * num_bytes + 1 <= 255 else jnp.uint16)
 
 
 def as_words(packed: jax.Array) -> jax.Array:

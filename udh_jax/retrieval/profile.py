@@ -102,15 +102,16 @@ def checked_pairs(
     name: The caller's name, for the message.
     queries: Packed codes. uint8 array of shape ``[q, bytes]``.
     database: uint8 array of shape ``[n, bytes]``.
-    query_labels: Integers of shape ``[q]``, -1 for none, or multi-hot {0, 1} of shape ``[q, L]``.
+    query_labels: Integers of shape ``[q]``, -1 for none, or multi-hot {0, 1} of shape ``[q, L]``,
+      L at least 1.
     database_labels: The same for the database, of the same kind.
 
   Returns:
     The pairs.
 
   Raises:
-    InputError: If codes differ in width, labels in length or kind, or there is no query or no
-      database item.
+    InputError: If codes differ in width or are wider than `checked_codes` allows, labels differ in
+      length or kind or have no column, or there is no query or no database item.
   """
   queries, database = checked_codes(name, queries, database)
   require(
@@ -124,9 +125,9 @@ def checked_pairs(
     ("database_labels", database_labels, database),
   ):
     require(
-      labels.ndim in (1, 2) and len(labels) == len(codes),
-      f"{name}: {which} have shape {labels.shape}, expected [{len(codes)}] or [{len(codes)}, L] "
-      f"for codes of shape {codes.shape}.",
+      labels.ndim in (1, 2) and len(labels) == len(codes) and 0 not in labels.shape[1:],
+      f"{name}: {which} have shape {labels.shape}, expected [{len(codes)}], or [{len(codes)}, L] "
+      f"with L of 1 or more, for codes of shape {codes.shape}.",
     )
     if labels.ndim == 1:
       require(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from udh_jax.errors import require, whole_number
+from udh_jax.retrieval.hamming import checked_codes
 from udh_jax.retrieval.index import HammingIndex
 
 _QUERIES, _ITEMS = 2000, 50_000  # sampled
@@ -50,7 +51,8 @@ def radius_by_strangers(index: HammingIndex, *, share: float = 0.05, seed: int =
     A `Radius`. Where no radius has so few strangers, it is 0, with the share that it has.
 
   Raises:
-    InputError: If the index has fewer than two items or the share is out of range.
+    InputError: If the index has fewer than two items, its codes have more than 8,191 bytes, or the
+      share is out of range.
 
   References:
     Our own definition, after the empirical null distribution of Efron, Large-Scale Simultaneous
@@ -61,6 +63,7 @@ def radius_by_strangers(index: HammingIndex, *, share: float = 0.05, seed: int =
     len(index) >= 2,
     f"radius_by_strangers: the index has {len(index)} items; a radius needs two or more.",
   )
+  checked_codes("radius_by_strangers", index.codes, index.codes)
   counts = _histogram(index, whole_number("radius_by_strangers: seed", seed))
   total = counts.sum()
   near = np.cumsum(counts)

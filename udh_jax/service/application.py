@@ -42,7 +42,7 @@ from udh_jax.service.problems import Problem
 from udh_jax.service.thumbnails import KIND, Thumbnails
 from udh_jax.service.uploads import (
   Room,
-  declared_length,
+  Share,
   decode_upload,
   picture_of_form,
   read_body,
@@ -253,18 +253,13 @@ class Service:
         "The encoder of this collection takes no pictures; ask by an item or a code.",
         code="no_pictures",
       )
-    limit = self._limits.upload_bytes
-    declared = declared_length(request)
-    held = limit if declared is None else min(declared, limit)
-    self._room.take(held)
-    try:
-      body = await read_body(request, limit)
-      data = body if raw else await picture_of_form(request, body)
+    with Share(self._room) as share:
+      data = await read_body(request, self._limits.upload_bytes, share=share)
+      if not raw:
+        data = await picture_of_form(request, data)  # in its place: a form is not held twice
       picture = await asyncio.get_running_loop().run_in_executor(
         self._decoders, decode_upload, data, served.coder.picture_size, self._limits.pixels
       )
-    finally:
-      self._room.give(held)
     code = await self._pictures((served.coder, picture))
     return await self._found(served, {"kind": "picture"}, code, arguments)
 

@@ -83,16 +83,21 @@ def bind(host: str, port: int) -> socket.socket:
   return found
 
 
-def allowed_hosts(settings: Settings) -> Sequence[str] | None:
+def allowed_hosts(settings: Settings, address: str) -> Sequence[str] | None:
   """Names that requests may call the server by; None for all.
 
-  Behind a token names do not matter. On all addresses of a machine they are not known.
+  Behind a token names do not matter. On addresses that others reach they are not known. A server
+  of this machine alone has the name that it was given, too.
+
+  Args:
+    settings: How to serve.
+    address: That is listened on: the one that ``settings.host`` stands for.
   """
   if settings.allow_hosts:
     return settings.allow_hosts
-  if settings.token is not None or not is_loopback(settings.host):
+  if settings.token is not None or not is_loopback(address):
     return None
-  return ()
+  return (settings.host,)
 
 
 def serve(source: Source, settings: Settings, *, ready: Callable[[str], None]) -> None:
@@ -109,6 +114,7 @@ def serve(source: Source, settings: Settings, *, ready: Callable[[str], None]) -
   # Of pictures that are refused in the answer, by a limit that may be lower.
   warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
   with contextlib.closing(bind(settings.host, settings.port)) as listening:
+    host, port = listening.getsockname()[:2]
     now = source.load()
     if now.coder is None:
       _log.warning("%s does not say which encoder made it: no pictures, no words", source.place)
@@ -117,12 +123,11 @@ def serve(source: Source, settings: Settings, *, ready: Callable[[str], None]) -
       _log.warning("the folder of the pictures (%s) is not there; --images names another", folder)
     service = Service(
       Following(source, now, every=settings.watch),
-      access=Access(token=settings.token, hosts=allowed_hosts(settings)),
+      access=Access(token=settings.token, hosts=allowed_hosts(settings, host)),
       thumbnails=Thumbnails(Cache(settings.cache, settings.cache_bytes), threads=2),
       limits=settings.limits,
       follow_links=settings.follow_links,
     )
-    host, port = listening.getsockname()[:2]
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}/"
     if settings.token is None and not is_loopback(host):
       _log.warning("whoever reaches %s sees the pictures; --token-file asks for a token", address)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from udh_jax.records import encoder_digest_of
 from udh_jax.service.collection import Hit, Item
 from udh_jax.service.problems import Problem
 from udh_jax.stores import Store, StoreError, parse_where
@@ -30,8 +31,7 @@ class StoreCollection:
     self._store, self._approximate = store, approximate
     self._count, self._counted = 0, -float("inf")
     self.title = store.location
-    made = store.about.get("encoder") or {}
-    self.digest: str | None = made.get("digest")
+    self.digest = encoder_digest_of(store.about)
     self.version = f"store-{str(self.digest)[:12]}"
     self.num_bits, self.folder = store.num_bits, folder
     self.columns: Mapping[str, str] = store.columns

@@ -43,37 +43,81 @@ class Room:
     self._left += size
 
 
+class Share:
+  """What one client holds of a room; a context, at whose end it holds nothing any more."""
+
+  def __init__(self, room: Room):
+    self._room, self._size = room, 0
+
+  def __enter__(self) -> "Share":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self.give_back()
+
+  def take(self, size: int) -> None:
+    """Takes so much more.
+
+    Raises:
+      Busy: If there is not so much left.
+    """
+    self._room.take(size)
+    self._size += size
+
+  def give_back(self) -> None:
+    """Gives back all that was taken."""
+    self._room.give(self._size)
+    self._size = 0
+
+
 def declared_length(request: Request) -> int | None:
-  """What the client says of the length of what it sends; None if it does not."""
+  """What the client says of the length of what it sends; None if it does not.
+
+  It does not where it sends in chunks: HTTP has a length beside them ignored (RFC 9112, 6.3).
+  """
+  if "transfer-encoding" in request.headers:
+    return None
   text = request.headers.get("content-length", "")
   return int(text) if text.isascii() and text.isdigit() else None
 
 
-async def read_body(request: Request, limit: int, *, seconds: float = 60.0) -> bytes:
+async def read_body(
+  request: Request, limit: int, *, seconds: float = 60.0, share: Share | None = None
+) -> bytes:
   """What a client sends.
 
   Args:
     request: Of which nothing was read yet.
     limit: Most bytes.
     seconds: By when it has to be there.
+    share: Of a room that is taken as bytes come, whatever length the client declares; it is held
+      until the share ends. None takes none.
 
   Raises:
-    Problem: If it is longer, does not come in time, or the client goes away.
+    Problem: If it is longer, there is no room for it, it does not come in time, or the client goes
+      away.
   """
   declared = declared_length(request)
   if declared is not None and declared > _DRAINED * limit:
     raise _too_long(limit)
-  parts, size = [], 0
+  parts, size, busy = [], 0, None
   try:
     async with asyncio.timeout(seconds):
       async for part in request.stream():
         size += len(part)
-        if size <= limit:
-          parts.append(part)
-        elif size > _DRAINED * limit:
+        if size > _DRAINED * limit:
           break
-        else:
-          parts.clear()
+        if size <= limit and busy is None:
+          try:
+            if share is not None:
+              share.take(len(part))
+            parts.append(part)
+            continue
+          except Busy as error:
+            busy = error
+        parts.clear()
+        if share is not None:
+          share.give_back()
   except TimeoutError:
     message = f"What was to be sent did not come within {seconds:g} seconds."
     raise Problem(message, status=408, code="too_slow") from None
@@ -81,6 +125,8 @@ async def read_body(request: Request, limit: int, *, seconds: float = 60.0) -> b
     raise Problem("The client went away.", code="gone_away") from None
   if size > limit:
     raise _too_long(limit)
+  if busy is not None:
+    raise busy
   return b"".join(parts)
 
 
@@ -94,6 +140,8 @@ def _too_long(limit):
 
 async def picture_of_form(request: Request, body: bytes) -> bytes:
   """The file of the part `PART` of a form.
+
+  Body, file and a copy are held for a moment, but by one request at a time: nothing is waited for.
 
   Raises:
     Problem: If the form is damaged, or has no such part, or others.
