@@ -16,6 +16,8 @@ from udh_jax.errors import InputError
     ("STRASSE Straße", ["strasse", "strasse"]),
     ("\ufb01n E\u0301lan \u00c9LAN", ["fin", "élan", "élan"]),
     ("— … 😀 / \n\t", []),
+    ("cut emoji \ud83d", ["cut", "emoji"]),
+    ("\ud83d\ude00 one\udcfftwo", ["one", "two"]),
     ("", []),
   ],
 )

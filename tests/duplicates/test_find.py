@@ -150,6 +150,65 @@ def test_every_pair_is_compared_or_joined_through_others(seed):
   assert compared <= len(pairs)
 
 
+class Watched:
+  """Pairs that note how many have been taken."""
+
+  def __init__(self, pairs):
+    self.pairs, self.taken = pairs, 0
+
+  def __len__(self):
+    return len(self.pairs)
+
+  def __getitem__(self, part):
+    self.taken = max(self.taken, min(part.stop, len(self.pairs)))
+    return self.pairs[part]
+
+
+def test_few_pairs_wait_at_a_time():
+  """The book-keeping of a batch does not grow with the number of pairs."""
+  n = 40_000
+  pairs = np.column_stack([np.arange(n), np.arange(n) + n, np.zeros(n, np.int64)])
+  watched, given, most = Watched(pairs), 0, 0
+  for batch in find._unjoined(watched, find._Groups(2 * n)):
+    most = max(most, watched.taken - given)
+    given += len(batch)
+  assert given == n
+  assert most <= find._PAIRS * 40
+
+
+@pytest.mark.parametrize("joining", [False, True])
+def test_batches_are_of_different_pictures_and_large(joining):
+  """Pairs that come sorted by their first picture, as those of one distance do."""
+  a, b = np.triu_indices(200, 1)
+  pairs = np.column_stack([a, b, np.zeros(len(a), np.int64)])
+  groups, seen, batches = find._Groups(200), set(), 0
+  for batch in find._unjoined(pairs, groups):
+    roots = [groups.of(item) for item in batch[:, :2].ravel().tolist()]
+    assert len(set(roots)) == len(roots)  # none needless, none in common
+    rows = set(map(tuple, batch.tolist()))
+    assert not rows & seen
+    seen |= rows
+    batches += 1
+    if joining:
+      for a, b, _ in batch.tolist():
+        groups.join(a, b)
+  assert seen <= set(map(tuple, pairs.tolist()))
+  if joining:
+    assert len(seen) == 199  # what a tree of all of them takes
+  else:
+    assert len(seen) == len(pairs) and batches < 600  # 199 at least, as each picture has 199 pairs
+
+
+def test_the_set_of_many_items_is_that_of_each():
+  rng = np.random.default_rng(0)
+  groups = find._Groups(500)
+  for a, b in rng.integers(0, 500, (300, 2)).tolist():
+    groups.join(a, b)
+    items = rng.integers(0, 500, (7, 2))
+    expected = [[groups.of(item) for item in row] for row in items.tolist()]
+    assert groups.roots(items).tolist() == expected
+
+
 def test_reports_and_page(collection, tmp_path, capsys, failing):
   files = {kind: tmp_path / f"groups.{kind}" for kind in ("json", "csv", "html")}
   arguments = [f"--index={collection / 'a.index'}"]

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -15,9 +16,12 @@ from udh_jax.commands import encode, search
 from udh_jax.data.pictures import list_pictures, read_picture
 from udh_jax.encoders import store as encoders_store
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.queries import search_pictures
 from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
 from udh_jax.errors import InputError
 from udh_jax.stores import create_store, open_store
+from udh_jax.stores.as_index import StoreAsIndex
+from udh_jax.stores.interface import Found
 
 pytest.importorskip("lancedb")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -125,6 +129,73 @@ def test_what_cannot_be_encoded(encoder, other_encoder, store, folder, tmp_path)
   plain = create_store(f"lancedb:{tmp_path / 'p'}", num_bits=12, about=store.about)
   with pytest.raises(InputError, match="lacks the columns bytes, changed"):
     encode_folder_to_store(encoder, folder, plain)
+
+
+class Name(str):
+  """A string that can be counted while it lives."""
+
+
+class CountingStore:
+  """Finds the same number of items for each query; knows which of their names are still held."""
+
+  num_bits, about, hits = 12, {}, 50
+
+  def __init__(self):
+    self.held, self.most, self.given = weakref.WeakSet(), 0, 0
+
+  def found(self, queries):
+    answers = []
+    for _ in queries:
+      names = [Name(self.given + i) for i in range(self.hits)]
+      self.given += self.hits
+      self.held.update(names)
+      answers.append(Found(names, np.arange(self.hits, dtype=np.int32)))
+    self.most = max(self.most, len(self.held))
+    return answers
+
+  def nearest(self, queries, k, **_):
+    return self.found(queries)
+
+  def within(self, queries, radius, **_):
+    return self.found(queries)
+
+
+@pytest.mark.parametrize("options", [{"k": 50}, {"k": 30, "radius": 12}])
+def test_names_of_answers_that_were_given_are_let_go(encoder, save_pictures, options):
+  folder = save_pictures(*(f"{i}.png" for i in range(8)))
+  files = [folder / f"{i % 8}.png" for i in range(400)]
+  store = CountingStore()
+  index = StoreAsIndex(store)
+  place = 0
+  for answer in search_pictures(index, encoder, files, batch_size=4, **options):
+    assert [index.names[i] for i in answer.hits.indices] == [
+      f"{place + i}" for i in range(options["k"])
+    ]
+    place += store.hits
+  assert store.given == place == len(index.names) == 20_000
+  assert store.most <= 3 * 4 * store.hits  # a few batches, of 100
+
+
+def test_names_stay_with_their_indices():
+  store = CountingStore()
+  index = StoreAsIndex(store)
+  queries = np.zeros((3, 2), np.uint8)
+  _, indices = index.search(queries, 50)
+  store.hits = 0
+  empty = index.radius_search(queries, 1)
+  store.hits = 2
+  later = index.radius_search(queries, 1)
+  kept = indices[1][10:12]  # a view holds them too
+  del indices
+  assert [hit.indices.tolist() for hit in empty] == [[]] * 3
+  assert [index.names[i] for i in kept] == ["60", "61"]
+  assert [index.names[i] for hit in later for i in hit.indices] == [f"{150 + i}" for i in range(6)]
+  assert index.names[150:152] == ["150", "151"]
+  for gone in (0, 49, 100, 149, 156, -1):
+    with pytest.raises(IndexError, match="is not held"):
+      index.names[gone]
+  del kept, later
+  assert not store.held
 
 
 def test_from_the_command_line(

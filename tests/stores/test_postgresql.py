@@ -162,6 +162,49 @@ def test_a_table_that_was_made_anew_meanwhile(postgresql):
   old.close()
 
 
+def test_a_table_that_was_dropped_by_sql_is_made_again(postgresql, admin):
+  about = {"encoder": {"digest": "a"}}
+  with create_store(postgresql, num_bits=8, about=about, table="dropped") as store:
+    store.load(batches_of(3, 3))
+  admin.execute("DROP TABLE dropped")
+  with pytest.raises(StoreError, match="no table of codes"):
+    open_store(postgresql, table="dropped")
+  about, columns = {"encoder": {"digest": "b"}}, {"year": "integer"}
+  options = {"num_bits": 16, "about": about, "columns": columns, "table": "dropped"}
+  for count in (0, 1):
+    with create_store(postgresql, **options) as store:
+      assert (store.count(), store.num_bits, store.about, store.columns) == (
+        count,
+        16,
+        about,
+        columns,
+      )
+      store.upsert(["a"], np.zeros((1, 2), np.uint8), {"year": [7]})
+  sql = "SELECT count(*) FROM udh_jax_stores WHERE table_name = 'dropped'"
+  assert admin.execute(sql).fetchone() == (1,)
+
+
+def test_a_table_of_another_kind_is_not_taken_for_one(postgresql, admin):
+  """It has the name of one that was dropped by SQL, whose row is still there."""
+  about = {"encoder": {"digest": "a"}}
+  create = {"num_bits": 8, "about": about, "columns": {"year": "integer"}, "table": "taken"}
+  create_store(postgresql, **create).close()
+  for columns, absent in (
+    ("name text, n int", "code, place, year"),
+    ("name text PRIMARY KEY, code bit(8), place int", "year"),
+  ):
+    admin.execute(f"DROP TABLE taken; CREATE TABLE taken ({columns})")
+    for take in (open_store, create_store):
+      options = create if take is create_store else {"table": "taken"}
+      with pytest.raises(
+        StoreError, match=rf"public\.taken is no table of codes.* lacks the columns {absent};"
+      ) as caught:
+        take(postgresql, **options)
+      assert "\n" not in str(caught.value)
+  admin.execute("DROP TABLE taken")
+  create_store(postgresql, **create).close()
+
+
 def test_building_again_leaves_one_index(postgresql, admin):
   with create_store(postgresql, num_bits=8, table="indexed") as store:
     store.load(batches_of(100, 100))

@@ -21,7 +21,8 @@ def cut(text: str) -> list[str]:
   has neither letter nor digit is no word.
 
   Args:
-    text: In any language.
+    text: In any language. Half a surrogate pair, as a text cut within an emoji ends in, is cut as
+      any mark.
 
   Raises:
     InputError: If ICU is not installed (the extra ``pairs``).
@@ -30,6 +31,7 @@ def cut(text: str) -> list[str]:
     Unicode Standard Annex 29, Text Segmentation; ICU, word break iterator of the root locale.
   """
   breaker = require_extra("icu4py.breakers", extra="pairs").WordBreaker
+  text = text.encode("utf-8", "replace").decode()  # ICU refuses halves of surrogate pairs
   text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
   return [word for word in breaker(text, "root") if any(map(str.isalnum, word))]
 

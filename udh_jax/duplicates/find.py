@@ -20,6 +20,7 @@ _FAR = 40  # and those that are near by the encoder's code
 _NEAR = 8  # neighbours by the encoder's code that are candidates
 _QUERIES = 1024  # searched at once
 _PAIRS, _FEW = 128, 16  # compared at once
+_WAITING = 32 * _PAIRS  # pairs from which those of a batch are chosen
 # A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
 # picture of the same thing agrees as a whole at best.
 _BLOCKS, _WHOLE, _PLAIN = 0.75, 0.5, 0.97
@@ -209,29 +210,29 @@ def _neighbours_by_code(index, looks) -> Iterator[np.ndarray]:
 def _unjoined(pairs, groups) -> Iterator[np.ndarray]:
   """Pairs that are not in one group yet, some at a time; groups grow meanwhile.
 
-  Of the pairs of a batch no two have a picture in common where that can be had, since the first may
-  make the second needless.
+  Of the pairs of a batch no two have a picture in common, nor one of the same group, since the
+  first may make the second needless. A batch is chosen from the first `_WAITING` pairs that are
+  left, in their order, so that it is small only where these have few pictures.
   """
   place, waiting = 0, np.zeros((0, 3), np.int64)
   while place < len(pairs) or len(waiting):
-    batch: list[tuple[int, int, int]] = []
-    used, later = set(), []
-    source = np.concatenate([waiting, pairs[place : place + 4 * _PAIRS]])
-    place += 4 * _PAIRS
-    for row, (a, b, flip) in enumerate(source.tolist()):
-      if groups.of(a) == groups.of(b):
-        continue
-      if len(batch) == _PAIRS:
-        later += source[row:].tolist()
-        break
-      if groups.of(a) in used or groups.of(b) in used:
-        later.append((a, b, flip))
-        continue
-      used |= {groups.of(a), groups.of(b)}
-      batch.append((a, b, flip))
-    waiting = np.array(later, np.int64).reshape(-1, 3)
-    if batch:
-      yield np.array(batch, np.int64)
+    taken = max(_WAITING - len(waiting), 0)
+    waiting = np.concatenate([waiting, pairs[place : place + taken]])
+    place += taken
+    roots = groups.roots(waiting[:, :2])  # [w, 2]
+    apart = roots[:, 0] != roots[:, 1]
+    waiting, roots = waiting[apart], roots[apart]
+    used: set[int] = set()
+    chosen = []
+    for row, (a, b) in enumerate(roots.tolist()):
+      if a not in used and b not in used:
+        used |= {a, b}
+        chosen.append(row)
+        if len(chosen) == _PAIRS:
+          break
+    if chosen:
+      batch, waiting = waiting[chosen], np.delete(waiting, chosen, axis=0)
+      yield batch
 
 
 class _Groups:
@@ -248,6 +249,14 @@ class _Groups:
     while self._parent[item] != root:
       self._parent[item], item = root, int(self._parent[item])
     return root
+
+  def roots(self, items: np.ndarray) -> np.ndarray:
+    """`of` of many items."""
+    roots = self._parent[items]
+    while not np.array_equal(roots, above := self._parent[roots]):
+      roots = above
+    self._parent[items] = roots
+    return roots
 
   def join(self, a: int, b: int) -> None:
     """Makes one set of two."""

@@ -1,11 +1,75 @@
 """A store asked in the way that an index is asked."""
 
+import bisect
+import weakref
 from collections.abc import Sequence
+from typing import overload
 
 import numpy as np
 
 from udh_jax.retrieval.index import Hits
 from udh_jax.stores.interface import Found, Store, Where
+
+
+class FoundNames(Sequence[str]):
+  """Names by index of what was found, each for as long as the indices that point to it are held.
+
+  So a search of many queries, whose answers are written as they come, keeps those of a few.
+  """
+
+  def __init__(self):
+    """Starts with none."""
+    self._parts: dict[int, list[str]] = {}  # by their first index, which ascend
+    self._starts: list[int] = []
+    self._count = 0
+
+  def add(self, names: Sequence[str]) -> np.ndarray:
+    """Takes names in.
+
+    Args:
+      names: Of what a query has found.
+
+    Returns:
+      Their indices. int64 array of shape ``[m]``. When it and all views of it are gone, the names
+      go too.
+    """
+    first = self._count
+    self._count += len(names)
+    indices = np.arange(first, self._count)
+    if len(names):
+      self._parts[first] = list(names)
+      self._starts.append(first)
+      weakref.finalize(indices, self._drop, first).atexit = False
+    return indices
+
+  def _drop(self, first: int) -> None:
+    del self._parts[first]
+    del self._starts[bisect.bisect_left(self._starts, first)]
+
+  def __len__(self) -> int:
+    return self._count
+
+  @overload
+  def __getitem__(self, index: int) -> str: ...
+
+  @overload
+  def __getitem__(self, index: slice) -> list[str]: ...
+
+  def __getitem__(self, index: int | slice) -> str | list[str]:
+    """The name of an index that is held.
+
+    Raises:
+      IndexError: If nothing was found by this index, or the indices it was found with are gone.
+    """
+    if isinstance(index, slice):
+      return [self[i] for i in range(*index.indices(len(self)))]
+    place = bisect.bisect_right(self._starts, index) - 1
+    if place >= 0:
+      first = self._starts[place]
+      names = self._parts[first]
+      if index < first + len(names):
+        return names[index - first]
+    raise IndexError(f"The name of {index} is not held (any more).")
 
 
 class StoreAsIndex:
@@ -14,7 +78,7 @@ class StoreAsIndex:
   Attributes:
     num_bits: Length of the codes.
     about: That of the store.
-    names: Names of what was found so far; indices point into it.
+    names: Names of what was found, for as long as its indices are held; see `FoundNames`.
   """
 
   def __init__(self, store: Store, *, where: Where | None = None, approximate: bool = False):
@@ -26,7 +90,7 @@ class StoreAsIndex:
       approximate: Search by the store's approximate index.
     """
     self.num_bits, self.about = store.num_bits, store.about
-    self.names: list[str] = []
+    self.names = FoundNames()
     self._store, self._where, self._approximate = store, where, approximate
 
   def __len__(self) -> int:
@@ -46,9 +110,4 @@ class StoreAsIndex:
     return self._hits(self._store.within(queries, radius, where=self._where))
 
   def _hits(self, found: Sequence[Found]) -> list[Hits]:
-    hits = []
-    for one in found:
-      first = len(self.names)
-      self.names += one.names
-      hits.append(Hits(one.distances, np.arange(first, len(self.names))))
-    return hits
+    return [Hits(one.distances, self.names.add(one.names)) for one in found]

@@ -10,6 +10,7 @@ import numpy as np
 from udh_jax.errors import require
 from udh_jax.records import encoder_digest_of
 from udh_jax.stores.interface import (
+  RESERVED,
   Condition,
   DistinctNames,
   Found,
@@ -55,7 +56,8 @@ def create_postgresql(
 
   Raises:
     InputError: If an argument is out of range, or the table is there with other codes or columns.
-    StoreError: If the server cannot be reached, refuses, or has no pgvector that is new enough.
+    StoreError: If the server cannot be reached, refuses, or has no pgvector that is new enough, or
+      the table is there and is no table of codes.
   """
   columns, about = dict(columns or {}), dict(about or {})
   require_columns(columns)
@@ -87,7 +89,7 @@ def open_postgresql(
     schema: Where it is; None is the connection's own.
 
   Raises:
-    StoreError: If the server cannot be reached or there is no such table.
+    StoreError: If the server cannot be reached, or there is no such table or it is none of codes.
   """
   server = Server(url)
   try:
@@ -112,6 +114,7 @@ class PostgreSQLStore(Store):
     self.location = f"{server.shown} table {place.schema}.{place.table}"
     with server.connection("opening the table") as connection:
       row = _meta(connection, place)
+      there = _columns(connection, place)
     if row is None:
       raise StoreError(
         f"{server.shown} has no table of codes {place.table!r} in schema {place.schema!r}; make "
@@ -121,6 +124,12 @@ class PostgreSQLStore(Store):
     require_version(self.location, version, VERSION)
     self.about: dict[str, Any] = json.loads(about)
     self.columns: dict[str, str] = json.loads(columns)
+    absent = [name for name in (*RESERVED, *self.columns) if name not in there]
+    if absent:
+      raise StoreError(
+        f"{self.location} is no table of codes, though {META} has a row for it: it lacks the columns "
+        f"{', '.join(absent)}; name another with --table, or remove that table."
+      )
 
   def close(self) -> None:
     """Closes the connections."""
@@ -399,8 +408,13 @@ def _make(connection, server, place, num_bits, about, columns) -> None:
       'name text COLLATE "C" PRIMARY KEY, code bit({}) NOT NULL{})'
     ).format(sql.Identifier(*place), sql.Literal(num_bits), sql.SQL("").join(more))
   )
+  # A row that is there is of a table that was dropped by SQL.
   connection.execute(
-    sql.SQL("INSERT INTO {} VALUES ($1, $2, $3, $4, $5)").format(meta),
+    sql.SQL(
+      "INSERT INTO {} (table_name, version, num_bits, about, columns) VALUES ($1, $2, $3, $4, $5) "
+      "ON CONFLICT (table_name) DO UPDATE SET version = excluded.version, "
+      "num_bits = excluded.num_bits, about = excluded.about, columns = excluded.columns"
+    ).format(meta),
     [place.table, VERSION, num_bits, json.dumps(about), json.dumps(columns)],
   )
 
@@ -421,6 +435,16 @@ def _meta(connection, place: Place) -> tuple[int, int, str, str] | None:
     ).format(sql.Identifier(place.schema, META)),
     [place.table],
   ).fetchone()
+
+
+def _columns(connection, place: Place) -> set[str]:
+  """Names of a table's columns."""
+  text = (
+    "SELECT a.attname FROM pg_attribute a JOIN pg_class t ON t.oid = a.attrelid "
+    "JOIN pg_namespace n ON n.oid = t.relnamespace "
+    "WHERE n.nspname = $1 AND t.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped"
+  )
+  return {name for (name,) in connection.execute(text, list(place)).fetchall()}
 
 
 def _values(conditions: Sequence[Condition]) -> list[Value]:

@@ -6,6 +6,8 @@ import os
 import numpy as np
 import pytest
 
+from udh_jax.encoders.distributed import encode_distributed
+from udh_jax.encoders.distributed.file_systems import file_system_of, files_in, folder_of, kind_of
 from udh_jax.encoders.distributed.listing import make_plan, pictures_of, read_plan
 from udh_jax.encoders.distributed.parts import (
   code_batches,
@@ -65,7 +67,7 @@ def test_lost_parts_are_done_again_and_others_are_not(encoder, pictures, expecte
   times = {n: (tmp_path / "codes" / f"part-{n:08d}.parquet").stat().st_mtime_ns for n in range(4)}
   (tmp_path / "codes" / "part-00000002.parquet").unlink()
   (tmp_path / "codes" / ".part-00000001.parquet.abc.tmp").write_bytes(b"half")
-  plan = make_plan(encoder, str(pictures), output, part_size=99)  # the first plan counts
+  plan = make_plan(encoder, str(pictures), output)  # the first plan counts
   assert len(plan.parts) == 4
   assert [part.number for part in encode_all(encoder, plan, output)] == [2]
   assert found_in(output) == expected
@@ -174,6 +176,142 @@ def test_pictures_out_of_reach_are_tried_again(encoder, pictures, expected, tmp_
   assert found_in(output) == {name: expected[name] for name in names}
 
 
+@pytest.mark.parametrize("place", [".", "in it"])
+def test_names_that_are_not_utf_8(encoder, pictures, expected, tmp_path, capsys, place):
+  """They are counted once, wherever in the folder they are."""
+  pytest.importorskip("ray")
+  first = sorted(expected)[0]
+  folder = tmp_path / "pictures" / place
+  folder.mkdir(parents=True)
+  for name in (b"a.png", b"b.png", b"\xff.png", b"\xfe.png"):
+    (folder / os.fsdecode(name)).write_bytes((pictures / first).read_bytes())
+  images, output = str(tmp_path / "pictures"), str(tmp_path / "codes")
+  plan = make_plan(encoder, images, output)
+  (done,) = encode_all(encoder, plan, output)
+  assert (done.encoded, done.unreadable, count_unreadable(output)) == (2, 0, 2)
+  assert list(found_in(output).values()) == [expected[first]] * 2
+  (noted,) = (tmp_path / "codes" / "unreadable").iterdir()
+  names = pq.read_table(noted)["name"].to_pylist()
+  assert [name.rpartition("/")[2] for name in names] == [r"\udcfe.png", r"\udcff.png"]
+  result = encode_distributed(encoder, images, output)  # nothing is left to do
+  assert (result.pictures, result.unreadable) == (4, 2)
+  said = capsys.readouterr().out
+  assert "2 of 4 pictures cannot be read" in said and ": 2 pictures, 12 bits" in said
+
+
+def test_a_note_of_an_earlier_try_is_not_counted(encoder, pictures, tmp_path):
+  """A call that was stopped before its plan, then names that were mended."""
+  output = tmp_path / "codes"
+  listing = tmp_path / "l.txt"
+  listing.write_bytes(b"\xff.png\n")
+  with pytest.raises(InputError, match="no pictures in"):
+    make_plan(encoder, str(listing), str(output))
+  assert count_unreadable(str(output)) == 1
+  make_plan(encoder, str(pictures), str(output))
+  assert count_unreadable(str(output)) == 0
+
+
+def test_file_names_that_pyarrow_cannot_hold(encoder, tmp_path, monkeypatch):
+  output, bad = str(tmp_path / "codes"), os.fsdecode(b"\xff")
+  folder = tmp_path / "tables"
+  folder.mkdir()
+  (folder / f"{bad}.parquet").write_bytes(b"")
+  for images in (str(folder), str(tmp_path / bad)):
+    with pytest.raises(InputError, match=r"\\udcff.* not UTF-8; rename") as caught:
+      make_plan(encoder, images, output)
+    assert "\n" not in str(caught.value)
+  fsspec = pytest.importorskip("fsspec")
+  memory = fsspec.filesystem("memory")
+  memory.pipe(f"/badly named/{bad}.png", b"")
+  with pytest.raises(InputError, match="^memory://badly named cannot be listed: .*UTF-8; rename"):
+    make_plan(encoder, "memory://badly named", output)
+
+
+def test_another_root_or_part_size_is_refused(encoder, pictures, expected, tmp_path):
+  names = sorted(expected)
+  listing = tmp_path / "l.txt"
+  listing.write_text("".join(f"{name}\n" for name in names))
+  output, root = str(tmp_path / "codes"), str(pictures)
+  first = make_plan(encoder, str(listing), output, root=root, part_size=10)
+  for options in ({}, {"root": root}, {"root": root + "/"}, {"part_size": 10}):
+    assert make_plan(encoder, str(listing), output, **options) == first
+  with pytest.raises(InputError, match=r"relative to .*, now --root is /elsewhere; .*another folder"):
+    make_plan(encoder, str(listing), output, root="/elsewhere")
+  for size in (9, 11, 10_000):
+    with pytest.raises(InputError, match=rf"--part-size {size} .*parts of up to 10 .*another fold"):
+      make_plan(encoder, str(listing), output, part_size=size)
+  for _ in range(2):  # at the first call and at the next
+    with pytest.raises(InputError, match=r"--root is /elsewhere, but .* is a folder of pictures"):
+      make_plan(encoder, root, str(tmp_path / "other"), root="/elsewhere")
+    make_plan(encoder, root, str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("form", ["folder", "text", "parquet"])
+@pytest.mark.parametrize("scheme", ["file", "memory"])
+def test_names_with_marks_of_urls(encoder, pictures, expected, tmp_path, form, scheme):
+  """What options of a URL look like is a part of a name where it stands in one."""
+  first = sorted(expected)[0]
+  names = ["100% #1.png", "a?b=c.png", "what?.png"]
+  base = str(tmp_path) if scheme == "file" else f"/{form} bucket"
+  fs = pytest.importorskip("fsspec").filesystem(scheme)
+  for folder in ("pics", "tables?"):
+    fs.makedirs(f"{base}/{folder}")
+  for name in names:
+    fs.pipe(f"{base}/pics/{name}", (pictures / first).read_bytes())
+  url = f"{scheme}://{base.removeprefix('/') if scheme == 'memory' else base}"
+  options: dict = {} if form == "folder" else {"root": f"{url}/pics"}
+  images = f"{url}/pics"
+  if form == "text":
+    images = f"{url}/what?.txt"
+    lines = [names[0], names[1], f"{url}/pics/{names[2]}"]
+    fs.pipe(f"{base}/what?.txt", "\n".join(lines).encode())
+    names = lines
+  if form == "parquet":
+    images = f"{url}/tables?"
+    for number, name in enumerate(names):
+      table = pa.BufferOutputStream()
+      pq.write_table(pa.table({"path": [name]}), table)
+      fs.pipe(f"{base}/tables?/{number}?x=y.parquet", table.getvalue().to_pybytes())
+  output = f"{url}/codes{'?' if scheme == 'file' else ''}"  # fsspec moves files by patterns
+  plan = make_plan(encoder, images, output, **options)
+  assert make_plan(encoder, images, output, **options) == read_plan(output) == plan
+  encode_all(encoder, plan, output)
+  assert found_in(output) == dict.fromkeys(names, expected[first])
+
+
+def test_urls_and_their_options():
+  where = {
+    "file:///a/what?.png": "/a/what?.png",
+    "file:///a/b?c=d": "/a/b?c=d",
+    "s3://bucket/a/what?.png?region=x": "bucket/a/what?.png",
+    "memory://bucket/a/what?.png": "/bucket/a/what?.png",
+    "s3://bucket?region=x&scheme=http": "bucket",
+  }
+  for url, path in where.items():
+    assert file_system_of(url)[1] == path
+  fs, path = file_system_of("s3://bucket/a/?region=elsewhere", "b?c=d.png")
+  assert (fs.region, path) == ("elsewhere", "bucket/a/b?c=d.png")
+  assert folder_of("s3://bucket/a/l?.txt?region=x") == "s3://bucket/a?region=x"
+  assert folder_of("file:///a/b?c=d/l.txt") == "file:///a/b?c=d"
+
+
+def test_files_of_a_folder(tmp_path):
+  (tmp_path / "folder").mkdir()
+  for name in (b"b", b"\xff", b"a"):
+    (tmp_path / os.fsdecode(name)).write_bytes(b"")
+  (tmp_path / "link").symlink_to("a")
+  (tmp_path / "nowhere").symlink_to("absent")
+  assert files_in(str(tmp_path)) == ["a", "b", "link", os.fsdecode(b"\xff")]
+  assert files_in(str(tmp_path), "absent") == []
+  with pytest.raises(InputError, match="cannot be listed"):
+    files_in(str(tmp_path / "a"))
+  assert [kind_of(str(tmp_path), key) for key in ("a", "folder", "nowhere")] == [
+    "File",
+    "Directory",
+    "NotFound",
+  ]
+
+
 def test_an_index_of_the_parts(encoder, pictures, expected, tmp_path):
   output = str(tmp_path / "codes")
   plan = make_plan(encoder, str(pictures), output, source="runs/x", part_size=7)
@@ -235,6 +373,9 @@ def test_what_cannot_be_encoded(encoder, other_encoder, pictures, tmp_path):
   changed = json.loads(text) | {"encoder": {"source": "", "digest": "other"}}
   (tmp_path / "codes" / "plan.json").write_text(json.dumps(changed))
   with pytest.raises(InputError, match="is of another encoder than"):
+    list(code_batches(output))
+  (tmp_path / "codes" / "plan.json").write_text(json.dumps(changed | {"encoder": {"source": ""}}))
+  with pytest.raises(InputError, match=r"plan\.json: encoder is damaged: it has no field digest"):
     list(code_batches(output))
   (tmp_path / "codes" / "plan.json").write_text(text.replace('"version": 1', '"version": 9'))
   with pytest.raises(InputError, match="version 9"):

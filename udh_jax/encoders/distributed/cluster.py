@@ -12,6 +12,7 @@ import numpy as np
 from udh_jax.encoders.distributed.file_systems import EXTRA
 from udh_jax.encoders.distributed.listing import Plan, make_plan
 from udh_jax.encoders.distributed.parts import (
+  count_pictures,
   count_unreadable,
   encode_part,
   parts_done,
@@ -75,7 +76,7 @@ def encode_distributed(
   *,
   source: str = "",
   root: str | None = None,
-  part_size: int = 10_000,
+  part_size: int | None = None,
   batch_size: int = 64,
   workers: int | None = None,
   cpus_per_worker: int = 1,
@@ -93,8 +94,8 @@ def encode_distributed(
     output: Folder of the result, a path or URL that all machines reach. It has ``codes/`` (names
       and codes), ``unreadable/`` (names and reasons) and ``plan.json``.
     source: Where the encoder came from; noted.
-    root: What relative paths of a listing are relative to.
-    part_size: Pictures of a part.
+    root: What relative paths of a listing are relative to; see `make_plan`.
+    part_size: Pictures of a part; see `make_plan`.
     batch_size: Pictures encoded at once.
     workers: How many; None for as many as the cluster has room for, which may change meanwhile.
     cpus_per_worker: Cores of a worker, which reads and decodes in as many threads.
@@ -111,6 +112,7 @@ def encode_distributed(
   require(gpus_per_worker >= 0, f"gpus_per_worker is {gpus_per_worker}, expected 0 or more.")
   ray, data = require_extra("ray", extra=EXTRA), require_extra("ray.data", extra=EXTRA)
   images, output = _whole(images), _whole(output)
+  root = None if root is None else _whole(root)
   plan = make_plan(encoder, images, output, source=absolute(source), root=root, part_size=part_size)
   todo = parts_to_do(output, plan)
   done_before = plan.num_pictures - _num_pictures(plan, todo)
@@ -156,17 +158,17 @@ def encode_distributed(
     f"{len(absent)} parts were encoded but are not in {output} as this machine sees it; give a "
     "folder that all machines share, or a URL.",
   )
-  bad = count_unreadable(output)
+  pictures, bad = count_pictures(output, plan), count_unreadable(output)
   if bad:
-    print(f"{bad:,} of {plan.num_pictures:,} pictures cannot be read; see {output}/unreadable")
+    print(f"{bad:,} of {pictures:,} pictures cannot be read; see {output}/unreadable")
   encoded = sum(by_worker.values())
   rate = encoded / max(seconds, 1e-9)
   print(
-    f"{output}: {plan.num_pictures - bad:,} pictures, {plan.num_bits} bits, {rate:.0f} "
+    f"{output}: {pictures - bad:,} pictures, {plan.num_bits} bits, {rate:.0f} "
     f"pictures/s on {len(by_worker)} workers",
     flush=True,
   )
-  return Encoded(plan.num_pictures, encoded, bad, seconds, dict(by_worker))
+  return Encoded(pictures, encoded, bad, seconds, dict(by_worker))
 
 
 def _watch(results: Any, plan: Plan, todo: list[int], by_worker: collections.Counter) -> float:

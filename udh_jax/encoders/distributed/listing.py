@@ -16,8 +16,11 @@ import numpy as np
 from udh_jax.data.pictures import SUFFIXES, decode_picture, list_pictures, read_picture
 from udh_jax.encoders.distributed.file_systems import (
   EXTRA,
+  delete_file,
   file_system_of,
   files_in,
+  folder_of,
+  infos_in,
   joined,
   kind_of,
   open_parquet,
@@ -28,10 +31,12 @@ from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
-from udh_jax.records import ANYTHING, LIST, OBJECT, require_fields, whole
+from udh_jax.records import ANYTHING, LIST, OBJECT, TEXT, require_fields, whole
 
 VERSION = 1
 UNREACHABLE = "could not be reached: "  # begins what is tried again at the next call
+LEFT_OUT = "listing.parquet"  # in unreadable/: names that no part can hold
+PART_SIZE = 10_000
 _LISTED_AT_ONCE = 1_000_000  # rows of a file of our own listing
 _TRIES = 3  # to read a picture from a file system that fails
 
@@ -40,14 +45,16 @@ class Part(NamedTuple):
   """Some rows of a listing.
 
   Attributes:
-    file: Parquet file.
+    file: Parquet file, or the folder that it is in; a path or URL.
     start: First row.
     stop: One after the last.
+    key: The file's name relative to that folder; "" where it is no folder.
   """
 
   file: str
   start: int
   stop: int
+  key: str = ""
 
 
 class Plan(NamedTuple):
@@ -82,7 +89,7 @@ def make_plan(
   *,
   source: str = "",
   root: str | None = None,
-  part_size: int = 10_000,
+  part_size: int | None = None,
 ) -> Plan:
   """Cuts a listing into parts and notes them in ``output``; takes up what is noted there.
 
@@ -94,17 +101,20 @@ def make_plan(
     output: Folder of the result, made where it is missing; all machines reach it by this path or
       URL.
     source: Where the encoder came from.
-    root: What relative paths of a listing are relative to; by default the listing's folder.
-    part_size: Pictures of a part. A part is what is lost when a machine is.
+    root: What relative paths of a listing are relative to. None for that of the first call, or
+      else the listing's folder. A folder of pictures takes none.
+    part_size: Pictures of a part. A part is what is lost when a machine is. None for that of the
+      first call, or else 10,000.
 
   Returns:
     The plan; that of the first call, where there was one.
 
   Raises:
-    InputError: If there are no pictures, the listing lacks the columns, or ``output`` holds codes
-      of another encoder or listing.
+    InputError: If there are no pictures, the listing lacks the columns, ``root`` is given with a
+      folder of pictures, or ``output`` holds codes of another encoder or listing, or was begun with
+      another root or size of parts than are given.
   """
-  require(part_size >= 1, f"--part-size is {part_size}; give 1 or more.")
+  require(part_size is None or part_size >= 1, f"--part-size is {part_size}; give 1 or more.")
   made_by = {"source": source, "digest": encoder.digest}
   old = find_plan(output)
   if old is not None:
@@ -113,12 +123,13 @@ def make_plan(
       f"{output} holds codes of another encoder (digest {old.encoder['digest'][:12]}, this one has "
       f"{encoder.digest[:12]}); give another folder.",
     )
-    listing = "" if not old.listing else _fingerprint(_parquet_files(images) or [images])
+    listing = "" if not old.listing else _fingerprint(_parquet_files(images) or [(images, "")])
     require(
       (old.images, old.listing) == (images, listing),
       f"{output} holds codes of another listing ({old.images}, or this one before it was changed); "
       "give another folder.",
     )
+    _require_as_begun(old, output, root, part_size)
     return old
   files, fingerprint = _parquet_files(images), ""
   if files:
@@ -126,13 +137,39 @@ def make_plan(
     root = _folder_of(images) if root is None else root
   else:
     files, fingerprint, root = _own_listing(images, output, root)
-  parts = [part for file in files for part in _cut(file, part_size)]
+  parts = [part for file in files for part in _cut(*file, part_size or PART_SIZE)]
   require(parts, f"There are no pictures in {images}.")
   num_bits = encoder.about["bits"]
   plan = Plan(images, root or "", fingerprint, num_bits, made_by, parts)
   text = json.dumps({"version": VERSION} | plan._asdict(), indent=1)
-  write_file(joined(output, "plan.json"), text.encode())
+  write_file(output, "plan.json", text.encode())
   return plan
+
+
+def _require_as_begun(old: Plan, output: str, root: str | None, part_size: int | None) -> None:
+  """Refuses a root or size of parts that are given and are not those of the first call."""
+  if root is not None:
+    _require_listing(old.images, root, is_listing=bool(old.listing))
+    require(
+      file_system_of(root, "x") == file_system_of(old.root, "x"),
+      f"{output} was begun with paths relative to {old.root}, now --root is {root}; give another "
+      "folder for the codes.",
+    )
+  if part_size is not None:
+    files = dict.fromkeys((part.file, part.key) for part in old.parts)
+    most = max(part.stop - part.start for part in old.parts)
+    require(
+      [part for file in files for part in _cut(*file, part_size)] == old.parts,
+      f"--part-size {part_size} would cut otherwise than {output} was begun, in parts of up to "
+      f"{most:,} pictures; leave it out, or give another folder.",
+    )
+
+
+def _require_listing(images: str, root: str | None, *, is_listing: bool) -> None:
+  require(
+    root is None or is_listing,
+    f"--root is {root}, but {images} is a folder of pictures, which needs none; leave it out.",
+  )
 
 
 def read_plan(output: str) -> Plan:
@@ -150,9 +187,9 @@ def read_plan(output: str) -> Plan:
 def find_plan(output: str) -> Plan | None:
   """The same; None where there is none."""
   file = joined(output, "plan.json")
-  if kind_of(file) != "File":
+  if kind_of(output, "plan.json") != "File":
     return None
-  fs, path = file_system_of(file)
+  fs, path = file_system_of(output, "plan.json")
   with fs.open_input_stream(path) as opened:
     try:
       found = require_fields(file, json.loads(opened.read()), {})
@@ -167,6 +204,7 @@ def find_plan(output: str) -> Plan | None:
   kinds = {"num_bits": whole(1, 1 << 20), "encoder": OBJECT, "parts": LIST}
   require_fields(file, found, dict.fromkeys(Plan._fields, ANYTHING) | kinds)
   require(found.keys() <= set(Plan._fields), f"{file} has fields that are not known.")
+  require_fields(f"{file}: encoder", found["encoder"], {"source": TEXT, "digest": TEXT})
   return Plan(**found | {"parts": [Part(*part) for part in found["parts"]]})
 
 
@@ -198,7 +236,8 @@ def pictures_of(plan: Plan, part: Part) -> Iterator[tuple[str, Callable[[int], n
 def _read(root: str, path: str | None, size: int) -> np.ndarray:
   if path is None:
     raise ValueError("the listing has neither its path nor its bytes")
-  fs, place = file_system_of(joined(root, path))
+  whole_path = "://" in path or path.startswith("/")
+  fs, place = file_system_of(path) if whole_path else file_system_of(root, path)
   if fs.type_name == "local":
     return read_picture(place, size)
   for attempt in range(_TRIES):
@@ -218,7 +257,7 @@ def _read(root: str, path: str | None, size: int) -> np.ndarray:
 def _listed(part: Part) -> Iterator[Any]:
   """Rows of a part in record batches, with the columns among name, path and bytes that it has."""
   pa = require_extra("pyarrow", extra=EXTRA)
-  with open_parquet(part.file) as file:
+  with open_parquet(part.file, part.key) as file:
     groups: list[int] = []
     first = row = 0
     for number in range(file.num_row_groups):
@@ -228,7 +267,7 @@ def _listed(part: Part) -> Iterator[Any]:
         groups.append(number)
       row += rows
     row = first
-    columns = _columns_of(file.schema_arrow, part.file)
+    columns = _columns_of(file.schema_arrow, joined(part.file, part.key))
     for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=list(columns)):
       begin, end = (min(max(at - row, 0), batch.num_rows) for at in (part.start, part.stop))
       chosen = batch.slice(begin, end - begin)
@@ -253,27 +292,30 @@ def _columns_of(schema: Any, file: str) -> dict[str, str]:
   return found
 
 
-def _cut(file: str, part_size: int) -> Iterator[Part]:
+def _cut(file: str, key: str, part_size: int) -> Iterator[Part]:
   """Parts of a Parquet file; where it holds the pictures themselves, whole row groups."""
-  with open_parquet(file) as opened:
+  with open_parquet(file, key) as opened:
     metadata = opened.metadata
-    columns = _columns_of(opened.schema_arrow, file)
+    columns = _columns_of(opened.schema_arrow, joined(file, key))
   rows = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
   if "bytes" not in columns.values():
     for start in range(0, sum(rows), part_size):
-      yield Part(file, start, min(start + part_size, sum(rows)))
+      yield Part(file, start, min(start + part_size, sum(rows)), key)
     return
   start = stop = 0
   for number in rows:
     if stop > start and stop + number - start > part_size:
-      yield Part(file, start, stop)
+      yield Part(file, start, stop, key)
       start = stop
     stop += number
   if stop > start:
-    yield Part(file, start, stop)
+    yield Part(file, start, stop, key)
 
 
-def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str], str, str]:
+_Files = list[tuple[str, str]]  # a path or URL and, where it is a folder, a name in it
+
+
+def _own_listing(images: str, output: str, root: str | None) -> tuple[_Files, str, str]:
   """Writes Parquet files of the paths of a folder or text file; their names, fingerprint, root."""
   pa = require_extra("pyarrow", extra=EXTRA)
   fs, path = file_system_of(images)
@@ -282,38 +324,41 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[list[str],
     kind in ("File", "Directory"),
     f"{images} is not there; give a folder of pictures, or a listing (.txt or .parquet).",
   )
+  _require_listing(images, root, is_listing=kind == "File")
   fingerprint, bad = "", []
   if kind == "Directory":
-    root, names = images, _pictures_in(fs, path)
+    root, names = images, _pictures_in(images)
   else:
     require(
       path.endswith(".txt"),
       f"{images} is neither a folder nor a listing; a listing ends in .txt (a path a line) or "
       ".parquet.",
     )
-    fingerprint = _fingerprint([images])
+    fingerprint = _fingerprint([(images, "")])
     root, names = _folder_of(images) if root is None else root, _lines_of(fs, path)
-  files: list[str] = []
+  files: _Files = []
   while chunk := list(itertools.islice(names, _LISTED_AT_ONCE)):
     held = [name for name in chunk if _is_utf8(name)]
     bad += [ascii(name)[1:-1] for name in chunk if not _is_utf8(name)]
-    files.append(joined(output, f"listing/{len(files):05d}.parquet"))
-    write_table(files[-1], pa.table({"path": pa.array(held, pa.string())}))
+    files.append((output, f"listing/{len(files):05d}.parquet"))
+    write_table(*files[-1], pa.table({"path": pa.array(held, pa.string())}))
   if bad:
     reason = "its name holds bytes that are not UTF-8; rename it"
     table = pa.table({"name": bad, "reason": [reason] * len(bad)})
-    write_table(joined(output, "unreadable/listing.parquet"), table)
+    write_table(output, f"unreadable/{LEFT_OUT}", table)
+  elif LEFT_OUT in files_in(output, "unreadable"):  # of a call that was stopped before its plan
+    delete_file(output, f"unreadable/{LEFT_OUT}")
   return files, fingerprint, root
 
 
-def _pictures_in(fs: Any, path: str) -> Iterator[str]:
+def _pictures_in(folder: str) -> Iterator[str]:
+  fs, path = file_system_of(folder)
   if fs.type_name == "local":
     return iter(list_pictures(pathlib.Path(path)))
-  selector = require_extra("pyarrow.fs", extra=EXTRA).FileSelector(path, recursive=True)
   start = len(path.rstrip("/")) + 1
   names = [
     info.path[start:]
-    for info in fs.get_file_info(selector)
+    for info in infos_in(folder, recursive=True)
     if info.type.name == "File" and info.path.lower().endswith(SUFFIXES)
   ]
   return iter(sorted(name for name in names if not re.search(r"(^|/)\.", name)))
@@ -334,26 +379,27 @@ def _is_utf8(name: str) -> bool:
   return True
 
 
-def _parquet_files(images: str) -> list[str]:
+def _parquet_files(images: str) -> _Files:
   """The Parquet files that ``images`` is or holds; none where it is another listing or a folder."""
   kind = kind_of(images)
-  if images.endswith(".parquet") and kind == "File":
-    return [images]
+  fs, path = file_system_of(images)
+  if path.endswith(".parquet") and kind == "File":
+    return [(images, "")]
   names = files_in(images) if kind == "Directory" else []
-  return [joined(images, n) for n in names if n.endswith(".parquet") and n[0] not in "._"]
+  names = [name for name in names if name.endswith(".parquet") and name[0] not in "._"]
+  for name in names:
+    require(_is_utf8(name), f"{images}: the name {ascii(name)} is not UTF-8; rename the file.")
+  return [(images, name) for name in names]
 
 
-def _fingerprint(files: Iterable[str]) -> str:
+def _fingerprint(files: Iterable[tuple[str, str]]) -> str:
   digest = hashlib.sha256()
   for file in files:
-    fs, path = file_system_of(file)
-    digest.update(f"{file}\0{fs.get_file_info(path).size}\0".encode("utf-8", "surrogateescape"))
+    fs, path = file_system_of(*file)
+    digest.update(f"{joined(*file)}\0{fs.get_file_info(path).size}\0".encode())
   return digest.hexdigest()
 
 
 def _folder_of(url: str) -> str:
   """The folder that relative paths of a listing are relative to."""
-  if kind_of(url) == "Directory":
-    return url
-  base, mark, options = url.partition("?") if "://" in url else (url, "", "")
-  return (base.rpartition("/")[0] or ".") + mark + options
+  return url if kind_of(url) == "Directory" else folder_of(url)

@@ -17,18 +17,25 @@ import numpy as np
 
 from udh_jax.encoders.distributed.file_systems import (
   EXTRA,
-  file_system_of,
+  delete_file,
   files_in,
   joined,
   open_parquet,
   write_table,
 )
-from udh_jax.encoders.distributed.listing import UNREACHABLE, Plan, pictures_of, read_plan
+from udh_jax.encoders.distributed.listing import (
+  LEFT_OUT,
+  UNREACHABLE,
+  Plan,
+  pictures_of,
+  read_plan,
+)
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.extras import require_extra
+from udh_jax.records import encoder_digest_of
 from udh_jax.retrieval.index import Names
 from udh_jax.retrieval.index.file import Batch, write_index
 from udh_jax.stores.interface import Rows, Store, require_same_encoder
@@ -63,7 +70,7 @@ def parts_to_do(output: str, plan: Plan) -> list[int]:
   done = parts_done(output)
   again = set()
   for number in _numbers(output, "unreadable"):
-    with open_parquet(_part_path(output, "unreadable", number)) as file:
+    with open_parquet(output, _part("unreadable", number)) as file:
       reasons = file.read(columns=["reason"]).column("reason").to_pylist()
     if any(reason.startswith(UNREACHABLE) for reason in reasons):
       again.add(number)
@@ -115,7 +122,7 @@ def encode_part(
   )
   # The codes come last: their file says that the part is done.
   _write_unreadable(output, number, bad)
-  write_table(_part_path(output, "codes", number), pa.table([names, array], schema=schema))
+  write_table(output, _part("codes", number), pa.table([names, array], schema=schema))
   return PartDone(number, len(names), len(bad), time.monotonic() - started)
 
 
@@ -128,13 +135,13 @@ def code_batches(output: str) -> Iterator[Rows]:
   plan = read_plan(output)
   _require_done(output, plan)
   for number in range(len(plan.parts)):
-    with open_parquet(_part_path(output, "codes", number)) as file:
+    with open_parquet(output, _part("codes", number)) as file:
       table = file.read()
     about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
     require(
-      (about.get("num_bits"), about.get("encoder", {}).get("digest"))
+      (about.get("num_bits"), encoder_digest_of(about))
       == (plan.num_bits, plan.encoder["digest"]),
-      f"{_part_path(output, 'codes', number)} is of another encoder than {output}/plan.json says; "
+      f"{joined(output, _part('codes', number))} is of another encoder than {output}/plan.json says; "
       "remove it and encode again.",
     )
     code = table.column("code").combine_chunks()
@@ -147,8 +154,13 @@ def code_batches(output: str) -> Iterator[Rows]:
 
 def count_unreadable(output: str) -> int:
   """How many pictures could not be read; ``unreadable/`` has their names and the reasons."""
-  folder = joined(output, "unreadable")
-  return sum(_num_rows(joined(folder, name)) for name in files_in(folder))
+  return sum(_num_rows(output, f"unreadable/{name}") for name in files_in(output, "unreadable"))
+
+
+def count_pictures(output: str, plan: Plan) -> int:
+  """Pictures of the whole listing: those of the parts, and those whose names no part can hold."""
+  left_out = LEFT_OUT in files_in(output, "unreadable")
+  return plan.num_pictures + (_num_rows(output, f"unreadable/{LEFT_OUT}") if left_out else 0)
 
 
 def parts_to_index(output: str, index: str | os.PathLike) -> int:
@@ -166,7 +178,7 @@ def parts_to_index(output: str, index: str | os.PathLike) -> int:
   """
   plan = read_plan(output)
   _require_done(output, plan)
-  num_items = sum(_num_rows(_part_path(output, "codes", n)) for n in range(len(plan.parts)))
+  num_items = sum(_num_rows(output, _part("codes", n)) for n in range(len(plan.parts)))
   like = Batch(np.zeros((0, -(-plan.num_bits // 8)), np.uint8), Names.of([]), {})
   write_index(
     index,
@@ -229,28 +241,26 @@ def _require_done(output: str, plan: Plan) -> None:
   )
 
 
-def _part_path(output: str, kind: str, number: int) -> str:
-  return joined(output, f"{kind}/part-{number:08d}.parquet")
+def _part(kind: str, number: int) -> str:
+  return f"{kind}/part-{number:08d}.parquet"
 
 
 def _numbers(output: str, kind: str) -> set[int]:
   """Numbers of the parts that have a file of a kind."""
-  names = files_in(joined(output, kind))
-  matches = [re.fullmatch(r"part-(\d+)\.parquet", name) for name in names]
+  matches = [re.fullmatch(r"part-(\d+)\.parquet", name) for name in files_in(output, kind)]
   return {int(match[1]) for match in matches if match}
 
 
-def _num_rows(file: str) -> int:
-  with open_parquet(file) as opened:
+def _num_rows(folder: str, key: str) -> int:
+  with open_parquet(folder, key) as opened:
     return opened.metadata.num_rows
 
 
 def _write_unreadable(output: str, number: int, bad: dict[str, str]) -> None:
   """Writes what could not be read of a part; takes away what an earlier try left if all could."""
   pa = require_extra("pyarrow", extra=EXTRA)
-  path = _part_path(output, "unreadable", number)
+  key = _part("unreadable", number)
   if bad:
-    write_table(path, pa.table({"name": list(bad), "reason": list(bad.values())}))
+    write_table(output, key, pa.table({"name": list(bad), "reason": list(bad.values())}))
   elif number in _numbers(output, "unreadable"):
-    fs, place = file_system_of(path)
-    fs.delete_file(place)
+    delete_file(output, key)
