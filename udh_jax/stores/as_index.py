@@ -1,6 +1,5 @@
 """A store asked in the way that an index is asked."""
 
-import bisect
 import weakref
 from collections.abc import Sequence
 from typing import overload
@@ -19,8 +18,7 @@ class FoundNames(Sequence[str]):
 
   def __init__(self):
     """Starts with none."""
-    self._parts: dict[int, list[str]] = {}  # by their first index, which ascend
-    self._starts: list[int] = []
+    self._held: dict[int, str] = {}
     self._count = 0
 
   def add(self, names: Sequence[str]) -> np.ndarray:
@@ -33,18 +31,15 @@ class FoundNames(Sequence[str]):
       Their indices. int64 array of shape ``[m]``. When it and all views of it are gone, the names
       go too.
     """
-    first = self._count
-    self._count += len(names)
+    first, self._count = self._count, self._count + len(names)
+    self._held.update(enumerate(names, first))
     indices = np.arange(first, self._count)
-    if len(names):
-      self._parts[first] = list(names)
-      self._starts.append(first)
-      weakref.finalize(indices, self._drop, first).atexit = False
+    weakref.finalize(indices, self._drop, first, self._count).atexit = False
     return indices
 
-  def _drop(self, first: int) -> None:
-    del self._parts[first]
-    del self._starts[bisect.bisect_left(self._starts, first)]
+  def _drop(self, first: int, end: int) -> None:
+    for index in range(first, end):
+      del self._held[index]
 
   def __len__(self) -> int:
     return self._count
@@ -63,13 +58,9 @@ class FoundNames(Sequence[str]):
     """
     if isinstance(index, slice):
       return [self[i] for i in range(*index.indices(len(self)))]
-    place = bisect.bisect_right(self._starts, index) - 1
-    if place >= 0:
-      first = self._starts[place]
-      names = self._parts[first]
-      if index < first + len(names):
-        return names[index - first]
-    raise IndexError(f"The name of {index} is not held (any more).")
+    if index not in self._held:
+      raise IndexError(f"The name of {index} is not held (any more).")
+    return self._held[index]
 
 
 class StoreAsIndex:

@@ -127,8 +127,8 @@ class PostgreSQLStore(Store):
     absent = [name for name in (*RESERVED, *self.columns) if name not in there]
     if absent:
       raise StoreError(
-        f"{self.location} is no table of codes, though {META} has a row for it: it lacks the columns "
-        f"{', '.join(absent)}; name another with --table, or remove that table."
+        f"{self.location} is no table of codes, though {META} has a row for it: it lacks the "
+        f"columns {', '.join(absent)}; name another with --table, or remove that table."
       )
 
   def close(self) -> None:

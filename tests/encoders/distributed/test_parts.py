@@ -223,7 +223,7 @@ def test_file_names_that_pyarrow_cannot_hold(encoder, tmp_path, monkeypatch):
   fsspec = pytest.importorskip("fsspec")
   memory = fsspec.filesystem("memory")
   memory.pipe(f"/badly named/{bad}.png", b"")
-  with pytest.raises(InputError, match="^memory://badly named cannot be listed: .*UTF-8; rename"):
+  with pytest.raises(InputError, match=r"^memory://badly named cannot be listed: .*UTF-8; rename"):
     make_plan(encoder, "memory://badly named", output)
 
 
@@ -235,7 +235,9 @@ def test_another_root_or_part_size_is_refused(encoder, pictures, expected, tmp_p
   first = make_plan(encoder, str(listing), output, root=root, part_size=10)
   for options in ({}, {"root": root}, {"root": root + "/"}, {"part_size": 10}):
     assert make_plan(encoder, str(listing), output, **options) == first
-  with pytest.raises(InputError, match=r"relative to .*, now --root is /elsewhere; .*another folder"):
+  with pytest.raises(
+    InputError, match=r"relative to .*, now --root is /elsewhere; .*another folder"
+  ):
     make_plan(encoder, str(listing), output, root="/elsewhere")
   for size in (9, 11, 10_000):
     with pytest.raises(InputError, match=rf"--part-size {size} .*parts of up to 10 .*another fold"):

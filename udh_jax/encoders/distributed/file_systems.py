@@ -154,7 +154,7 @@ def kind_of(url: str, key: str = "") -> str:
   try:
     return fs.get_file_info(path).type.name
   except UnicodeError as error:
-    raise InputError(f"{ascii(joined(url, key))} is not UTF-8; rename it.") from error
+    raise InputError(f"{joined(url, key)!a} is not UTF-8; rename it.") from error
   except OSError as error:
     raise InputError(f"{joined(url, key)} cannot be reached ({_words(error)}).") from error
 

@@ -382,13 +382,13 @@ def _is_utf8(name: str) -> bool:
 def _parquet_files(images: str) -> _Files:
   """The Parquet files that ``images`` is or holds; none where it is another listing or a folder."""
   kind = kind_of(images)
-  fs, path = file_system_of(images)
+  _, path = file_system_of(images)
   if path.endswith(".parquet") and kind == "File":
     return [(images, "")]
   names = files_in(images) if kind == "Directory" else []
   names = [name for name in names if name.endswith(".parquet") and name[0] not in "._"]
   for name in names:
-    require(_is_utf8(name), f"{images}: the name {ascii(name)} is not UTF-8; rename the file.")
+    require(_is_utf8(name), f"{images}: the name {name!a} is not UTF-8; rename the file.")
   return [(images, name) for name in names]
 
 

@@ -139,10 +139,9 @@ def code_batches(output: str) -> Iterator[Rows]:
       table = file.read()
     about = json.loads((table.schema.metadata or {}).get(_ABOUT, b"{}"))
     require(
-      (about.get("num_bits"), encoder_digest_of(about))
-      == (plan.num_bits, plan.encoder["digest"]),
-      f"{joined(output, _part('codes', number))} is of another encoder than {output}/plan.json says; "
-      "remove it and encode again.",
+      (about.get("num_bits"), encoder_digest_of(about)) == (plan.num_bits, plan.encoder["digest"]),
+      f"{joined(output, _part('codes', number))} is of another encoder than {output}/plan.json "
+      "says; remove it and encode again.",
     )
     code = table.column("code").combine_chunks()
     width = -(-plan.num_bits // 8)
