@@ -158,7 +158,6 @@ def main(folder: pathlib.Path, *process: str) -> None:
   from udh_jax.methods.run import train
   from udh_jax.report import sections
   from udh_jax.runtime import mesh as mesh_lib
-  from udh_jax.stages import discriminant
 
   if process:
     address, count, number = process[0], int(process[1]), int(process[2])
@@ -166,7 +165,6 @@ def main(folder: pathlib.Path, *process: str) -> None:
   import jax
 
   sections.GALLERY_QUERIES = 2
-  discriminant.LENGTHS = (BITS,)  # two more take half a minute where processes wait for each other
   workdir = folder / f"{jax.process_count()}_processes_{jax.device_count()}_devices"
   scores = {}
   for name, config in configurations(folder).items():
