@@ -137,9 +137,7 @@ def _find(source):
   """The safetensors file, and timm's ``config.json`` or None."""
   if source.startswith(HUB):
     return download(source, WEIGHTS), download(source, CONFIG)
-  file = pathlib.Path(source)
-  if file.is_dir():
-    file = file / WEIGHTS
+  file = _local(source)
   require(
     file.is_file(),
     f"weights {file} do not exist; give a safetensors file, a folder with {WEIGHTS}, or {HUB}...",
@@ -153,9 +151,14 @@ def _find(source):
 
 def local_digest(path: str | os.PathLike) -> str:
   """SHA-256 of a weights file, hexadecimal; "" for one of the hub, and where there is none."""
-  file = pathlib.Path(path)
-  file = file / WEIGHTS if file.is_dir() else file
+  file = _local(path)
   return _sha256(file) if not str(path).startswith(HUB) and file.is_file() else ""
+
+
+def _local(path: str | os.PathLike) -> pathlib.Path:
+  """The file that a path stands for, which may be its folder; there or not."""
+  file = pathlib.Path(path)
+  return file / WEIGHTS if file.is_dir() else file
 
 
 def _require_architecture(architecture, backbone_name, source):
