@@ -28,6 +28,13 @@ def cifar10():
   return config
 
 
+def cifar10_best():
+  """Two rounds of the same: the second from the first's network and clusters of its features."""
+  config = cifar10()
+  config.rounds = 2
+  return config
+
+
 def mirflickr25k():
   """MIRFLICKR-25K: several labels an image, relevant if one is shared; 5,000 images to train on."""
   config = psch.default_config("flickr25k")
@@ -59,6 +66,7 @@ def folder():
 PRESETS = {
   "digits": digits,
   "cifar10": cifar10,
+  "cifar10_best": cifar10_best,
   "mirflickr25k": mirflickr25k,
   "nus_wide": nus_wide,
   "folder": folder,

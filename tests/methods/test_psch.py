@@ -42,7 +42,7 @@ def test_what_is_not_read_has_no_stage():
 
 def test_each_round_learns_from_the_features_of_the_network_before():
   config = config_of("psch", cluster={"space": "neighbours"}, psch={"unsure": "structure"})
-  config.rounds = 3
+  config.rounds, config.round_bits = 3, 12
   plan = psch.plan(config)
   stages = {stage.name: stage for stage in plan.stages}
   networks = ["teacher", "psch_1_12bits", "psch_2_12bits", "psch_12bits"]
@@ -64,6 +64,37 @@ def test_each_round_learns_from_the_features_of_the_network_before():
   assert titles[:2] == ["PSCH", "ITQ, features of round 3"] and titles[-3] == "ITQ"
   seeds = [stages[name].build.keywords["seed_offset"] for name in networks[1:]]
   assert seeds == [0, 1, 2]
+
+
+def test_rounds_before_the_last_are_the_same_for_codes_of_every_length():
+  config = config_of("psch", psch={"hash_start": "itq"})
+  config.rounds, config.round_bits = 2, 12
+  plans = {}
+  for config.bits in (12, 16):
+    plans[config.bits] = {stage.name: stage for stage in psch.plan(config).stages}
+  shared = plans[12].keys() & plans[16].keys()
+  assert shared == {
+    *("teacher", "features_1", "cluster_1", "baselines_12bits", "psch_1_12bits"),
+    *("features_2", "cluster_2"),
+  }
+  for name in shared:
+    first, second = plans[12][name], plans[16][name]
+    assert first.inputs == second.inputs
+  config.bits = 16
+  own = {name: stage.read(config).get("bits") for name, stage in plans[16].items()}
+  for name, bits in {"psch_1_12bits": 12, "baselines_12bits": 12, "psch_16bits": 16}.items():
+    assert own[name] == bits
+  assert plans[16]["baselines_16bits"].inputs == {"features": "features_1"}
+  assert plans[16]["baselines_2_16bits"].inputs == {"features": "features_2"}
+
+
+def test_earlier_codes_that_are_longer_than_the_features_are_refused():
+  config = config_of("psch", psch={"hash_start": "itq"})
+  config.round_bits = 300
+  psch.plan(config)  # one round, in which it is not read
+  config.rounds = 2
+  with pytest.raises(InputError, match="round_bits is 300, but small_convnet has only 128"):
+    psch.plan(config)
 
 
 def test_each_round_reads_at_its_side_and_codes_are_read_at_the_last():

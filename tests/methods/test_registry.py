@@ -13,7 +13,16 @@ from udh_jax.methods.registry import METHODS, make_plan
 
 SOURCE = pathlib.Path(__file__).resolve().parents[2] / "udh_jax"
 # Read by no stage: by the runner, the loading of data, scoring, and the choice of stages.
-READ_ELSEWHERE = ("method", "data", "score", "checkpoint_every", "rounds", "bits", "features")
+READ_ELSEWHERE = (
+  "method",
+  "data",
+  "score",
+  "checkpoint_every",
+  "rounds",
+  "round_bits",
+  "bits",
+  "features",
+)
 
 
 def stages_of(config):
@@ -76,7 +85,7 @@ def test_every_field_is_named_where_something_reads_it():
       elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         named.add(node.value)
   fields = {name for preset in every_preset() for name in flatten(load(*preset))}
-  read_by_plans = {"method", "rounds", "cluster.space"}
+  read_by_plans = {"method", "rounds", "round_bits", "cluster.space"}
   assert {name for name in fields if name.rpartition(".")[2] not in named} <= read_by_plans
 
 

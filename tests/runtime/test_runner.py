@@ -104,6 +104,21 @@ def test_an_interrupted_stage_goes_on_from_its_last_save(context, config, tmp_pa
   assert made.steps == [8, 9]
 
 
+def test_a_stage_may_have_values_of_its_own_for_fields(context, config, tmp_path):
+  def build(context, config, inputs):
+    return Work(finish=lambda state: {"read": np.array([config.rate, config.deep.a])})
+
+  stage = Stage("reads", build, ("rate", "deep"))
+  own = stage.with_settings(rate=7.5).named("own")
+  outputs = Runner(context, config, tmp_path).run([stage, own])
+  assert outputs["reads"]["read"].tolist() == [config.rate, config.deep.a]
+  assert outputs["own"]["read"].tolist() == [7.5, config.deep.a]
+  config.rate = 0.25  # is not what decides the stage, so its outputs stand
+  Runner(context, config, tmp_path).run([own], restore_only=True)
+  with pytest.raises(InputError, match=r"own.*rate=7.5 \(now 8.0\)"):
+    Runner(context, config, tmp_path).run([own.with_settings(rate=8.0)])
+
+
 def test_a_changed_field_is_refused_by_name_with_both_values(context, config, tmp_path):
   run(context, config, tmp_path, Counted())
   config.rate = 0.25

@@ -62,6 +62,7 @@ _TRUTH = Kind("true or false", lambda value: isinstance(value, bool))
 KINDS: Mapping[str, Kind] = {
   "seed": whole(0, 2**31 - 1),
   "bits": _BITS,
+  "round_bits": _BITS,
   "djsrh.bits": whole(0, 1 << 16),
   "dtype": _words("float32", "bfloat16"),
   "checkpoint_every": _COUNT,

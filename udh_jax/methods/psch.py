@@ -52,6 +52,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     {
       # features -> cluster -> psch, so many times, each from the network of the one before.
       "rounds": 1,
+      "round_bits": 32,  # codes of all rounds but the last, which codes of every length share
       # Images within this quantile of the distances to the own centroid are confident.
       "cluster": {
         "num_clusters": 30,
@@ -85,7 +86,10 @@ def plan(config: ConfigDict) -> Plan:
   """
   require_groups(create_backbone(config.teacher.backbone).feature_dim, config.parts.groups)
   if config.psch.hash_start == "itq":
-    require_enough_features(config, "psch.hash_start='random'")
+    otherwise = "psch.hash_start='random'"
+    require_enough_features(config, otherwise)
+    if config.rounds > 1:
+      require_enough_features(config, otherwise, field="round_bits")
   network = f"psch_{config.bits}bits"
   reading = parts.STAGE if config.psch.similarity == "parts" else features.STAGE
   frozen = frozen_stages(config, "psch")
@@ -98,12 +102,18 @@ def plan(config: ConfigDict) -> Plan:
   rows: tuple[CodeSource, ...] = ()
   teacher = "teacher"
   for number in range(1, config.rounds + 1):
-    baselines = baselines_stage(config, of_round("baselines", number), f"features_{number}")
+    last = number == config.rounds
+    bits = config.bits if last else config.round_bits
+    baselines = baselines_stage(
+      config, of_round("baselines", number), f"features_{number}", bits=bits
+    )
     stages = [
       features_stage(config, number, teacher, reading),
       *clustered_stages(config, number, pseudo_labels.STAGE),
       baselines,
     ]
+    if number == 1 and bits != config.bits:
+      stages.append(baselines_stage(config))
     inputs = {"features": f"features_{number}", "clustering": f"cluster_{number}"}
     inputs |= {"baselines": baselines.name, **frozen.inputs}
     if config.psch.unsure == "structure":
@@ -113,8 +123,10 @@ def plan(config: ConfigDict) -> Plan:
       stages += frozen.before
     else:
       rows = baselines_of(config, of_round("baselines", number), f", features of round {number}")
-    name = network if number == config.rounds else f"psch_{number}_{config.bits}bits"
+    name = network if last else f"psch_{number}_{bits}bits"
     training = psch.STAGE.with_options(seed_offset=number - 1)
+    if not last:
+      training = training.with_settings(bits=bits)
     rounds += [*stages, training.named(name, teacher=teacher, **inputs)]
     teacher = name
   after, published = stages_after_training(config, network, frozen)

@@ -75,7 +75,7 @@ def require_valid(config: ConfigDict) -> None:
   whole = automatic.provisional(config)
   try:
     for stage in make_plan(whole).stages:
-      select(whole, stage.fields)
+      stage.read(whole)
     select(whole, _READ_BESIDES)
   except (AttributeError, KeyError) as error:
     raise InputError(

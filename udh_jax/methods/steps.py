@@ -72,9 +72,18 @@ def encode_pairs_stage(config: ConfigDict, network: str, **features: str) -> Sta
 
 
 def baselines_stage(
-  config: ConfigDict, name: str = "baselines", source: str = "features_1"
+  config: ConfigDict, name: str = "baselines", source: str = "features_1", bits: int | None = None
 ) -> Stage:
-  """Codes of the baselines, made of the features of the stage ``source``."""
+  """Codes of the baselines, made of the features of the stage ``source``.
+
+  Args:
+    config: ``bits`` is read.
+    name: Without the length.
+    source: Name of a stage.
+    bits: Their length where it is not that of the configuration.
+  """
+  if bits not in (None, config.bits):
+    return baselines.STAGE.with_settings(bits=bits).named(f"{name}_{bits}bits", features=source)
   return baselines.STAGE.named(f"{name}_{config.bits}bits", features=source)
 
 
@@ -209,19 +218,23 @@ def require_one_side(config: ConfigDict, why: str) -> None:
   )
 
 
-def require_enough_features(config: ConfigDict, otherwise: str = "") -> None:
+def require_enough_features(
+  config: ConfigDict, otherwise: str = "", *, field: str = "bits"
+) -> None:
   """Refuses codes that are longer than a network has features, where ITQ or PCA makes them.
 
   Args:
-    config: ``bits`` and ``teacher.backbone`` are read.
+    config: ``field`` and ``teacher.backbone`` are read.
     otherwise: The setting that does without, if there is one.
+    field: Of the length.
 
   Raises:
     InputError: If so.
   """
   width = create_backbone(config.teacher.backbone).feature_dim
   require(
-    config.bits <= width,
-    f"bits is {config.bits}, but {config.teacher.backbone} has only {width} features, and ITQ and "
-    f"PCA make at most one bit of each; ask for fewer bits{otherwise and ', or set '}{otherwise}.",
+    config[field] <= width,
+    f"{field} is {config[field]}, but {config.teacher.backbone} has only {width} features, and ITQ "
+    f"and PCA make at most one bit of each; ask for fewer bits{otherwise and ', or set '}"
+    f"{otherwise}.",
   )

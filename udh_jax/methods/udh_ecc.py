@@ -87,11 +87,6 @@ def plan(config: ConfigDict) -> Plan:
   frozen = frozen_stages(config, "finetune", "distill")
   stays = bool(frozen.inputs)
   require(
-    not stays or student.start == "teacher",
-    f"student.start is {student.start!r}, but distill.trained is 'head': the student then is the "
-    "teacher's network with a hash layer; set student.start to 'teacher' or train the backbone.",
-  )
-  require(
     student.start == "teacher" or config.distill.trained == "all",
     f"student.start is {student.start!r}, but distill.trained is {config.distill.trained!r}: what "
     "is not trained would stay random; set distill.trained to 'all' or student.start to 'teacher'.",

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.configuration import flatten, select
+from udh_jax.configuration import flatten
 from udh_jax.errors import InputError, TrainingError, require
 from udh_jax.files import read_json, write_json
 from udh_jax.records import OBJECT, TEXT, TEXTS, require_fields
@@ -85,8 +85,8 @@ class Runner:
       data += f", texts {dataset.texts.shape} {dataset.texts_digest[:12]}"
     if stage.reads_labels:
       data += f", training labels {dataset.training_labels_digest[:12]}"
-    fields = flatten(select(self._config, stage.fields))
-    files = {} if stage.files is None else stage.files(select(self._config, stage.fields))
+    fields = flatten(stage.read(self._config))
+    files = {} if stage.files is None else stage.files(stage.read(self._config))
     record = {
       "version": stage.version,
       "images": dataset.images_digest[:12],
@@ -220,7 +220,7 @@ class Runner:
       context = self._context
       if not stage.reads_labels:
         context = context._replace(dataset=context.dataset.without_labels())
-      work = stage.build(context, select(self._config, stage.fields), inputs)
+      work = stage.build(context, stage.read(self._config), inputs)
       begin = functools.partial(self._begin, folder, record, work.by_block)
       mesh_lib.on_main(f"begin {stage.name}", begin)
       result = self._execute(stage, work, log)

@@ -5,7 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
+from udh_jax.configuration import select
 from udh_jax.data.types import Dataset
 
 Tree = Any
@@ -71,6 +73,7 @@ class Stage(NamedTuple):
       here.
     reads_labels: Whether the stage learns from labels of the training images; all others are given
       a data set without labels.
+    settings: Values of fields that are the stage's own, whatever the configuration has; dotted.
   """
 
   name: str
@@ -81,10 +84,22 @@ class Stage(NamedTuple):
   inputs: Mapping[str, str] = {}
   files: Callable[[Any], dict[str, str]] | None = None
   reads_labels: bool = False
+  settings: Mapping[str, Any] = {}
 
   def named(self, name: str, **inputs: str) -> "Stage":
     """This stage under a name, with the stages that it receives outputs of, by role."""
     return self._replace(name=name, inputs=inputs)
+
+  def with_settings(self, **settings: Any) -> "Stage":
+    """This stage with values of its own for configuration fields of the top level."""
+    return self._replace(settings={**self.settings, **settings})
+
+  def read(self, config: ConfigDict) -> ConfigDict:
+    """The fields of the whole configuration that the stage reads, frozen, with its own values."""
+    chosen = select(config, self.fields)
+    with chosen.unlocked():
+      chosen.update_from_flattened_dict(self.settings)
+    return chosen
 
   def with_options(self, **options: Any) -> "Stage":
     """This stage with keyword arguments of ``build`` that are not configuration fields."""
