@@ -21,6 +21,10 @@ def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
   assert found.data.path == str(tmp_path / "pictures")
   assert found.teacher.weights == "/home/me/w.safetensors"
   assert config.data.path == "pictures"
+  pairs = load("dudch", "pairs")
+  assert run.with_absolute_paths(pairs).data.folder == ""  # the table's
+  pairs.data.folder = "pictures"
+  assert run.with_absolute_paths(pairs).data.folder == str(tmp_path / "pictures")
   for kept in ("", "hf-hub:timm/resnet18.a1_in1k", "gs://bucket/pictures"):
     config.teacher.weights = kept
     assert run.with_absolute_paths(config).teacher.weights == kept

@@ -26,7 +26,7 @@ READERS: dict[str, Reader] = {
 }
 
 # Of every data set: who is query, database and train, see `udh_jax.data.protocol.make_splits`.
-# num_train 0 is the whole database. A reader may set other usual values.
+# num_train 0 is the whole database. A reader may set other default values.
 _SPLITS = {
   "evaluate_on": "query",
   "num_queries": 1000,
@@ -52,7 +52,7 @@ _COUNTS = {
 
 
 def data_config(name: str) -> Any:
-  """The config of a data set with its usual values.
+  """The config of a data set with its default values.
 
   Fields: name; evaluate_on ("query" is the test protocol, "validation" draws the queries from the
   database side and keeps the test queries out of sight); num_queries; num_validation; num_train (0
@@ -98,7 +98,7 @@ def _lookup(name: str) -> Reader:
 
 
 def _fields(reader: Reader) -> dict[str, Any]:
-  """All fields of a data set with their usual values."""
+  """All fields of a data set with their default values."""
   return {**_SPLITS, **reader.fields}
 
 

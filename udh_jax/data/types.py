@@ -91,7 +91,7 @@ class Reader(NamedTuple):
 
   Attributes:
     read: ``(config, progress) -> Source``; ``config`` has ``fields`` as attributes.
-    fields: The fields of ``config.data`` that it reads, with their usual values.
+    fields: The fields of ``config.data`` that it reads, with their default values.
     choices: The words that a field may have, by field; other fields are strings or whole numbers.
   """
 

@@ -24,7 +24,7 @@ METHODS = {"itq": "itq", "pca": "pca_rotation", "lsh": "lsh"}
 
 
 def default_config(data: str, *, method: str = "itq", **data_fields: Any) -> ConfigDict:
-  """All fields of a baseline with their usual values.
+  """All fields of a baseline with their default values.
 
   Args:
     data: Name of the data set.

@@ -20,7 +20,7 @@ from udh_jax.stages.teacher import teacher_stage
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of BiHalf with their usual values (docs/method.md#bihalf).
+  """All fields of BiHalf with their default values (docs/method.md#bihalf).
 
   Args:
     data: Name of the data set.

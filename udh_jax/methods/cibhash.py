@@ -20,7 +20,7 @@ from udh_jax.stages.teacher import teacher_stage
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of CIBHash with their usual values (docs/method.md#cibhash).
+  """All fields of CIBHash with their default values (docs/method.md#cibhash).
 
   Args:
     data: Name of the data set.

@@ -41,7 +41,7 @@ DHIH_LOSS = "a_softmax"  # of the method "dhih": the best of its family on valid
 
 
 def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
-  """All fields of DHIH, or of a competing method, with their usual values.
+  """All fields of DHIH, or of a competing method, with their default values.
 
   Args:
     data: Name of the data set.

@@ -16,7 +16,7 @@ from udh_jax.stages import similarity, student
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DUDCH with their usual values (docs/method.md#usual-values).
+  """All fields of DUDCH with their default values (docs/method.md#default-values).
 
   Args:
     data: Name of the data set.

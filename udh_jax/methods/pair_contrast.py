@@ -11,7 +11,7 @@ from udh_jax.stages import pair_contrast
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of the contrast of pairs with their usual values: ours.
+  """All fields of the contrast of pairs with their default values: ours.
 
   Args:
     data: Name of the data set.

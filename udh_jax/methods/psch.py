@@ -41,7 +41,7 @@ PICTURED = 6  # Images whose attention is drawn.
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of PSCH with their usual values (docs/method.md#usual-values).
+  """All fields of PSCH with their default values (docs/method.md#default-values).
 
   Args:
     data: Name of the data set.

@@ -51,6 +51,7 @@ def _require_same_config(config: ConfigDict) -> None:
   mesh_lib.require_same("The configuration", repr(sorted(values.items())))
 
 
+# Fields that say where files are.
 _PLACES = ("data.path", "data.folder", "teacher.weights")
 
 # By no stage, but by the runner and by scoring.
@@ -88,7 +89,7 @@ def require_valid(config: ConfigDict) -> None:
 def with_absolute_paths(config: ConfigDict) -> ConfigDict:
   """A copy whose files and folders are named from the root on, as they are stored with a run."""
   config = config.copy_and_resolve_references()
-  for section, name in (("data", "path"), ("teacher", "weights")):
+  for section, name in (field.split(".") for field in _PLACES):
     part = config.get(section)
     path = part.get(name) if isinstance(part, ConfigDict) else None
     if isinstance(path, str) and path and not on_hub(path) and "://" not in path:

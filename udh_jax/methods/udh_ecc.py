@@ -25,7 +25,7 @@ from udh_jax.stages.teacher import teacher_stage
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of UDH-ECC with their usual values (docs/method.md#usual-values).
+  """All fields of UDH-ECC with their default values (docs/method.md#default-values).
 
   Args:
     data: Name of the data set.

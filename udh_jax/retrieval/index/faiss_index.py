@@ -8,8 +8,8 @@ import numpy as np
 from udh_jax.errors import require, whole_number
 from udh_jax.extras import require_extra
 
-# Options of each kind with their usual values; 0 cells follow the number of items, 0 bits of a key
-# the length of the codes.
+# Options of each kind with their default values; 0 cells follow the number of items, 0 bits of a
+# key the length of the codes.
 _OPTIONS = {
   "flat": {},
   "ivf": {"num_cells": 0, "num_probes": 16},
