@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from udh_jax.sharding import pmax, pmin, psum, row_indices, split_rows, varying
+from udh_jax.sharding import mean_of_rows, pmax, pmin, psum, row_indices, split_rows, varying
 
 DATA = PartitionSpec("data")
 
@@ -30,6 +30,26 @@ def test_reductions_are_over_all_rows(mesh):
   total, most, least, indices = run(np.arange(16))
   assert (total, most, least) == (120, 29, 1)
   np.testing.assert_array_equal(indices, np.arange(16))
+
+
+def test_the_mean_is_over_the_weighted_rows_of_all_shards(mesh, rng):
+  rows = rng.normal(size=(24, 5)).astype(np.float32)
+  weights = rng.integers(0, 3, 24).astype(np.float32)
+  weights[:6] = 0  # the first two shards have none
+  expected = np.average(rows.astype(float), axis=0, weights=weights)
+
+  def mean(rows, weights):
+    return mean_of_rows(rows, weights, "data")
+
+  sharded = jax.shard_map(mean, mesh=mesh, in_specs=DATA, out_specs=PartitionSpec())
+  mapped = jax.pmap(mean, axis_name="data")
+  for found in (
+    mean_of_rows(rows, weights, None),
+    jax.jit(sharded)(rows, weights),
+    [leaf[5] for leaf in mapped(rows.reshape(8, 3, 5), weights.reshape(8, 3))],
+  ):
+    np.testing.assert_allclose(found[0], expected, rtol=1e-5, atol=1e-6)
+    assert found[1] == weights.sum()
 
 
 def test_without_an_axis_nothing_is_done():

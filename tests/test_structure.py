@@ -148,7 +148,6 @@ COVERED_BY = {
   "stages/similarity.py": "methods/test_dudch.py",
   "stages/start.py": "stages/test_guard.py",
   "stages/discriminant.py": "stages/test_guard.py",
-  "stages/teacher.py": "stages/test_rates.py",
 }
 
 

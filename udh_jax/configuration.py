@@ -12,7 +12,7 @@ from udh_jax.errors import InputError, require
 
 
 def select(config: ConfigDict, fields: Sequence[str]) -> ConfigDict:
-  """A frozen copy of ``config`` that holds ``fields`` alone, so that no stage reads another.
+  """A locked copy of ``config`` that holds ``fields`` alone, so that no stage reads another.
 
   Args:
     config: Whole.

@@ -11,6 +11,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from udh_jax.numerics import matmul
+
 
 def psum(tree: Any, axis_name: str | None) -> Any:
   """Sum over the shards; the identity where `axis_name` is None."""
@@ -25,6 +27,23 @@ def pmax(tree: Any, axis_name: str | None) -> Any:
 def pmin(tree: Any, axis_name: str | None) -> Any:
   """Minimum over the shards; the identity where `axis_name` is None."""
   return tree if axis_name is None else lax.pmin(tree, axis_name)
+
+
+def mean_of_rows(
+  rows: jax.Array, weights: jax.Array, axis_name: str | None
+) -> tuple[jax.Array, jax.Array]:
+  """sum_i w_i x_i / sum_i w_i over the rows of all shards; NaN where all weights are 0.
+
+  Args:
+    rows: Array of shape ``[n, d]``.
+    weights: Array of shape ``[n]``.
+    axis_name: Mapped axis that the rows are split over, or None.
+
+  Returns:
+    The mean ``[d]``, and the sum of the weights.
+  """
+  total, count = psum((matmul(weights, rows), weights.sum()), axis_name)
+  return total / count, count
 
 
 def row_indices(num_rows: int, axis_name: str | None) -> jax.Array:

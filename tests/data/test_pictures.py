@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import logging
@@ -564,3 +565,61 @@ def test_a_folder_tells_sizes_where_metadata_is_damaged_and_contents_by_their_by
   (tmp_path / "a.png").write_bytes(photograph("JPEG"))
   changed = folder_dataset(tmp_path)
   assert changed.digest == dataset.digest and changed.images_digest != dataset.images_digest
+
+
+def test_pictures_changed_in_place_are_told_by_their_contents(tmp_path, save_picture, cache):
+  folder = tmp_path / "pictures"
+  for i in range(3):
+    save_picture(folder / f"{i}.bmp")
+  first = folder_dataset(folder)
+  assert folder_dataset(folder).contents_digest == first.contents_digest != ""
+  shutil.copytree(folder, tmp_path / "copy", copy_function=shutil.copyfile)  # with new times
+  assert folder_dataset(tmp_path / "copy").contents_digest == first.contents_digest
+  time = (folder / "1.bmp").stat().st_mtime_ns
+  save_picture(folder / "1.bmp")
+  os.utime(folder / "1.bmp", ns=(time + 10**9, time + 10**9))
+  second = folder_dataset(folder)
+  assert second.images_digest == first.images_digest  # which earlier versions noted
+  assert second.contents_digest != first.contents_digest
+  (folder / "0.bmp").write_bytes(b"no picture")
+  assert folder_dataset(folder).contents_digest not in ("", second.contents_digest)
+
+
+def test_notes_of_an_earlier_version_are_read_again_once(
+  tmp_path, save_picture, cache, monkeypatch
+):
+  for i in range(3):
+    save_picture(tmp_path / f"{i}.bmp")
+  first = folder_dataset(tmp_path)
+  (file,) = (cache / "udh_jax").iterdir()
+  noted = json.loads(file.read_text())
+  size, time, digest = noted["files"]["1.bmp"]
+  assert digest == hashlib.blake2b((tmp_path / "1.bmp").read_bytes(), digest_size=16).hexdigest()
+  noted["files"] |= {"1.bmp": [size, time], "2.bmp": 3}
+  file.write_text(json.dumps(noted))
+  read, real = [], read_picture
+  monkeypatch.setattr(
+    pictures, "read_picture", lambda path, size: read.append(path.name) or real(path, size)
+  )
+  for _ in range(2):
+    again = folder_dataset(tmp_path)
+    assert sorted(read) == ["1.bmp", "2.bmp"]
+    assert again.contents_digest == first.contents_digest
+
+
+def test_a_picture_that_is_gone_before_its_contents_are_noted_is_left_out(
+  tmp_path, save_picture, monkeypatch, caplog
+):
+  for i in range(3):
+    save_picture(tmp_path / f"{i}.bmp")
+  real = read_picture
+
+  def read(path, size):
+    picture = real(path, size)
+    if path.name == "1.bmp":
+      path.unlink()
+    return picture
+
+  monkeypatch.setattr(pictures, "read_picture", read)
+  assert folder_dataset(tmp_path).names == ["0.bmp", "2.bmp"]
+  assert "1.bmp cannot be read (No such file" in caplog.text

@@ -8,14 +8,15 @@ from udh_jax.errors import InputError
 from udh_jax.losses.contrastive import bernoulli_divergence, straight_through_sign
 
 
-def plain_nt_xent(first, second, temperature):
+def plain_nt_xent(first, second, temperature, rows=None):
   views = [*first, *second]
   m, total = len(first), 0.0
+  rows = [*rows, *rows] if rows is not None else [*range(m)] * 2
   for i, view in enumerate(views):
     scores = {
       j: float(view @ other / np.linalg.norm(view) / np.linalg.norm(other)) / temperature
       for j, other in enumerate(views)
-      if j != i
+      if j != i and (rows[j] != rows[i] or abs(j - i) == m)
     }
     total += np.log(sum(np.exp(s) for s in scores.values())) - scores[(i + m) % (2 * m)]
   return total / (2 * m)
@@ -31,6 +32,41 @@ def test_nt_xent_agrees_with_a_plain_loop(rng, m, temperature):
     rtol=1e-4,
     atol=1e-6,
   )
+
+
+def test_another_copy_of_an_image_is_not_its_negative(rng):
+  first, second = rng.normal(size=(2, 8, 6))
+  rows = np.array([4, 7, 4, 0, 7, 4, 3, -1])
+  weights = np.array([1.0] * 7 + [0])
+  first[2], second[5] = first[0], second[0]  # as near as can be
+  value, gradient = jax.jit(
+    jax.value_and_grad(
+      lambda views: losses.nt_xent(*views, temperature=0.3, weights=weights, rows=rows)
+    )
+  )(jnp.stack([first, second]))
+  expected = plain_nt_xent(first[:7], second[:7], 0.3, rows[:7])
+  np.testing.assert_allclose(value, expected, rtol=1e-4)
+  assert expected < 0.95 * plain_nt_xent(first[:7], second[:7], 0.3)
+  assert np.isfinite(gradient).all()
+
+
+def test_where_all_images_differ_their_numbers_change_nothing(rng):
+  first, second = rng.normal(size=(2, 7, 6))
+  for weights in (None, np.array([1, 0, 1, 1, 0, 1, 1.0])):
+    alone = losses.nt_xent(first, second, temperature=0.3, weights=weights)
+    numbered = losses.nt_xent(
+      first, second, temperature=0.3, weights=weights, rows=rng.permutation(7)
+    )
+    assert numbered == alone
+
+
+def test_a_batch_of_one_image_alone_has_nothing_to_differ_from(rng):
+  views = jnp.asarray(rng.normal(size=(2, 4, 6)))
+  value, gradient = jax.value_and_grad(
+    lambda x: losses.nt_xent(*x, temperature=0.3, rows=np.full(4, 2))
+  )(views)
+  assert abs(value) < 1e-5
+  assert np.isfinite(gradient).all()
 
 
 def test_nt_xent_is_symmetric_and_scale_free(rng):
@@ -75,6 +111,8 @@ def test_straight_through_is_a_sign_with_the_gradient_of_its_argument():
 
 
 def test_shapes_that_differ_are_refused():
+  with pytest.raises(InputError, match=r"rows have shape \(3,\), expected \[2\]"):
+    losses.nt_xent(np.ones((2, 3)), np.ones((2, 3)), temperature=1, rows=np.arange(3))
   with pytest.raises(InputError, match=r"\(2, 3\) and \(3, 2\)"):
     bernoulli_divergence(np.ones((2, 3)), np.ones((3, 2)))
 

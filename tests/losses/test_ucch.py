@@ -62,6 +62,23 @@ def test_ranking_is_the_papers_loss(batch, margin, shift):
   np.testing.assert_allclose(found, total, rtol=1e-5)
 
 
+def test_another_copy_of_a_pair_is_not_ranked_below_it(batch):
+  u, v = batch
+  rows = np.array([3, 5, 3, 0, 3, 5])
+  total = 0.0
+  for a, b in ((u, v), (v, u)):
+    for i in range(6):
+      own = float(a[i] @ b[i])
+      scores = [float(a[i] @ b[j]) for j in range(6) if j == i or rows[j] != rows[i]]
+      moved = [s if s >= own - 0.2 else s - 0.3 for s in scores]
+      total += (np.log(np.sum(np.exp(moved))) - own + 0.2) / 6
+  options = {"margin": 0.2, "shift": 0.3}
+  found = jax.jit(lambda *x: ranking_loss(*x, **options, rows=rows))(u, v)
+  np.testing.assert_allclose(found, total, rtol=1e-5)
+  alone = ranking_loss(u, v, **options)
+  assert ranking_loss(u, v, **options, rows=np.arange(6)[::-1]) == alone > 1.1 * found
+
+
 def test_rows_of_weight_zero_change_nothing(batch, rng):
   more = [np.concatenate([x, unit(rng.normal(size=(3, 5)))]) for x in batch]
   weights = np.array([1.0] * 6 + [0.0] * 3)
@@ -86,6 +103,8 @@ def test_what_cannot_be_is_refused(batch):
   u, v = batch
   with pytest.raises(InputError, match=r"shapes \(6, 5\) and \(5, 5\)"):
     ranking_loss(u, v[:5], margin=0.1, shift=0.1)
+  with pytest.raises(InputError, match=r"rows have shape \(5,\), expected \[6\]"):
+    ranking_loss(u, v, margin=0.1, shift=0.1, rows=np.arange(5))
   with pytest.raises(InputError, match="margin is -1"):
     ranking_loss(u, v, margin=-1, shift=0.1)
   with pytest.raises(InputError, match=r"other codes have the shape \(6, 4\), expected \[k, 5\]"):

@@ -123,6 +123,8 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   assert "mAP@ALL (denominator retrieved, ties by index" in record["definition"]
   assert record["kept"] in rows and rows[-1] == "ITQ"
   assert len(rows) == (3 if trained == "head" else 2)
+  assert record["clusters"] == [5, 10, 11, 11]  # 47 images are trained on, four a cluster
+  assert all(len(values) == 4 for values in record["agreement"].values())
   assert ("Discriminant ITQ" in scores) == (trained == "head")
   if trained == "head":
     settings = r"its start, discriminant ITQ \(\d+ clusters, power [.\d]+, flatness [.\d]+\)"

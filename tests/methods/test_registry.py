@@ -8,6 +8,7 @@ import pytest
 from presets import every_preset, load
 
 from udh_jax.configuration import flatten, select
+from udh_jax.errors import InputError
 from udh_jax.methods import automatic, dhih
 from udh_jax.methods.registry import METHODS, make_plan
 
@@ -61,6 +62,20 @@ def test_every_stage_gets_the_fields_it_reads_and_no_field_is_left(preset):
     flat = flatten(chosen)
     assert all(any(f"{name}.".startswith(f"{f}.") for name in flat) for f in stage.fields)
   assert unread(config) == set()
+
+
+def test_a_teacher_without_weights_is_trained_whole_in_every_method_that_has_one():
+  tried = set()
+  for preset in every_preset():
+    config = automatic.provisional(load(*preset))
+    if "pretrain" in config:
+      config.teacher.weights, config.pretrain.trained = "", "head"
+      if config.method == "udh_ecc":
+        config.finetune.trained = config.distill.trained = "all"
+      with pytest.raises(InputError, match=r"pretrain\.trained is 'head', but teacher\.weights is"):
+        make_plan(config)
+      tried.add(config.method)
+  assert tried >= {"udh_ecc", "cibhash", "bihalf", "ssdh", "psch", "dhih", "itq"}
 
 
 def test_a_field_that_no_stage_reads_is_noticed():

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from ml_collections import ConfigDict
+from PIL import Image
 from presets import load, shorten_pairs
 
 from udh_jax.encoders.loading import load_encoder
@@ -28,6 +29,19 @@ def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
   for kept in ("", "hf-hub:timm/resnet18.a1_in1k", "gs://bucket/pictures"):
     config.teacher.weights = kept
     assert run.with_absolute_paths(config).teacher.weights == kept
+
+
+def test_processes_compare_the_contents_of_their_pictures(tmp_path, monkeypatch):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+  (tmp_path / "pictures").mkdir()
+  for value in range(8):
+    Image.new("RGB", (9, 9), (value,) * 3).save(tmp_path / "pictures" / f"{value}.bmp")
+  config = load("udh_ecc", "folder")
+  config.data.update(path=str(tmp_path / "pictures"), num_queries=2, num_validation=0)
+  texts = []
+  monkeypatch.setattr(run.mesh_lib, "require_same", lambda what, text: texts.append(text))
+  dataset = run._context(config).dataset
+  assert dataset.contents_digest in texts[0].split("\n")
 
 
 def test_a_missing_field_is_named_before_anything_runs():

@@ -371,3 +371,20 @@ def test_the_digest_of_a_local_file_is_that_of_its_bytes(tmp_path):
   assert local_digest(file) == local_digest("hf-hub:owner/name") == ""
   file.write_bytes(b"some")
   assert local_digest(file) == local_digest(tmp_path) == hashlib.sha256(b"some").hexdigest()
+
+
+def test_the_digest_covers_the_config_that_is_read_with_a_local_file(tmp_path):
+  file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+  file.write_bytes(b"some")
+  alone = local_digest(file)
+  for other in ([], {"bits": 12}):  # is not timm's, and not read
+    config.write_text(json.dumps(other))
+    assert local_digest(file) == alone
+  found = {alone}
+  for mean in (0.1, 0.2):
+    config.write_text(json.dumps({"architecture": "resnet18", "pretrained_cfg": {"mean": mean}}))
+    found |= {local_digest(file), local_digest(tmp_path)}
+  file.write_bytes(b"other")
+  assert len(found | {local_digest(file)}) == 4
+  config.unlink()
+  assert local_digest(file) == hashlib.sha256(b"other").hexdigest()

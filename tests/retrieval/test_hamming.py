@@ -37,6 +37,15 @@ def test_distances_count_the_bits_that_differ(rng, num_bytes):
   np.testing.assert_array_equal(distances, plain_distance(queries, database))
 
 
+@pytest.mark.parametrize("num_bytes", [1, 7, 8, 9, 40])
+def test_words_of_eight_bytes_hold_all_bits_and_zeros(rng, num_bytes):
+  packed = random_bytes(rng, 5, num_bytes)
+  words = hamming.as_long_words(packed)
+  assert words.dtype == np.uint64 and words.shape == (5, -(-num_bytes // 8))
+  for row, found in zip(packed, words, strict=True):
+    assert found.tobytes() == row.tobytes() + bytes(-num_bytes % 8)
+
+
 def test_opposite_codes_differ_in_every_bit_and_padding_never_counts():
   codes = np.ones((1, 300))
   assert hamming_distance(pack_codes(codes), pack_codes(-codes))[0, 0] == 300

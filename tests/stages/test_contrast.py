@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from by_hand import first_step, teacher_of
+from by_hand import context_of, first_step, teacher_of
 
 from udh_jax.configuration import select
 from udh_jax.data.augmentation import augment
@@ -17,6 +17,12 @@ from udh_jax.stages import contrast, teacher
 COLOURED = defaults.augmentation(
   crop_scale=(1.0, 1.0), crop_ratio=(1.0, 1.0), flip=False, color=0.8
 )
+
+
+@pytest.fixture(params=[70, 5], ids=lambda images: f"{images} images")
+def context(request):
+  """So many training images: of 5 each is in a batch of 12 several times."""
+  return context_of(1, size=100, train=np.arange(20, 20 + request.param), first=10)
 
 
 @pytest.fixture
@@ -38,8 +44,10 @@ def test_codes_of_two_views_are_contrasted_and_their_chances_brought_together(co
   relaxed = np.tanh(hidden @ start["hash"]["kernel"] + start["hash"]["bias"])
   codes = np.where(relaxed >= 0, 1.0, -1.0).reshape(24, 12)
   scores = codes @ codes.T / 12 / 0.5
-  np.fill_diagonal(scores, -np.inf)
-  own = scores[np.arange(24), (np.arange(24) + 12) % 24]
+  other_views = np.arange(24), (np.arange(24) + 12) % 24
+  own = scores[other_views]
+  scores[np.tile(rows[:, None] == rows, (2, 2))] = -np.inf  # all views of the image
+  scores[other_views] = own
   contrastive = (np.log(np.exp(scores).sum(axis=1)) - own).mean()
   p, q = ((1 + relaxed.astype(np.float64)) / 2).clip(1e-6, 1 - 1e-6)
   both = (p - q) * (np.log(p / q) - np.log((1 - p) / (1 - q)))
@@ -73,6 +81,6 @@ def test_a_teacher_of_ones_own_contrasts_two_views(context):
     return np.asarray(hidden) @ start["head"]["kernel"] + start["head"]["bias"]
 
   first, second = (logits(k) for k in jax.random.split(key))
-  expected = nt_xent(first, second, temperature=0.4)
+  expected = nt_xent(first, second, temperature=0.4, rows=rows)
   np.testing.assert_allclose(metrics["loss"], expected, rtol=2e-3)
-  assert abs(expected - nt_xent(first, first, temperature=0.4)) > 0.01 * expected
+  assert abs(expected - nt_xent(first, first, temperature=0.4, rows=rows)) > 0.01 * expected

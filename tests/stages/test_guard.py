@@ -15,7 +15,7 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines, discriminant, guard, partitions, start, views
 from udh_jax.stages.features import centred_rows
-from udh_jax.stages.guard import agreements, best_row, held_out, itq_suits
+from udh_jax.stages.guard import agreements, best_row, compared_rows, itq_suits
 from udh_jax.stages.training import random_view
 
 ROWS, WIDTH, BITS = 164, 24, 8
@@ -106,7 +106,8 @@ def test_the_start_is_as_flat_as_was_chosen(context, config, made, monkeypatch, 
   monkeypatch.setattr(start, "flatness_that_suits", lambda *scores: given.append(scores) or kept)
   found = start.STAGE.build(context, config, made).finish({})
   assert int(found["chosen"]) == kept
-  ((ranking, within),) = given
+  ((ranking, within, queries),) = given
+  assert queries == ROWS // 2  # those that were not trained on
   assert ranking.shape == within.shape == (len(start.FLATNESSES) + 1, len(partitions.HELD_TO))
   np.testing.assert_allclose(found["agreement"], ranking, rtol=1e-6)
   np.testing.assert_allclose(found["radius_precision"], within, rtol=1e-6)
@@ -126,23 +127,27 @@ def test_the_start_is_as_flat_as_was_chosen(context, config, made, monkeypatch, 
   np.testing.assert_allclose(ours, theirs, rtol=0.01, atol=1e-3 * abs(theirs).max())
 
 
-def test_directions_are_flattened_where_itq_has_more_within_the_radius():
+def test_directions_are_flattened_as_little_as_gives_what_itq_has_within_the_radius():
   itq, less, more = (0.5, 0.4), (0.4, 0.3), (0.6, 0.5)
 
-  def chosen(within, ranking=(itq, itq, itq)):
-    return start.flatness_that_suits(np.array([*ranking, itq]), np.array([*within, itq]))
+  def chosen(within, ranking=(itq, itq, itq), queries=start.FEWEST_QUERIES):
+    return start.flatness_that_suits(np.array([*ranking, itq]), np.array([*within, itq]), queries)
 
-  assert chosen([more, more, more]) == 0
-  assert chosen([(0.4, 0.41), more, more]) == 0  # less at one number of clusters alone
-  assert chosen([itq, more, more]) == 0
-  assert chosen([less, itq, more]) == 2
-  assert chosen([less, more, itq]) == 1
-  assert chosen([less, (0.45, 0.9), (0.48, 0.39)]) == 2  # where it has least
-  assert chosen([less, (0.3, 0.2), (0.3, 0.2)]) == 0  # neither has more
-  assert chosen([less, itq, more], [itq, itq, less]) == 1
+  assert chosen([more, more, more]) == chosen([itq, more, more]) == 0
+  assert chosen([less, more, more]) == chosen([(0.6, 0.39), itq, more]) == 1
+  assert chosen([less, (0.7, 0.39), itq]) == 2
+  assert chosen([less, more, more], queries=start.FEWEST_QUERIES - 1) == 0
+  # None has as much: the best where it has least, of .8 and .75; .9 and .87; .96 and .6.
+  assert chosen([less, (0.45, 0.35), (0.48, 0.24)]) == 1
+  assert chosen([less, (0.3, 0.2), (0.3, 0.2)]) == 0
+  # The ranking, in parts of ITQ's and in the mean, may fall by .02.
+  assert chosen([less, itq, more], [itq, (0.5, 0.383), itq]) == 2
+  assert chosen([less, itq, more], [itq, (0.5, 0.385), itq]) == 1
+  assert chosen([less, itq, more], [itq, (0.45, 0.44), itq]) == 1
   assert chosen([less, more, more], [more, itq, itq]) == 0
-  assert chosen([less, itq, more], [itq, less, (0.4, 0.5)]) == 2  # in parts of ITQ's, in the mean
-  assert chosen([(0.0, 0.0)] * 3) == 0
+  # ITQ has no more where neither has any.
+  nothing = np.array([(0, 0), (0.1, 0.1), (0.1, 0.1), (0, 0)])
+  assert start.flatness_that_suits(np.full((4, 2), 0.5), nothing, 500) == 0
 
 
 def hash_network(layer):
@@ -221,10 +226,16 @@ def test_itq_suits_where_it_is_better_at_every_size_in_the_mean_over_lengths():
 
 
 def test_comparison_is_on_what_was_not_trained_on_if_anything():
-  context = context_of(1, size=ROWS, train=np.arange(100))
-  np.testing.assert_array_equal(held_out(context), np.arange(100, ROWS))
-  everything = context_of(1, size=ROWS, train=np.arange(ROWS))
-  np.testing.assert_array_equal(held_out(everything), np.arange(ROWS))
+  queries, others = compared_rows(context_of(1, size=ROWS, train=np.arange(100)))
+  np.testing.assert_array_equal(queries, np.arange(100, ROWS))
+  np.testing.assert_array_equal(others, np.arange(100))
+
+
+@pytest.mark.parametrize("size", [2, 3, ROWS, 3000])
+def test_no_image_is_its_own_neighbour_where_all_are_trained_on(size):
+  queries, others = compared_rows(context_of(1, size=size, train=np.arange(size)))
+  assert len(queries) == min(size // 2, guard.MOST_QUERIES)
+  assert sorted([*queries, *others]) == list(range(size))
 
 
 def test_training_never_sees_the_last_view():

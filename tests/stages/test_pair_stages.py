@@ -1,6 +1,7 @@
 """DJSRH, UCCH and plain contrast, step by step, and what DUDCH takes of its teacher."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -22,6 +23,7 @@ from udh_jax.stages import ucch as ucch_stage
 from udh_jax.stages.network import facts
 
 PAIRS, BITS = 11, 6  # all are a batch, so that a step is an epoch
+MORE = 15  # a batch in which some pairs are there twice
 
 
 @pytest.fixture
@@ -46,10 +48,10 @@ def unit(rows):
   return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-def epochs_of(context, stage, config, section, **options):
+def epochs_of(context, stage, config, section, *, size=PAIRS, **options):
   """For each of three steps: rows, both outputs before it, metrics, and the state after it."""
   config.update(bits=BITS)
-  config[section].update(batch_size=PAIRS, epochs=3, hidden=7, dropout=0.0)
+  config[section].update(batch_size=size, epochs=3, hidden=7, dropout=0.0)
   work = stage.build(context, select(config, stage.fields), {}, **options)
   network = work.finish(work.state)
   fixed = {name: v for name, v in network["variables"].items() if name != "params"}
@@ -77,31 +79,56 @@ def test_djsrh_rebuilds_the_joint_semantics_by_ever_steeper_codes(context):
     np.testing.assert_allclose(metrics["loss"], between + 0.2 * within, rtol=1e-3)
 
 
-def test_plain_contrast_tells_pairs_apart(context):
+def test_the_epoch_is_exact_however_many_rows_have_been_read():
+  for batch_size, num_rows, num_epochs in (
+    (4096, 10_000_000, 300),
+    (128, 46_341, 99_999),
+    (10, 3, 20),
+    (1, 1, 3),
+    (7, 7, 5),
+  ):
+    num_steps = -(-num_epochs * num_rows // batch_size)
+    some = np.linspace(0, num_steps - 1, 60).astype(int)
+    starts = [-(-epoch * num_rows // batch_size) for epoch in (1, num_epochs // 2, num_epochs - 1)]
+    around = {*some.tolist(), *starts, *(start - 1 for start in starts)}
+    steps = sorted(step for step in around if step < num_steps)
+    epoch_of = jax.jit(
+      lambda step, n=num_rows, b=batch_size, e=num_epochs: djsrh.epoch_of(
+        step, batch_size=b, num_rows=n, num_epochs=e
+      )
+    )
+    found = [int(epoch_of(jnp.int32(step))) for step in steps]
+    assert found == [step * batch_size // num_rows for step in steps]
+  assert epoch_of(jnp.int32(0)).dtype == jnp.int32
+
+
+@pytest.mark.parametrize("size", [PAIRS, MORE])
+def test_plain_contrast_tells_pairs_apart(context, size):
   config = pair_contrast.default_config("features", path="")
   config.contrast.update(temperature=0.4, quantisation_weight=0.3)
-  steps = epochs_of(context, pair_contrast_stage.STAGE, config, "contrast")
-  for _, outputs, metrics, _ in steps:
+  steps = epochs_of(context, pair_contrast_stage.STAGE, config, "contrast", size=size)
+  for rows, outputs, metrics, _ in steps:
     u, v = (np.tanh(h) for h in outputs)
     quantisation = sum(((abs(x) - 1) ** 2).mean() for x in (u, v))
-    expected = nt_xent(u, v, temperature=0.4) + 0.3 * quantisation
+    expected = nt_xent(u, v, temperature=0.4, rows=rows) + 0.3 * quantisation
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-3)
 
 
-def test_ucch_begins_within_the_batch_and_remembers(context):
+@pytest.mark.parametrize("size", [PAIRS, MORE])
+def test_ucch_begins_within_the_batch_and_remembers(context, size):
   config = ucch.default_config("features", path="")
   options = {"temperature": 0.7, "margin": 0.1, "shift": 1.0}
   config.ucch.update(contrast_share=0.3, memory_momentum=0.4, **options)
   memory = None
   for epoch, (rows, outputs, metrics, state) in enumerate(
-    epochs_of(context, ucch_stage.STAGE, config, "ucch")
+    epochs_of(context, ucch_stage.STAGE, config, "ucch", size=size)
   ):
     u, v = (unit(np.tanh(h)) for h in outputs)
-    ranking = ranking_loss(u, v, margin=0.1, shift=1.0)
+    ranking = ranking_loss(u, v, margin=0.1, shift=1.0, rows=rows)
     np.testing.assert_allclose(metrics["ranking"], ranking, rtol=1e-3)
     if epoch == 0:
       codes = np.where(u + v >= 0, 1.0, -1.0)
-      itself = np.eye(PAIRS, dtype=bool)
+      itself = rows[:, None] == rows
       contrast = sum(
         memory_contrast(x, codes, codes, temperature=0.7, left_out=itself) for x in (u, v)
       )
@@ -113,6 +140,27 @@ def test_ucch_begins_within_the_batch_and_remembers(context):
     np.testing.assert_allclose(memory[rows], kept, atol=1e-4)
     expected = 0.3 * metrics["contrast"] + 0.7 * metrics["ranking"]
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-3)
+
+
+def test_ucch_knows_its_first_epoch_after_any_number_of_rows(context):
+  config = ucch.default_config("features", path="")
+  config.update(bits=BITS)
+  config.ucch.update(batch_size=PAIRS, epochs=3, hidden=7, dropout=0.0, memory_momentum=1.0)
+  work = ucch_stage.STAGE.build(context, select(config, ucch_stage.STAGE.fields), {})
+  before = np.asarray(work.state["memory"])
+  state = work.state | {"step": jnp.int32(2**31 // PAIRS + 1)}
+  state, _ = work.step(state, next(work.batches(0)))
+  np.testing.assert_allclose(state["memory"], unit(before), atol=1e-6)
+
+
+def test_of_copies_in_a_batch_the_last_is_written(rng):
+  for _ in range(20):
+    rows = rng.integers(-1, 9, 12).astype(np.int32)
+    expected, last = np.full(12, 99), {row: place for place, row in enumerate(rows)}
+    for row, place in last.items():
+      expected[place] = row if row >= 0 else 99
+    found = jax.jit(ucch_stage.written_places, static_argnums=1)(rows, 99)
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_similarity_is_of_the_teachers_codes_in_its_last_epoch(context):

@@ -167,31 +167,6 @@ def _solve(cost, row_marginals, column_marginals, epsilon, max_iterations, limit
   )
 
 
-def transport_plan(
-  cost: jax.Array, row_potential: jax.Array, column_potential: jax.Array, *, epsilon: float
-) -> jax.Array:
-  """The whole plan of a small problem.
-
-  Args:
-    cost: Array of shape ``[n, K]``.
-    row_potential: Array of shape ``[n]``.
-    column_potential: Array of shape ``[K]``.
-    epsilon: The epsilon that the potentials were solved for. Scalar.
-
-  Returns:
-    The plan, of shape ``[n, K]``.
-
-  Raises:
-    InputError: If the shapes disagree.
-  """
-  shape = (*jnp.shape(row_potential), *jnp.shape(column_potential))
-  errors.require(
-    jnp.shape(cost) == shape,
-    f"transport_plan: cost has shape {jnp.shape(cost)}, the potentials ask for {shape}.",
-  )
-  return jnp.exp((row_potential[:, None] - cost + column_potential) / epsilon)
-
-
 def _marginal(name, marginal, size, axis_name, dtype):
   """A checked marginal, uniform over all shards' entries where none is given."""
   if marginal is None:

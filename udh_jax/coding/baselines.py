@@ -11,7 +11,7 @@ from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
 from udh_jax.errors import is_traced, require, require_finite, whole_number
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
-from udh_jax.sharding import psum
+from udh_jax.sharding import mean_of_rows, psum
 
 
 class LinearHash(NamedTuple):
@@ -190,13 +190,9 @@ def _checked(name, features, num_bits, weights, *, limited=True):
   return features.astype(dtype), weights.astype(dtype), num_bits
 
 
-def _mean(features, weights, axis_name):
-  return psum(matmul(weights, features), axis_name) / psum(weights.sum(), axis_name)
-
-
 def _principal_directions(features, weights, num_bits, axis_name):
   """Mean [d] and the num_bits leading eigenvectors of the covariance [d, c]."""
-  mean = _mean(features, weights, axis_name)
+  mean, _ = mean_of_rows(features, weights, axis_name)
   centred = (features - mean) * jnp.sqrt(weights)[:, None]
   covariance = psum(matmul(centred.T, centred), axis_name)  # [d, d]
   _, vectors = jnp.linalg.eigh(covariance)
@@ -217,7 +213,7 @@ def _encode(hash_function, features):
 
 @functools.partial(jax.jit, static_argnames=("num_bits", "axis_name"))
 def _fit_lsh(features, weights, key, *, num_bits, axis_name):
-  mean = _mean(features, weights, axis_name)
+  mean, _ = mean_of_rows(features, weights, axis_name)
   return LinearHash(mean, jax.random.normal(key, (features.shape[1], num_bits), features.dtype))
 
 

@@ -10,7 +10,7 @@ from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, itq
 from udh_jax.errors import require, require_finite
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
-from udh_jax.sharding import psum
+from udh_jax.sharding import mean_of_rows, psum
 
 RIDGE = 1 / 256  # of the total variance, on every direction of the scatter within clusters
 LEAST = 0.01  # of the largest ratio: what a direction that no cluster differs in counts
@@ -121,8 +121,7 @@ def discriminant_itq(
   centred, first = features - directions.mean, directions.projection[:, :num_bits]
   if flatness:
     counted = jnp.ones(len(features), centred.dtype) if weights is None else jnp.asarray(weights)
-    squares = psum(matmul(counted, matmul(centred, first) ** 2), axis_name)
-    variance = squares / psum(counted.sum(), axis_name)
+    variance, _ = mean_of_rows(matmul(centred, first) ** 2, counted, axis_name)
     first = first * jnp.where(variance > 0, variance, 1) ** (-flatness / 2)
   found = itq(matmul(centred, first), num_bits, key=key, weights=weights, axis_name=axis_name)
   return LinearHash(directions.mean, matmul(first, found.projection))
@@ -130,8 +129,7 @@ def discriminant_itq(
 
 @functools.partial(jax.jit, static_argnames=("num_clusters", "power", "axis_name"))
 def _directions(features, labels, weights, *, num_clusters, power, axis_name):
-  count = psum(weights.sum(), axis_name)
-  mean = psum(matmul(weights, features), axis_name) / count
+  mean, count = mean_of_rows(features, weights, axis_name)
   rows = features - mean
   rows = rows / jnp.maximum(jnp.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
   rows = rows * weights[:, None]

@@ -16,9 +16,11 @@ class DecodedImages:
 
   Attributes:
     digest: Tells these pictures from others of the same names, or "".
+    contents: Tells them from others of the same names and sizes too, or "".
   """
 
   digest = ""
+  contents = ""
 
   def __init__(
     self,
@@ -77,6 +79,11 @@ class SomeImages:
   def digest(self) -> str:
     """That of the other source; which rows are seen here is not in it."""
     return self._images.digest
+
+  @property
+  def contents(self) -> str:
+    """Likewise."""
+    return self._images.contents
 
   def __len__(self) -> int:
     return len(self._rows)

@@ -418,6 +418,8 @@ def open_pictures(
         sound.add(files[row])
     except InputError as error:
       return str(error)
+    except OSError as error:  # it was decoded, and is gone or cannot be read now
+      return f"{folder / files[row]} cannot be read ({error.strerror or error})."
     return None
 
   problems: dict[int, str] = {}
@@ -444,17 +446,19 @@ def open_pictures(
     )
     require(len(kept) > 0, f"None of the {len(files)} pictures in {folder} can be read: {shown[0]}")
   names = [files[row] for row in kept]
-  images.digest = sound.digest(names)
+  images.digest, images.contents = sound.digest(names), sound.contents(names)
   return Pictures(SomeImages(images, kept) if problems else images, names, kept)
 
 
 _CHUNK = 256  # files between two reports of progress
 _SHOWN = 5  # unreadable files named in the warning
+_blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 
 
 class _SoundFiles:
-  """Which files were decoded to the end before, by path, size and time of change.
+  """Which files were decoded to the end before, by path, size and time of change; their digests.
 
+  Where an earlier version noted no digest, the file is read again.
   Unreadable ones are not noted: a disk that was away for a moment must not lose a picture for good.
   """
 
@@ -483,12 +487,15 @@ class _SoundFiles:
   def has(self, file):
     noted = self._files.get(file)
     try:
-      return noted is not None and noted == self._state(file)
+      return isinstance(noted, list) and len(noted) == 3 and noted[:2] == self._state(file)
     except OSError:
       return False
 
   def add(self, file):
-    self._files[file] = self._state(file)
+    state = self._state(file)  # before its digest: what changes meanwhile is noticed
+    with open(self._folder / file, "rb") as opened:
+      digest = hashlib.file_digest(opened, _blake2b)
+    self._files[file] = [*state, digest.hexdigest()]
     self._changed = True
 
   def digest(self, files):
@@ -496,6 +503,13 @@ class _SoundFiles:
     digest = hashlib.sha256()
     for file in files:
       digest.update(os.fsencode(f"{file}\n{self._files[file][0]}\n"))
+    return digest.hexdigest()
+
+  def contents(self, files):
+    """BLAKE2b over names and contents of sound files."""
+    digest = _blake2b()
+    for file in files:
+      digest.update(os.fsencode(f"{file}\n{self._files[file][2]}\n"))
     return digest.hexdigest()
 
   def save(self):

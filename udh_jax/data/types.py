@@ -160,6 +160,11 @@ class Dataset:
       return _digest(self.images, ())
     return getattr(self.images, "digest", "")
 
+  @property
+  def contents_digest(self) -> str:
+    """BLAKE2b over the contents of the images' files; empty where `images_digest` is enough."""
+    return getattr(self.images, "contents", "")
+
   @functools.cached_property
   def texts_digest(self) -> str:
     """SHA-256 over the texts and their words; empty where there are none."""

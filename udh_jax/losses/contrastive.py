@@ -11,8 +11,26 @@ from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
 
 
+def copies(rows: jax.Array) -> jax.Array:
+  """Which places of a batch hold one another's copy: the same row at another place.
+
+  Args:
+    rows: Row numbers. Integer array of shape ``[m]``.
+
+  Returns:
+    bool array of shape ``[m, m]``, symmetric; False on the diagonal.
+  """
+  rows = jnp.asarray(rows)
+  return (rows[:, None] == rows) & ~jnp.eye(len(rows), dtype=bool)
+
+
 def nt_xent(
-  first: jax.Array, second: jax.Array, *, temperature: float, weights: jax.Array | None = None
+  first: jax.Array,
+  second: jax.Array,
+  *,
+  temperature: float,
+  weights: jax.Array | None = None,
+  rows: jax.Array | None = None,
 ) -> jax.Array:
   """Normalised-temperature cross-entropy between two views.
 
@@ -26,6 +44,8 @@ def nt_xent(
     temperature: Divides the similarities, > 0; CIBHash takes 0.3.
     weights: 0 leaves an image out, as an anchor and as one of the others; else its weight as an
       anchor. Array of shape ``[m]``; None takes all alike.
+    rows: Numbers of the images; another copy of an image is not one of its others. Integer array
+      of shape ``[m]``; None takes all to differ.
 
   Returns:
     float32 scalar (float64 stays).
@@ -34,7 +54,8 @@ def nt_xent(
     InputError: If the shapes disagree, the batch is empty or ``temperature`` is not positive.
 
   References:
-    Chen et al., SimCLR, ICML 2020, equation 1; Qiu et al., CIBHash, IJCAI 2021, section 3.1.
+    Chen et al., SimCLR, ICML 2020, equation 1; Qiu et al., CIBHash, IJCAI 2021, section 3.1. That
+    copies are left out is our own.
   """
   first, second = at_least_float32(first), at_least_float32(second)
   require(
@@ -49,7 +70,11 @@ def nt_xent(
   weights = jnp.ones(m, views.dtype) if weights is None else jnp.asarray(weights)
   both = jnp.concatenate([weights, weights])
   # A large number and not infinity: a row all of whose others are left out has a finite gradient.
-  logits = jnp.where(jnp.eye(2 * m, dtype=bool) | (both == 0), -1e9, logits)
+  left_out = jnp.eye(2 * m, dtype=bool) | (both == 0)
+  if rows is not None:
+    require(jnp.shape(rows) == (m,), f"nt_xent: rows have shape {jnp.shape(rows)}, expected [{m}].")
+    left_out |= jnp.tile(copies(rows), (2, 2))
+  logits = jnp.where(left_out, -1e9, logits)
   positives = jnp.sum(views[:m] * views[m:], axis=1) / temperature  # [m], the same both ways
   losses = jax.nn.logsumexp(logits, axis=1) - jnp.concatenate([positives, positives])
   return weighted_mean(losses, both)

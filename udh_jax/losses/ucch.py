@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+from udh_jax.losses.contrastive import copies
 from udh_jax.losses.reduction import weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
@@ -72,6 +73,7 @@ def ranking_loss(
   margin: float,
   shift: float,
   weights: jax.Array | None = None,
+  rows: jax.Array | None = None,
 ) -> jax.Array:
   """Ranks every pair's own text above the others, and its own image.
 
@@ -85,6 +87,8 @@ def ranking_loss(
     margin: From which distance below its own another counts less, >= 0; the authors take 0.2.
     shift: By how much less, >= 0; the authors take 0.1 to 1.
     weights: 0 leaves a pair out. Array of shape ``[m]``; None takes all alike.
+    rows: Numbers of the pairs; another copy of a pair is not one of its others. Integer array of
+      shape ``[m]``; None takes all to differ.
 
   Returns:
     float32 scalar (float64 stays).
@@ -102,11 +106,18 @@ def ranking_loss(
   weights = jnp.ones(len(images), images.dtype) if weights is None else weights
   scores = matmul(images, texts.T)  # [m, m]
   own = jnp.diagonal(scores)
+  left_out = weights == 0
+  if rows is not None:
+    require(
+      jnp.shape(rows) == own.shape,
+      f"ranking_loss: rows have shape {jnp.shape(rows)}, expected [{len(own)}].",
+    )
+    left_out = left_out | copies(rows)
 
   def one_way(scores):
     near = scores >= own[:, None] - margin
     shifted = jnp.where(near, scores, scores - shift)
-    shifted = jnp.where(weights == 0, -1e9, shifted)
+    shifted = jnp.where(left_out, -1e9, shifted)
     return weighted_mean(jax.nn.logsumexp(shifted, axis=1) - own + margin, weights)
 
   return one_way(scores) + one_way(scores.T)

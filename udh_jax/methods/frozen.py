@@ -173,7 +173,7 @@ def guard_section(
   where = (
     f"of {min(held, guard.MOST_QUERIES):,} images that were not trained on"
     if held
-    else "within the training images, as none was held out (data.held_out)"
+    else "of training images among the others, as none was held out (data.held_out)"
   )
   # Of ITQ's own row the ratios would all be 1: then those of the trained codes are told.
   learned = chosen if chosen < len(found) - 1 else 0
@@ -193,10 +193,11 @@ def guard_section(
     words.append(f"The learned codes do not beat ITQ on the untouched network: {advice}.")
   for line in words[1:]:
     say(f"[guard] {line}")
-  agreement = {
-    row: dict(zip(map(str, counts), map(float, values), strict=True))
-    for row, values in zip(rows, found, strict=True)
+  record = {
+    "definition": words[0],
+    "clusters": counts,
+    "agreement": {row: list(map(float, values)) for row, values in zip(rows, found, strict=True)},
+    "kept": rows[chosen],
   }
-  record = {"definition": words[0], "agreement": agreement, "kept": rows[chosen]}
   write_json(workdir / f"guard_{config.bits}bits.json", record)
   return [Section("Are the learned codes better?", words, [table])]

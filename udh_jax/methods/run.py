@@ -39,7 +39,13 @@ def _context(config: ConfigDict, devices: Sequence[jax.Device] | None = None) ->
   for note in (context.dataset.protocol, *context.dataset.notes):
     say(f"[data] {note}")
   dataset = context.dataset
-  digests = (dataset.protocol, dataset.digest, dataset.images_digest, dataset.texts_digest)
+  digests = (
+    dataset.protocol,
+    dataset.digest,
+    dataset.images_digest,
+    dataset.contents_digest,
+    dataset.texts_digest,
+  )
   mesh_lib.require_same("The data", "\n".join(map(str, digests)))
   return context
 

@@ -79,11 +79,6 @@ def plan(config: ConfigDict) -> Plan:
       f"teacher's {config.teacher.backbone}; set student.start to 'random' or the backbones alike.",
     )
     require_enough_features(config, "student.start='random'")
-  require(
-    config.teacher.weights or config.pretrain.trained == "all",
-    f"pretrain.trained is {config.pretrain.trained!r}, but teacher.weights is empty: what is not "
-    "trained would stay random; set pretrain.trained to 'all' or name weights.",
-  )
   frozen = frozen_stages(config, "finetune", "distill")
   stays = bool(frozen.inputs)
   require(

@@ -150,9 +150,24 @@ def _find(source):
 
 
 def local_digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a weights file, hexadecimal; "" for one of the hub, and where there is none."""
-  file = _local(path)
-  return _sha256(file) if not str(path).startswith(HUB) and file.is_file() else ""
+  """SHA-256 of a weights file and, where `load_weights` reads one beside it, of its config.json.
+
+  Args:
+    path: As of `load_weights`.
+
+  Returns:
+    Hexadecimal; of the weights file alone where nothing else is read. "" for one of the hub, and
+    where there is none.
+
+  Raises:
+    InputError: If the config.json is damaged.
+  """
+  if str(path).startswith(HUB) or not _local(path).is_file():
+    return ""
+  file, config_file = _find(str(path))
+  if config_file is None:
+    return _sha256(file)
+  return hashlib.sha256((_sha256(file) + _sha256(config_file)).encode()).hexdigest()
 
 
 def _local(path: str | os.PathLike) -> pathlib.Path:

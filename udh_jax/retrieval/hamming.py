@@ -228,6 +228,11 @@ def as_words(packed: jax.Array) -> jax.Array:
   return lax.bitcast_convert_type(words, jnp.uint32)
 
 
+def as_long_words(packed: np.ndarray) -> np.ndarray:
+  """Groups bytes by eight: uint8 ``[n, bytes]`` to uint64 ``[n, ceil(bytes / 8)]``, zero padded."""
+  return np.pad(packed, ((0, 0), (0, -packed.shape[1] % 8))).view(np.uint64)
+
+
 def word_distance(queries: jax.Array, database: jax.Array, dtype: jnp.dtype) -> jax.Array:
   """Distances of codes given as words: uint32 ``[q, w]`` and ``[n, w]`` to ``[q, n]``."""
   total = jnp.zeros((), jnp.uint32)

@@ -13,7 +13,7 @@ from udh_jax.arrays import Array
 from udh_jax.cpu import choice
 from udh_jax.errors import require
 from udh_jax.machine import num_cores
-from udh_jax.retrieval.hamming import as_words, checked_codes, word_distance
+from udh_jax.retrieval.hamming import as_long_words, as_words, checked_codes, word_distance
 
 _CHUNK = 2**24  # pairs of query and database item held at once
 _BLOCK = 2**22  # items of one query put in order at once
@@ -205,7 +205,10 @@ def _profile_on_cpu(pairs, cuts, *, by_index):
   from udh_jax.cpu import ranking
 
   case = np.asarray(pairs.queries), np.asarray(pairs.database)
-  case += tuple(map(_as_words, (pairs.query_marks, pairs.database_marks)))
+  case += tuple(
+    marks if marks.ndim == 1 else as_long_words(marks)
+    for marks in (pairs.query_marks, pairs.database_marks)
+  )
   counts = ranking.counted(*case, max_gain=pairs.max_gain)  # [q, distances, gains]
   found = _counts(counts, pairs.max_gain)
   sums = np.zeros((3, len(case[0]), 0))
@@ -215,13 +218,6 @@ def _profile_on_cpu(pairs, cuts, *, by_index):
       *case, *found[:2], max_gain=pairs.max_gain, cuts=np.asarray(cuts), discounts=weights
     )
   return Profile(*found, *sums)
-
-
-def _as_words(marks):
-  """Bits as uint64 ``[rows, words]``; classes as they are."""
-  if marks.ndim == 1:
-    return marks
-  return np.pad(marks, ((0, 0), (0, -marks.shape[1] % 8))).view(np.uint64)
 
 
 def _profile_with_jax(pairs, cuts, *, by_index):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from udh_jax.errors import require, whole_number
-from udh_jax.retrieval.hamming import checked_codes
+from udh_jax.retrieval.hamming import as_long_words, checked_codes
 from udh_jax.retrieval.index import HammingIndex
 
 _QUERIES, _ITEMS = 2000, 50_000  # sampled
@@ -91,19 +91,15 @@ def _histogram(index, seed) -> np.ndarray:
     return np.sort(rng.choice(len(index), count, replace=False))
 
   rows, columns = some(_QUERIES), some(_ITEMS)
-  codes = _as_words(index.codes[columns])
+  codes = as_long_words(index.codes[columns])
   counts = np.zeros(index.num_bits + 1)
   step = max(1, _AT_ONCE // len(columns))
   for start in range(0, len(rows), step):
     chunk = rows[start : start + step]
-    queries = _as_words(index.codes[chunk])
+    queries = as_long_words(index.codes[chunk])
     distances = np.zeros((len(chunk), len(columns)), np.uint16)
     for word in range(codes.shape[1]):
       distances += np.bitwise_count(queries[:, word, None] ^ codes[None, :, word])
     different = chunk[:, None] != columns[None]
     counts += np.bincount(distances[different], minlength=len(counts))
   return counts
-
-
-def _as_words(codes) -> np.ndarray:
-  return np.pad(codes, ((0, 0), (0, -codes.shape[1] % 8))).view(np.uint64)

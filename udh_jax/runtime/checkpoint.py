@@ -71,6 +71,21 @@ def remove_all(folder: pathlib.Path) -> None:
   shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_rows(folder: pathlib.Path) -> None:
+  """Removes the saves of a finished stage that are of rows; process 0 calls it.
+
+  They are as large as the output, and the same again. Others stay, for where the output is damaged.
+
+  Args:
+    folder: Of the saves, there or not.
+  """
+  for path in folder.glob("*.json"):
+    with contextlib.suppress(InputError):  # damaged: of no use
+      if not _read_record(path.with_suffix(""))["row_keys"]:
+        return
+  remove_all(folder)
+
+
 def link(source: pathlib.Path, folder: pathlib.Path) -> None:
   """Makes a checkpoint of the files of another, which are never written again; process 0 calls it.
 

@@ -44,7 +44,7 @@ def prepare_workdir(workdir: pathlib.Path) -> None:
 
 SETTLED = 20  # steps after which several processes look at their metrics
 _MADE = {"fields": OBJECT, "data": TEXT, "inputs": OBJECT}  # of stage.json
-_BY_ITSELF = ("free", "images", "labels_used", "files")  # see `Runner._identity`
+_BY_ITSELF = ("free", "images", "contents", "labels_used", "files")  # see `Runner._identity`
 
 
 class Runner:
@@ -97,6 +97,8 @@ class Runner:
       "data": data,
       "inputs": {role: [name, self._identities[name]] for role, name in stage.inputs.items()},
     }
+    if dataset.contents_digest:
+      record["contents"] = dataset.contents_digest[:12]
     return json.loads(json.dumps(record))
 
   def _identity(self, record: dict[str, Any]) -> str:
@@ -148,14 +150,20 @@ class Runner:
         f"Stage {stage.name} in {folder} was made from other images of the same names (digest "
         f"{made['images']}, now {record['images']}). {remedy}"
       )
+    was, now = made.get("contents"), record.get("contents")
+    if was and now and was != now:
+      raise InputError(
+        f"Stage {stage.name} in {folder} was made from images of the same names and sizes and "
+        f"other contents (digest {was}, now {now}). {remedy}"
+      )
     noted, found = made.get("files", {}), {}
     for field, digest in record["files"].items():
       was = noted.get(field, "")
       if was and digest and was != digest:
         raise InputError(
           f"Stage {stage.name} in {folder} was made when the file {field}="
-          f"{record['fields'].get(field)!r} held something else (SHA-256 {was}, now {digest}). "
-          f"{remedy}"
+          f"{record['fields'].get(field)!r}, or one that is read with it, held something else "
+          f"(SHA-256 {was}, now {digest}). {remedy}"
         )
       found[field] = was
     was, now = made.get("labels_used", record["labels_used"]), record["labels_used"]
@@ -201,6 +209,8 @@ class Runner:
       if mesh_lib.agreed(int((folder / "output.json").exists())):
         reason = checkpoint.fault(folder / "output")
         if reason is None:
+          if not restore_only:
+            self._clear(stage)  # a run that was killed may not have come to it
           log.restored()
           outputs.on_disk(stage)
           continue
@@ -225,24 +235,29 @@ class Runner:
       mesh_lib.on_main(f"begin {stage.name}", begin)
       result = self._execute(stage, work, log)
       checkpoint.save(folder / "output", result, row_keys=work.row_outputs, mesh=self._context.mesh)
-      if work.row_state:  # as large as the output, and the same again
-        clear = functools.partial(checkpoint.remove_all, folder / "progress")
-        mesh_lib.on_main(f"clear {stage.name}", clear)
+      self._clear(stage)
       log.finished()
       outputs.keep(stage, result, stages[position + 1 :])
     return outputs
+
+  def _clear(self, stage: Stage) -> None:
+    """Removes the saves that a finished stage needs no more; all processes call it together."""
+    clear = functools.partial(checkpoint.remove_rows, self._folder(stage) / "progress")
+    mesh_lib.on_main(f"clear {stage.name}", clear)
 
   def _take_over(self, stage: Stage, record: dict[str, Any]) -> None:
     """Takes the outputs of a stage from beside, where it is not finished; process 0 calls it."""
     folder = self._folder(stage)
     if (folder / "output.json").exists():
       return
+    # As earlier versions noted it.
+    earlier = {key: value for key, value in record.items() if key != "contents"}
     for workdir in self._beside:
       other = workdir / "stages" / stage.name
       finished = (other / "output.json").exists()
-      if finished and read_json(other / "stage.json") == record:
+      if finished and (made := read_json(other / "stage.json")) in (record, earlier):
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / "stage.json", record)
+        write_json(folder / "stage.json", made)
         checkpoint.remove_all(folder / "progress")
         checkpoint.link(other / "output", folder / "output")
         return

@@ -73,7 +73,8 @@ class Stage(NamedTuple):
       here.
     reads_labels: Whether the stage learns from labels of the training images; all others are given
       a data set without labels.
-    settings: Values of fields that are the stage's own, whatever the configuration has; dotted.
+    settings: Values of fields of the top level that are the stage's own, whatever the configuration
+      has.
   """
 
   name: str
@@ -95,10 +96,9 @@ class Stage(NamedTuple):
     return self._replace(settings={**self.settings, **settings})
 
   def read(self, config: ConfigDict) -> ConfigDict:
-    """The fields of the whole configuration that the stage reads, frozen, with its own values."""
+    """The fields of the whole configuration that the stage reads, with its own values."""
     chosen = select(config, self.fields)
-    with chosen.unlocked():
-      chosen.update_from_flattened_dict(self.settings)
+    chosen.update(self.settings)
     return chosen
 
   def with_options(self, **options: Any) -> "Stage":

@@ -34,6 +34,7 @@ def contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       straight_through_sign(second),
       temperature=settings.temperature,
       weights=weights,
+      rows=batch["index"],
     )
     divergence = bernoulli_divergence((1 + first) / 2, (1 + second) / 2, weights=weights)
     value = contrastive + settings.divergence_weight * divergence
@@ -44,11 +45,11 @@ def contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
 
 # Version 3: the hash layer, which starts at random, learns at the rate of fresh layers; the second
-# view has another key.
+# view has another key. Version 4: another copy of an image in a batch is not its negative.
 STAGE = Stage(
   "contrast",
   contrast,
   ("contrast", "student.image_size", "bits", "seed", "dtype"),
   free=("contrast.chunk_size",),
-  version=3,
+  version=4,
 )

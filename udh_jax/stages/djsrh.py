@@ -1,6 +1,8 @@
 """Pairs in, an image and a text network out that rebuild the pairs' joint semantics: DJSRH."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.losses.cross_modal import joint_semantics, reconstruction_loss, sharpness
@@ -11,6 +13,24 @@ from udh_jax.stages.pair_network import (
   train_pairs,
   training_outputs,
 )
+
+
+def epoch_of(step: jax.Array, *, batch_size: int, num_rows: int, num_epochs: int) -> jax.Array:
+  """The epoch that a step begins in, from 0 on: step * batch_size // num_rows.
+
+  The product, which does not fit int32 after 2^31 rows, is not made.
+
+  Args:
+    step: From 0 on. int32 scalar.
+    batch_size: Rows of a step.
+    num_rows: Rows of an epoch.
+    num_epochs: How many there are; the last one's number is the largest that is found.
+
+  Returns:
+    int32 scalar.
+  """
+  starts = [-(-epoch * num_rows // batch_size) for epoch in range(num_epochs)]
+  return jnp.searchsorted(np.asarray(starts, np.int32), step, side="right") - 1
 
 
 def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) -> Work:
@@ -30,11 +50,11 @@ def djsrh(context: Context, config: ConfigDict, inputs: Inputs, *, bits: int) ->
   settings = config.djsrh
   network = new_pair_network(context, config, settings, inputs, bits=bits)
   forward = training_outputs(network, settings)
-  num_train = len(context.dataset.splits.train)
+  epochs = {"num_rows": len(context.dataset.splits.train), "num_epochs": settings.epochs}
 
   def loss(parameters, constants, batch, key):
     outputs = forward(parameters, constants, batch, key)
-    epoch = batch["step"] * settings.batch_size // num_train
+    epoch = epoch_of(batch["step"], batch_size=settings.batch_size, **epochs)
     images, texts = (jnp.tanh(sharpness(epoch) * h) for h in outputs)
     weights = batch["weight"]
     target = joint_semantics(

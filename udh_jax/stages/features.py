@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from ml_collections import ConfigDict
 
-from udh_jax.numerics import matmul
+from udh_jax.errors import require
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
-from udh_jax.sharding import psum
+from udh_jax.sharding import mean_of_rows
 from udh_jax.stages.map_rows import map_rows, train_weights
 from udh_jax.stages.network import backbone_of, backbone_variables, plain_view
 
@@ -46,22 +46,33 @@ def centre_and_normalise(
   References:
     Our own choice; the paper's abstract is silent on preprocessing.
   """
-
-  total, count = psum((matmul(weights, features), weights.sum()), axis_name)
-  centre = total / count
+  centre, _ = mean_of_rows(features, weights, axis_name)
   centred = features - centre
   lengths = jnp.linalg.norm(centred, axis=1)
   return centred / jnp.maximum(lengths, 1e-12)[:, None], lengths, centre
 
 
 def centred_rows(context: Context, features: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """`centre_and_normalise` over the training rows of all devices."""
+  """`centre_and_normalise` over the training rows of all devices.
+
+  Raises:
+    InputError: If a feature is not finite; in all processes.
+  """
+  finite = jax.jit(_are_finite, out_shardings=mesh_lib.replicated(context.mesh))(features)
+  require(
+    finite,
+    "The network's features are not finite: some are NaN or infinity; check its weights.",
+  )
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(centre_and_normalise, axis_name=mesh_lib.DATA_AXIS)
   mapped = jax.shard_map(
     function, mesh=context.mesh, in_specs=(rows, rows), out_specs=(rows, rows, whole)
   )
   return jax.jit(mapped)(features, train_weights(context))
+
+
+def _are_finite(features):
+  return jnp.isfinite(features).all()
 
 
 def as_the_backbone_made_them(

@@ -21,18 +21,24 @@ MOST_QUERIES = 1000
 TRAINED_SHARE = 0.5  # of the hash layer that is compared; the rest is the one it started at
 
 
-def held_out(context: Context) -> np.ndarray:
-  """Rows that codes are compared on: of the database, but not trained on; at most 1,000.
+def _some(rows: np.ndarray, most: int) -> np.ndarray:
+  """At most so many of the rows, the same ones each time, in ascending order."""
+  return rows if len(rows) <= most else np.sort(rows[permutation(len(rows), 0)[:most]])
 
-  Where all of the database is trained on, some of it: the comparison is then within the training
-  images.
+
+def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
+  """Queries that codes are compared on, at most 1,000, and the training images they are sought in.
+
+  Queries are of the database, but not trained on. Where all of it is, they are at most half of the
+  training images, and sought in the others: an image is never its own neighbour.
   """
   splits = context.dataset.splits
-  rows = np.setdiff1d(splits.database, splits.train)
-  rows = rows if len(rows) else splits.train
-  if len(rows) > MOST_QUERIES:
-    rows = np.sort(rows[permutation(len(rows), 0)[:MOST_QUERIES]])
-  return rows
+  queries = _some(np.setdiff1d(splits.database, splits.train), MOST_QUERIES)
+  if len(queries):
+    return queries, splits.train
+  queries = _some(splits.train, min(MOST_QUERIES, max(1, len(splits.train) // 2)))
+  others = np.setdiff1d(splits.train, queries)
+  return queries, others if len(others) else splits.train  # of one image there are no others
 
 
 def agreements(
@@ -46,11 +52,11 @@ def agreements(
     codes: Of all images, by several hash functions. uint8 arrays ``[rows, bytes]``.
 
   Returns:
-    Arrays of shape ``[codes, sizes of clusters, images]``, each of the `held_out` images among the
-    training images, and of shape ``[codes, sizes]``.
+    Arrays of shape ``[codes, sizes of clusters, queries]``, of the `compared_rows`, and of shape
+    ``[codes, sizes]``.
   """
   num_rows = len(context.dataset.images)
-  queries, database = held_out(context), context.dataset.splits.train
+  queries, database = compared_rows(context)
   by_size = [partitions["held_to"][str(number)] for number in range(len(HELD_TO))]
   clusters = [mesh_lib.to_host(labels, num_rows) for labels in by_size]
   packed = [mesh_lib.to_host(found, num_rows) for found in codes]
@@ -186,4 +192,5 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
 # With ``encoded`` among its inputs it has no codes of its own.
 # Version 2: the learned layer is the mean of the trained one and its start.
-STAGE = Stage("guard", guard, ("bits",), version=2)
+# Version 3: where no image is held out, none is its own neighbour.
+STAGE = Stage("guard", guard, ("bits",), version=3)

@@ -36,7 +36,9 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     outputs = forward(parameters, constants, batch, key)
     images, texts = (jnp.tanh(h) for h in outputs)
     weights = batch["weight"]
-    contrastive = nt_xent(images, texts, temperature=settings.temperature, weights=weights)
+    contrastive = nt_xent(
+      images, texts, temperature=settings.temperature, weights=weights, rows=batch["index"]
+    )
     quantisation = sum(quantisation_loss(u, weights=weights) for u in (images, texts))
     value = contrastive + settings.quantisation_weight * quantisation
     return value, {"contrastive": contrastive, "quantisation": quantisation}
@@ -45,4 +47,5 @@ def pair_contrast(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   return train_pairs(context, loss, network, constants, settings=settings, seed=config.seed)
 
 
-STAGE = Stage("pair_contrast", pair_contrast, ("contrast", "bits", "seed", "dtype"))
+# Version 2: another copy of a pair in a batch is not its negative.
+STAGE = Stage("pair_contrast", pair_contrast, ("contrast", "bits", "seed", "dtype"), version=2)

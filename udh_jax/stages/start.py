@@ -11,34 +11,44 @@ from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
 from udh_jax.stages.guard import agreements, over_itq
 
-FLATNESSES = (0.0, 0.25)  # see `flatness_that_suits`
+FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
+FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
+BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 
 
-def flatness_that_suits(average_precision: np.ndarray, radius_precision: np.ndarray) -> int:
-  """How flat the directions of codes of one length have to be: usually not at all.
+def flatness_that_suits(
+  average_precision: np.ndarray, radius_precision: np.ndarray, num_queries: int
+) -> int:
+  """How flat the directions of codes of one length have to be.
 
   Few bits that all follow the same few directions have too few codes for many classes: they gather
-  more within the radius than ITQ's do, and less of it is alike. Directions are flattened only where
-  that shows at every number of clusters, and only as far as the whole ranking bears it.
+  more within the radius than ITQ's do, and less of it is alike. Directions are flattened where that
+  shows, as little as mends it, and only as far as the whole ranking bears it.
 
   Args:
     average_precision: Agreement of the codes of each of `FLATNESSES`, and of ITQ's last. Array of
       shape ``[F + 1, sizes of clusters]``.
     radius_precision: The same within radius 2.
+    num_queries: Of the comparison.
 
   Returns:
-    A number of `FLATNESSES`: 0 unless its codes have less within the radius than ITQ's at every
-    number of clusters; else, among those whose agreement, in parts of ITQ's and in the mean over
-    the numbers of clusters, is no lower, the one with most within the radius where it has least.
+    A number of `FLATNESSES`. Of those whose agreement, in parts of ITQ's and in the mean over the
+    numbers of clusters, is at most `BORNE` below that of the first: the first that has no less
+    within the radius than ITQ at any number of clusters; if none has, the one with most where it
+    has least. 0 with fewer than `FEWEST_QUERIES`.
 
   References:
     Our own rule; docs/results.md has what it chooses and what that gains.
   """
-  ranking, within = over_itq(average_precision)[:-1], over_itq(radius_precision)[:-1]
-  if not (within[0] < 1).all():
+  if num_queries < FEWEST_QUERIES:
     return 0
-  bears = ranking.mean(axis=1) >= ranking[0].mean()
-  return int(np.where(bears, within.min(axis=1), -1).argmax())
+  ranking = over_itq(average_precision)[:-1].mean(axis=1)
+  within = over_itq(radius_precision)[:-1].min(axis=1)
+  enough = (radius_precision[:-1] >= radius_precision[-1]).all(axis=1)
+  bears = ranking >= ranking[0] - BORNE
+  if (bears & enough).any():
+    return int((bears & enough).argmax())
+  return int(np.where(bears, within, -1).argmax())
 
 
 def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -64,7 +74,9 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     codes = [packed_codes(function, features) for function in functions]
     compared = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
     agreement = compared.average_precision.mean(axis=2)
-    chosen = mesh_lib.agreed(flatness_that_suits(agreement, compared.radius_precision))
+    num_queries = compared.average_precision.shape[-1]
+    chosen = flatness_that_suits(agreement, compared.radius_precision, num_queries)
+    chosen = mesh_lib.agreed(chosen)
     return {
       "codes": codes[chosen],
       "function": functions[chosen]._asdict(),
@@ -81,5 +93,5 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   return Work(finish=finish, row_outputs=("codes",))
 
 
-# Version 2: directions are flattened where that suits.
-STAGE = Stage("start", start, ("bits", "seed"), version=2)
+# Version 3: directions are flattened as little as suits, in large collections alone.
+STAGE = Stage("start", start, ("bits", "seed"), version=3)

@@ -25,7 +25,11 @@ def _require_pictures(context: Context) -> None:
 
 
 def published_teacher(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
-  """Reads published weights. Outputs: a network (``variables`` of the backbone, ``about``)."""
+  """Reads published weights. Outputs: a network (``variables`` of the backbone, ``about``).
+
+  Raises:
+    InputError: From the work, if a process of the run has other weights than process 0.
+  """
   del inputs
   _require_pictures(context)
 
@@ -41,6 +45,9 @@ def published_teacher(context: Context, config: ConfigDict, inputs: Inputs) -> W
       "source": weights.source,
       "sha256": weights.sha256,
     }
+    # Each process may have them in a place of its own.
+    alike = {name: value for name, value in about.items() if name != "source"}
+    mesh_lib.require_same("The teacher's weights", repr(alike))
     return mesh_lib.replicate(
       context.mesh, {"variables": weights.variables, "about": describe(about)}
     )
@@ -74,7 +81,13 @@ def contrastive_teacher(context: Context, config: ConfigDict, inputs: Inputs) ->
     (first, _), (second, _) = (
       forward(parameters, constants, batch, k) for k in jax.random.split(key)
     )
-    value = nt_xent(first, second, temperature=settings.temperature, weights=batch["weight"])
+    value = nt_xent(
+      first,
+      second,
+      temperature=settings.temperature,
+      weights=batch["weight"],
+      rows=batch["index"],
+    )
     return value, {}
 
   def finish(trained):
@@ -88,14 +101,27 @@ def _weights(config: ConfigDict) -> dict[str, str]:
 
 
 PUBLISHED = Stage("teacher", published_teacher, ("teacher",), files=_weights)
+# Version 2: another copy of an image in a batch is not its negative.
 CONTRASTIVE = Stage(
   "teacher",
   contrastive_teacher,
   ("teacher", "pretrain", "seed", "dtype"),
   free=("pretrain.chunk_size",),
+  version=2,
 )
 
 
 def teacher_stage(config: ConfigDict) -> Stage:
-  """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for."""
-  return PUBLISHED if config.teacher.weights else CONTRASTIVE
+  """The stage ``teacher``, of the kind that ``config.teacher.weights`` asks for.
+
+  Raises:
+    InputError: If there are no weights and ``pretrain.trained`` leaves out a part of the backbone.
+  """
+  if config.teacher.weights:
+    return PUBLISHED
+  require(
+    config.pretrain.trained == "all",
+    f"pretrain.trained is {config.pretrain.trained!r}, but teacher.weights is empty: what is not "
+    "trained would stay random; set pretrain.trained to 'all' or name weights.",
+  )
+  return CONTRASTIVE

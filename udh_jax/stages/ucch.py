@@ -23,6 +23,22 @@ from udh_jax.stages.pair_network import (
 from udh_jax.stages.training import batches_of, descend, initial_state
 
 
+def written_places(rows: jax.Array, nowhere: int) -> jax.Array:
+  """Where the rows of a batch are written, each once: of copies, the last one's values are kept.
+
+  XLA writes copies in no fixed order.
+
+  Args:
+    rows: -1 for padding. Integer array of shape ``[b]``.
+    nowhere: What stands for padding and for all copies but the last, which are not written.
+
+  Returns:
+    Integer array of shape ``[b]``.
+  """
+  again = jnp.triu(rows[:, None] == rows, k=1).any(axis=1)
+  return jnp.where((rows < 0) | again, nowhere, rows)
+
+
 def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains both networks by contrast with a memory of every pair's code, and by ranking.
 
@@ -45,6 +61,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   network = network._replace(trained=settings.trained)
   forward = training_outputs(network, settings)
   num_steps = -(-settings.epochs * len(train) // settings.batch_size)
+  first_steps = -(-len(train) // settings.batch_size)  # those that begin in the first epoch
   optimizer = optax.chain(optax.clip_by_global_norm(1.0), pair_optimizer(settings, num_steps))
   by_rows, whole = mesh_lib.row_sharding(mesh), mesh_lib.replicated(mesh)
   layout = mesh_lib.RowLayout(len(context.dataset.images), mesh.size)
@@ -62,7 +79,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     rows, weights = batch["index"], batch["weight"]
     drawn = jax.random.randint(draw_key, (settings.negatives,), 0, len(train))
     memory = constants["memory"]
-    first_epoch = batch["step"] * settings.batch_size < len(train)
+    first_epoch = batch["step"] < first_steps
     shown = lax.stop_gradient(sign(images + texts))
 
     def by_memory():
@@ -73,7 +90,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       )
 
     def by_batch():
-      left_out = jnp.eye(len(rows), dtype=bool) | (weights == 0)
+      left_out = (rows[:, None] == rows) | (weights == 0)
       return tuple(
         memory_contrast(
           u, shown, shown, temperature=settings.temperature, weights=weights, left_out=left_out
@@ -83,7 +100,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
     contrast = sum(lax.cond(first_epoch, by_batch, by_memory))
     ranking = ranking_loss(
-      images, texts, margin=settings.margin, shift=settings.shift, weights=weights
+      images, texts, margin=settings.margin, shift=settings.shift, weights=weights, rows=rows
     )
     momentum = jnp.where(first_epoch, 0.0, settings.memory_momentum)
     kept = remembered(memory[rows], images, texts, momentum=momentum)
@@ -95,7 +112,7 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def step(state, constants, batch):
     learned = {name: value for name, value in state.items() if name != "memory"}
     learned, metrics = descent(learned, constants | {"memory": state["memory"]}, batch)
-    rows = jnp.where(batch["index"] >= 0, batch["index"], layout.padded_rows)  # padding is dropped
+    rows = written_places(batch["index"], layout.padded_rows)
     memory = state["memory"].at[rows].set(metrics.pop("kept"), mode="drop")
     memory = lax.with_sharding_constraint(memory, by_rows)
     return {**lax.with_sharding_constraint(learned, whole), "memory": memory}, metrics
@@ -127,4 +144,5 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   )
 
 
-STAGE = Stage("ucch", ucch, ("ucch", "bits", "seed", "dtype"))
+# Version 2: another copy of a pair in a batch is none of its others, and one of them is remembered.
+STAGE = Stage("ucch", ucch, ("ucch", "bits", "seed", "dtype"), version=2)

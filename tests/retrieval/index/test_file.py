@@ -1,5 +1,7 @@
 """The file of an index: commits that are there or not, whatever happens in the middle of one."""
 
+import errno
+import fcntl
 import hashlib
 import itertools
 import json
@@ -289,8 +291,23 @@ def test_a_writer_starts_anew_and_moves_without_letting_go(path, rng):
     writer.append(batch(rng, ["z"]))
 
 
-def test_where_there_are_no_locks_all_is_written_all_the_same(path, rng, monkeypatch):
-  monkeypatch.setattr(file, "fcntl", None)
+class NoLocks:
+  """`fcntl` on a file system without locks."""
+
+  LOCK_EX, LOCK_NB, LOCK_UN = fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.LOCK_UN
+
+  def __init__(self, code):
+    self._code = code
+
+  def flock(self, *_):
+    raise OSError(self._code, os.strerror(self._code))
+
+
+@pytest.mark.parametrize(
+  "locks", [None, NoLocks(errno.ENOLCK), NoLocks(errno.ENOTSUP)], ids=["none", "enolck", "enotsup"]
+)
+def test_where_there_are_no_locks_all_is_written_all_the_same(locks, path, rng, monkeypatch):
+  monkeypatch.setattr(file, "fcntl", locks)
   index = HammingIndex.load(path)
   more = batch(rng, ["g"])
   index = index.add(more.codes, more.names, columns=more.columns)

@@ -546,12 +546,7 @@ def _open_locked(path):
       file = _open_any(path)
     except OSError:
       return None
-    try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-      file.close()
-      raise _busy(path, error) from error
-    except OSError:  # the file system has no locks
+    if not _lock(path, file):
       file.close()
       return None
     if _is_at(path, file):
@@ -569,18 +564,33 @@ def _open_any(path):
   return os.fdopen(descriptor, "rb", buffering=0)
 
 
+def _lock(path, file) -> bool:
+  """Locks an open file; False where the system or the file system has no locks.
+
+  Raises:
+    BusyError: If another process writes to it; it is closed then.
+  """
+  if fcntl is None:
+    return False
+  try:
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError as error:
+    file.close()
+    raise BusyError(
+      f"Another process is writing to {os.fspath(path)} ({error.strerror}); wait until it has "
+      "ended."
+    ) from error
+  except OSError:  # the file system has none
+    return False
+  return True
+
+
 def _let_go(file) -> None:
   """Closes a file and gives up its lock, which a mapping would keep beyond its closing."""
   if fcntl is not None and not file.closed:
     with contextlib.suppress(OSError):
       fcntl.flock(file, fcntl.LOCK_UN)
   file.close()
-
-
-def _busy(path, error) -> BusyError:
-  return BusyError(
-    f"Another process is writing to {os.fspath(path)} ({error.strerror}); wait until it has ended."
-  )
 
 
 def _is_at(path, file) -> bool:
@@ -640,12 +650,7 @@ class IndexWriter:
     while True:
       with _writing(self._path):
         self._file = open(self._path, "r+b", buffering=0)  # noqa: SIM115
-      try:
-        if fcntl is not None:
-          fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      except OSError as error:
-        self._file.close()
-        raise _busy(self._path, error) from error
+      _lock(self._path, self._file)  # or without, where there are none
       if _is_at(self._path, self._file):
         break  # else it was replaced before it was locked
       self.close()
