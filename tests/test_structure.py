@@ -34,11 +34,11 @@ ROOMS = (
   "retrieval",
   "models",
   # What is done with trained networks and codes.
+  "report",
   "duplicates",
   "stores",
   "encoders",
   "service",
-  "report",
   "api",
   # Methods: what runs a stage, stages, plans of them, scores.
   "runtime",

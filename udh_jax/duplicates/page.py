@@ -9,6 +9,7 @@ import pathlib
 from udh_jax.duplicates.find import Copy, Duplicates, summary
 from udh_jax.files import write_text
 from udh_jax.printable import printable
+from udh_jax.report.page import html_page
 
 MOST_GROUPS = 300
 MOST_COPIES = 24  # shown of one group
@@ -56,26 +57,7 @@ def write_groups(
     words += f" The {MOST_GROUPS} largest groups are shown; --json and --csv give all."
   groups = enumerate(found.groups[:MOST_GROUPS], 1)
   body = "".join(_section(number, group, pathlib.Path(folder)) for number, group in groups)
-  write_text(
-    path,
-    f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<link rel="icon" href="data:,">
-<title>{_text(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<main>
-<h1>{_text(title)}</h1>
-<p>{_text(words)}</p>
-{body}</main>
-</body>
-</html>
-""",
-  )
+  write_text(path, html_page(printable(title), printable(words), body, style=_STYLE))
 
 
 def _text(text) -> str:

@@ -64,16 +64,26 @@ def write_page(
     sections: In order.
   """
   body = "".join(map(_section, sections))
-  write_text(
-    path,
-    f"""<!doctype html>
+  write_text(path, html_page(title, subtitle, body, style=_STYLE))
+
+
+def html_page(title: str, subtitle: str, body: str, *, style: str) -> str:
+  """A page that needs no other file.
+
+  Args:
+    title: Heading; text.
+    subtitle: Paragraph below it; text.
+    body: What follows; HTML.
+    style: CSS.
+  """
+  return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <link rel="icon" href="data:,">
 <title>{html.escape(title)}</title>
-<style>{_STYLE}</style>
+<style>{style}</style>
 </head>
 <body>
 <main>
@@ -82,8 +92,7 @@ def write_page(
 {body}</main>
 </body>
 </html>
-""",
-  )
+"""
 
 
 def _section(section: Section) -> str:
