@@ -15,7 +15,7 @@ def digits():
   """The quickstart's data and teacher."""
   config = psch.default_config("digits")
   defaults.on_digits(config, config.psch)
-  config.cluster.num_clusters = 10
+  config.cluster.update(num_clusters=10, space="neighbours")
   return config
 
 

@@ -12,6 +12,7 @@ from udh_jax.methods import defaults, udh_ecc
 def get_config():
   config = udh_ecc.default_config("digits")
   defaults.on_digits(config, config.distill)
+  config.cluster.space = "neighbours"
   config.distill.steps = 600
   config.finetune.update(
     steps=150,
