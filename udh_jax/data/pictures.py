@@ -500,16 +500,15 @@ class _SoundFiles:
 
   def digest(self, files):
     """SHA-256 over names and sizes of sound files; no times, so that a copy has the same."""
-    digest = hashlib.sha256()
-    for file in files:
-      digest.update(os.fsencode(f"{file}\n{self._files[file][0]}\n"))
-    return digest.hexdigest()
+    return self._over(hashlib.sha256(), files, 0)
 
   def contents(self, files):
     """BLAKE2b over names and contents of sound files."""
-    digest = _blake2b()
+    return self._over(_blake2b(), files, 2)
+
+  def _over(self, digest, files, noted):
     for file in files:
-      digest.update(os.fsencode(f"{file}\n{self._files[file][2]}\n"))
+      digest.update(os.fsencode(f"{file}\n{self._files[file][noted]}\n"))
     return digest.hexdigest()
 
   def save(self):

@@ -124,9 +124,7 @@ def plan(config: ConfigDict) -> Plan:
     else:
       rows = baselines_of(config, of_round("baselines", number), f", features of round {number}")
     name = network if last else f"psch_{number}_{bits}bits"
-    training = psch.STAGE.with_options(seed_offset=number - 1)
-    if not last:
-      training = training.with_settings(bits=bits)
+    training = psch.STAGE.with_options(seed_offset=number - 1).with_settings(bits=bits)
     rounds += [*stages, training.named(name, teacher=teacher, **inputs)]
     teacher = name
   after, published = stages_after_training(config, network, frozen)

@@ -82,9 +82,8 @@ def baselines_stage(
     source: Name of a stage.
     bits: Their length where it is not that of the configuration.
   """
-  if bits not in (None, config.bits):
-    return baselines.STAGE.with_settings(bits=bits).named(f"{name}_{bits}bits", features=source)
-  return baselines.STAGE.named(f"{name}_{config.bits}bits", features=source)
+  bits = config.bits if bits is None else bits
+  return baselines.STAGE.with_settings(bits=bits).named(f"{name}_{bits}bits", features=source)
 
 
 def backbone_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], dict[str, str]]:

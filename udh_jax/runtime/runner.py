@@ -85,8 +85,9 @@ class Runner:
       data += f", texts {dataset.texts.shape} {dataset.texts_digest[:12]}"
     if stage.reads_labels:
       data += f", training labels {dataset.training_labels_digest[:12]}"
-    fields = flatten(stage.read(self._config))
-    files = {} if stage.files is None else stage.files(stage.read(self._config))
+    config = stage.read(self._config)
+    fields = flatten(config)
+    files = {} if stage.files is None else stage.files(config)
     record = {
       "version": stage.version,
       "images": dataset.images_digest[:12],
