@@ -121,3 +121,24 @@ def test_what_fails_in_process_0_is_told_in_all(tmp_path):
     ["disk full", "5", differs],
     ["write the table failed in process 0, which says why.", "None", differs],
   ]
+
+
+@pytest.mark.parametrize("own", ["", "a", "/a/longer/päth/than/that"])
+def test_a_text_of_process_0_reaches_those_whose_own_is_of_another_length(own, monkeypatch):
+  """As process 1 of two; what process 0 sends has its shape."""
+  sent = "/päth/of/0".encode()
+  sends = iter([np.int32(len(sent)), np.frombuffer(sent, np.uint8)])
+
+  def broadcast(value):
+    held = next(sends)
+    assert np.shape(value) == np.shape(held)
+    return held
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(mesh_lib.multihost_utils, "broadcast_one_to_all", broadcast)
+  assert mesh_lib.text_from_main(own) == "/päth/of/0"
+
+
+def test_a_text_of_the_only_process_is_its_own():
+  assert mesh_lib.text_from_main("/päth") == "/päth"
+  assert mesh_lib.text_from_main("") == ""

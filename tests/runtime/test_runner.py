@@ -214,6 +214,24 @@ def test_another_content_of_a_file_is_refused_and_a_file_that_is_gone_is_not(
     again("two")
 
 
+def test_a_file_that_has_moved_is_the_same(context, config, tmp_path):
+  def again(rate, digest):
+    made = Counted()
+    walk, scale = made.stages()
+    config.rate = rate
+    stages = [walk._replace(files=lambda fields: {"rate": digest}), scale]
+    Runner(context, config, tmp_path).run(stages)
+    return made.steps, made.scaled
+
+  assert again(0.5, "one")[1] == 1
+  record = (tmp_path / "stages/walk/stage.json").read_text()
+  assert again(0.25, "one") == ([], 0)
+  assert (tmp_path / "stages/walk/stage.json").read_text() == record
+  for digest in ("two", ""):  # another, and one that is not to be found
+    with pytest.raises(InputError, match=r"walk.*made with rate=0.5 \(now 0.25\)"):
+      again(0.25, digest)
+
+
 def test_what_an_earlier_version_did_not_note_is_taken_as_unchanged(context, config, tmp_path):
   run(context, config, tmp_path, Counted())
   for path in tmp_path.glob("stages/*/stage.json"):

@@ -13,6 +13,7 @@ from udh_jax.errors import InputError
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import save_weights
 from udh_jax.stages import teacher
+from udh_jax.stages.network import facts
 
 
 @pytest.fixture
@@ -68,6 +69,12 @@ def test_a_process_with_other_weights_ends_the_run(weights, monkeypatch):
   monkeypatch.setattr(multihost, "process_allgather", lambda own: np.stack([own, own + 1]))
   with pytest.raises(InputError, match="The teacher's weights of process 1 differs from that"):
     work_on(weights).finish({})
+
+
+def test_the_place_of_the_weights_is_that_of_process_0_in_all(weights, monkeypatch):
+  """Outputs are of one shape in all processes, whatever the length of a path."""
+  monkeypatch.setattr(teacher.mesh_lib, "text_from_main", lambda text: "/another/place")
+  assert facts(work_on(weights).finish({}))["source"] == "/another/place"
 
 
 def test_another_config_beside_the_weights_is_told_by_the_stages_files(weights):

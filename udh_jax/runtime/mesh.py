@@ -135,6 +135,15 @@ def from_main(tree: Any) -> Any:
   return tree if jax.process_count() == 1 else multihost_utils.broadcast_one_to_all(tree)
 
 
+def text_from_main(text: str) -> str:
+  """The text that process 0 holds, in every process."""
+  encoded = np.frombuffer(text.encode(), np.uint8)
+  padded = np.zeros(agreed(len(encoded)), np.uint8)
+  shared = min(len(encoded), len(padded))
+  padded[:shared] = encoded[:shared]
+  return from_main(padded).tobytes().decode()
+
+
 def require_same(what: str, text: str) -> None:
   """Refuses a run whose processes do not hold the same; all of them call it.
 

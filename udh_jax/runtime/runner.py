@@ -114,7 +114,7 @@ class Runner:
 
     Returns:
       The record, where a file is not here or was not noted by an earlier version as if it had not
-      changed.
+      changed, and where it has moved as if it had not.
 
     Raises:
       InputError: If a field, the data or an input differs; names the first and what to do.
@@ -136,7 +136,10 @@ class Runner:
         f"--workdir, or delete {folder} (and the stages after it) to make it anew."
       )
     old = {name: value for name, value in made["fields"].items() if name not in stage.free}
-    new = record["fields"]
+    noted = made.get("files", {})
+    same = [field for field, digest in record["files"].items() if digest == noted.get(field) != ""]
+    moved = {field: old[field] for field in same if field in old}
+    new = {**record["fields"], **moved}
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     if differing:
       changes = ", ".join(f"{k}={old.get(k)!r} (now {new.get(k)!r})" for k in differing)
@@ -157,7 +160,7 @@ class Runner:
         f"Stage {stage.name} in {folder} was made from images of the same names and sizes and "
         f"other contents (digest {was}, now {now}). {remedy}"
       )
-    noted, found = made.get("files", {}), {}
+    found = {}
     for field, digest in record["files"].items():
       was = noted.get(field, "")
       if was and digest and was != digest:
@@ -180,7 +183,7 @@ class Runner:
           f"Stage {stage.name} in {folder} was made from the {role} of another "
           f"{was and was[0]} (now {now and now[0]}). {remedy}"
         )
-    return {**record, "files": found}
+    return {**record, "fields": new, "files": found}
 
   def run(self, stages: Sequence[Stage], *, restore_only: bool = False) -> dict[str, Any]:
     """Runs each stage that is not finished and returns what the last ones left.

@@ -48,6 +48,7 @@ def published_teacher(context: Context, config: ConfigDict, inputs: Inputs) -> W
     # Each process may have them in a place of its own.
     alike = {name: value for name, value in about.items() if name != "source"}
     mesh_lib.require_same("The teacher's weights", repr(alike))
+    about["source"] = mesh_lib.text_from_main(weights.source)
     return mesh_lib.replicate(
       context.mesh, {"variables": weights.variables, "about": describe(about)}
     )
