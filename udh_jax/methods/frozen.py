@@ -19,7 +19,7 @@ from udh_jax.methods.steps import (
   require_one_side,
 )
 from udh_jax.report.page import Section, Table
-from udh_jax.retrieval.metrics import average_precision_description
+from udh_jax.retrieval.agreement import DEFINITION
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import CodeSource, Drawing
 from udh_jax.runtime.stage import Stage
@@ -180,9 +180,8 @@ def guard_section(
   ratios = guard.over_itq(found)[learned]
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
-  measure = average_precision_description()
   words = [
-    f"Without labels: {measure} of the codes {where}, where an image counts as relevant that lies "
+    f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that lies "
     "in the same cluster of another view.",
     f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
     "Learned codes give way only to codes that agree better at every number of clusters.",

@@ -1,25 +1,12 @@
 """How well codes agree with clusters of what they were not made from: a score without labels."""
 
-from typing import NamedTuple
-
 import numpy as np
 
 from udh_jax.errors import require
-from udh_jax.retrieval.metrics import retrieval_scores
+from udh_jax.retrieval.metrics import average_precision_description, retrieval_scores
 
-
-class Agreement(NamedTuple):
-  """How well codes agree with clusters, the mean over the clusterings.
-
-  Attributes:
-    average_precision: Of each query over the whole database, denominator retrieved, ties by index;
-      a query without a relevant item counts 0. Float array of shape ``[q]``, in [0, 1].
-    radius_precision: Relevant items within Hamming radius 2 / items within it, mean over the
-      queries; 0 for one with none within. Float array of shape ``[]``, in [0, 1].
-  """
-
-  average_precision: np.ndarray
-  radius_precision: np.ndarray
+TIES = "expected"  # or the names of the files would decide between codes
+DEFINITION = average_precision_description(ties=TIES)
 
 
 def agreement(
@@ -27,8 +14,8 @@ def agreement(
   database: np.ndarray,
   query_clusters: np.ndarray,
   database_clusters: np.ndarray,
-) -> Agreement:
-  """Precision of codes where an item is relevant that is in the query's cluster.
+) -> np.ndarray:
+  """Average precision of codes where an item is relevant that is in the query's cluster.
 
   Args:
     queries: Packed codes. uint8 array of shape ``[q, bytes]``.
@@ -38,7 +25,8 @@ def agreement(
     database_clusters: The items'. Integer array of shape ``[n, H]``.
 
   Returns:
-    Average precision and precision within radius 2.
+    Of each query over the whole database, as `DEFINITION` says, the mean over the clusterings.
+    Float array of shape ``[q]``, in [0, 1].
 
   Raises:
     InputError: If shapes disagree or there is no query, item or clustering.
@@ -55,10 +43,7 @@ def agreement(
     "expected [q, H] and [n, H] with H at least 1.",
   )
   scores = [
-    retrieval_scores(queries, database, own, others)
+    retrieval_scores(queries, database, own, others, ties=TIES)
     for own, others in zip(query_clusters.T, database_clusters.T, strict=True)
   ]
-  return Agreement(
-    np.mean([found.average_precision[:, -1] for found in scores], axis=0),
-    np.asarray(np.mean([found.radius_precision for found in scores])),
-  )
+  return np.mean([found.average_precision[:, -1] for found in scores], axis=0)

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.protocol import permutation
-from udh_jax.retrieval.agreement import Agreement, agreement
+from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
@@ -43,7 +43,7 @@ def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
 
 def agreements(
   context: Context, partitions: Mapping[str, Any], codes: Sequence[jax.Array]
-) -> Agreement:
+) -> np.ndarray:
   """The `agreement` of codes with clusterings of the view that nothing was trained on.
 
   Args:
@@ -52,21 +52,18 @@ def agreements(
     codes: Of all images, by several hash functions. uint8 arrays ``[rows, bytes]``.
 
   Returns:
-    Arrays of shape ``[codes, sizes of clusters, queries]``, of the `compared_rows`, and of shape
-    ``[codes, sizes]``.
+    Float array of shape ``[codes, sizes of clusters, queries]``, of the `compared_rows`.
   """
   num_rows = len(context.dataset.images)
   queries, database = compared_rows(context)
   by_size = [partitions["held_to"][str(number)] for number in range(len(HELD_TO))]
   clusters = [mesh_lib.to_host(labels, num_rows) for labels in by_size]
   packed = [mesh_lib.to_host(found, num_rows) for found in codes]
-  scores = [
-    [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
-    for found in packed
-  ]
-  return Agreement(
-    np.array([[at_size.average_precision for at_size in found] for found in scores]),
-    np.array([[at_size.radius_precision for at_size in found] for found in scores]),
+  return np.array(
+    [
+      [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
+      for found in packed
+    ]
   )
 
 
@@ -156,8 +153,8 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def compare(state):
     del state
     found = agreements(context, inputs["partitions"], [inputs["encoded"]["codes"], itq])
-    chosen = mesh_lib.agreed(best_row(found.average_precision))
-    return verdict(found.average_precision, chosen)
+    chosen = mesh_lib.agreed(best_row(found))
+    return verdict(found, chosen)
 
   if "encoded" in inputs:
     return Work(finish=compare)
@@ -173,7 +170,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       started,
     )
     codes = [layer_codes(learned, features), start["codes"], itq]
-    found = agreements(context, inputs["partitions"], codes).average_precision
+    found = agreements(context, inputs["partitions"], codes)
     chosen = mesh_lib.agreed(2 if itq_suits(inputs["discriminant"]) else best_row(found[:2]))
     layer = learned if chosen == 0 else started
     if chosen == 2:
@@ -193,4 +190,5 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # With ``encoded`` among its inputs it has no codes of its own.
 # Version 2: the learned layer is the mean of the trained one and its start.
 # Version 3: where no image is held out, none is its own neighbour.
-STAGE = Stage("guard", guard, ("bits",), version=3)
+# Version 4: agreement does not depend on the order of the images.
+STAGE = Stage("guard", guard, ("bits",), version=4)

@@ -11,31 +11,26 @@ from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
 from udh_jax.stages.guard import agreements, over_itq
 
-FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
+FLATNESSES = (0.0, 0.1, 0.25, 0.4, 0.5)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
 BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 
 
-def flatness_that_suits(
-  average_precision: np.ndarray, radius_precision: np.ndarray, num_queries: int
-) -> int:
-  """How flat the directions of codes of one length have to be.
+def flatness_that_suits(average_precision: np.ndarray, num_queries: int) -> int:
+  """How flat the directions of codes of one length are to be: as flat as the ranking bears.
 
-  Few bits that all follow the same few directions have too few codes for many classes: they gather
-  more within the radius than ITQ's do, and less of it is alike. Directions are flattened where that
-  shows, as little as mends it, and only as far as the whole ranking bears it.
+  Bits that follow the same few directions gather whole clusters: many images have one code, and
+  which of them is nearest is lost. Flatter directions tell more of them apart.
 
   Args:
     average_precision: Agreement of the codes of each of `FLATNESSES`, and of ITQ's last. Array of
       shape ``[F + 1, sizes of clusters]``.
-    radius_precision: The same within radius 2.
     num_queries: Of the comparison.
 
   Returns:
-    A number of `FLATNESSES`. Of those whose agreement, in parts of ITQ's and in the mean over the
-    numbers of clusters, is at most `BORNE` below that of the first: the first that has no less
-    within the radius than ITQ at any number of clusters; if none has, the one with most where it
-    has least. 0 with fewer than `FEWEST_QUERIES`.
+    A number of `FLATNESSES`: the last whose agreement, in parts of ITQ's and in the mean over the
+    numbers of clusters, is at most `BORNE` below that of the first. 0 with fewer than
+    `FEWEST_QUERIES`.
 
   References:
     Our own rule; docs/results.md has what it chooses and what that gains.
@@ -43,12 +38,7 @@ def flatness_that_suits(
   if num_queries < FEWEST_QUERIES:
     return 0
   ranking = over_itq(average_precision)[:-1].mean(axis=1)
-  within = over_itq(radius_precision)[:-1].min(axis=1)
-  enough = (radius_precision[:-1] >= radius_precision[-1]).all(axis=1)
-  bears = ranking >= ranking[0] - BORNE
-  if (bears & enough).any():
-    return int((bears & enough).argmax())
-  return int(np.where(bears, within, -1).argmax())
+  return int(np.flatnonzero(ranking >= ranking[0] - BORNE)[-1])
 
 
 def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -58,8 +48,8 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   are compared with on images held out of the training.
 
   Outputs: ``codes`` uint8 ``[rows, ceil(bits / 8)]``; ``function``, the fields of its `LinearHash`;
-  ``chosen``, a number of `FLATNESSES`; and ``agreement`` and ``radius_precision``, float32
-  ``[flatnesses + 1, sizes]``, the last row ITQ's.
+  ``chosen``, a number of `FLATNESSES`; and ``agreement``, float32 ``[flatnesses + 1, sizes]``, the
+  last row ITQ's.
   """
   features = centred_features(inputs["features"])
   found = inputs["discriminant"]
@@ -72,26 +62,20 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
       for flatness in FLATNESSES
     ]
     codes = [packed_codes(function, features) for function in functions]
-    compared = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
-    agreement = compared.average_precision.mean(axis=2)
-    num_queries = compared.average_precision.shape[-1]
-    chosen = flatness_that_suits(agreement, compared.radius_precision, num_queries)
-    chosen = mesh_lib.agreed(chosen)
+    found = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
+    agreement = found.mean(axis=2)
+    chosen = mesh_lib.agreed(flatness_that_suits(agreement, found.shape[-1]))
     return {
       "codes": codes[chosen],
       "function": functions[chosen]._asdict(),
       **mesh_lib.replicate(
         context.mesh,
-        {
-          "chosen": jnp.int32(chosen),
-          "agreement": jnp.asarray(agreement, jnp.float32),
-          "radius_precision": jnp.asarray(compared.radius_precision, jnp.float32),
-        },
+        {"chosen": jnp.int32(chosen), "agreement": jnp.asarray(agreement, jnp.float32)},
       ),
     }
 
   return Work(finish=finish, row_outputs=("codes",))
 
 
-# Version 3: directions are flattened as little as suits, in large collections alone.
-STAGE = Stage("start", start, ("bits", "seed"), version=3)
+# Version 4: directions are flattened as far as the ranking bears, in large collections alone.
+STAGE = Stage("start", start, ("bits", "seed"), version=4)
