@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 
 from udh_jax.commands import search
+from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import encode_folder
+from udh_jax.encoders.image import Encoder
+from udh_jax.retrieval import HammingIndex
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +48,46 @@ def test_files_and_folders_as_each_alone(collection, capsys):
   first, *_, last = sorted(os.listdir(folder))
   search.main([index, "--json", "-k4", "--image", str(folder / last), str(folder / first)])
   assert lines(capsys.readouterr().out) == [alone[-1], alone[0]]
+
+
+def ranked(encoder, index, picture):
+  """All of the index by what the encoder says of a picture, as plain sums of signed outputs."""
+  (outputs,) = encoder.outputs(read_picture(picture, encoder.about["picture_size"])[None])
+  bits = np.unpackbits(index.codes, axis=1, count=index.num_bits)
+  distances = (bits != (outputs >= 0)).sum(axis=1)
+  order = np.argsort(-(np.where(bits, 1.0, -1.0) @ outputs.astype(np.float64)), kind="stable")
+  return [(index.names[i], int(distances[i])) for i in order]
+
+
+@pytest.fixture(scope="module")
+def spread(collection, small_encoder):
+  """The same pictures by an encoder of which half of the bits are set."""
+  plain, folder = small_encoder(), collection / "pictures"
+  side = plain.about["picture_size"]
+  outputs = plain.outputs(np.stack([read_picture(path, side) for path in folder.iterdir()]))
+  layer = plain.variables["hash"] | {"bias": -np.quantile(outputs, 0.56, axis=0)}
+  encoder = Encoder({**plain.variables, "hash": layer}, plain.about)
+  encoder.save(collection / "spread")
+  file = collection / "spread.index"
+  encode_folder(encoder, folder, file, source=str(collection / "spread"))
+  return encoder, file
+
+
+@pytest.mark.parametrize("options", [["-k4"], ["--radius=5"], ["--radius=5", "-k2"]])
+def test_an_asymmetric_search_is_in_the_order_of_the_outputs(collection, spread, capsys, options):
+  encoder, file = spread
+  folder, index = collection / "pictures", HammingIndex.load(file)
+  search.main([f"--index={file}", "--json", "--asymmetric", *options, "--image", str(folder)])
+  records, unlike = lines(capsys.readouterr().out), 0
+  for record in records:
+    expected = ranked(encoder, index, record["image"])
+    if "--radius=5" in options:
+      expected = [item for item in expected if item[1] <= 5]
+    expected = expected[: {"-k4": 4, "-k2": 2}.get(options[-1])]
+    assert [(item["name"], item["distance"]) for item in record["neighbours"]] == expected
+    unlike += expected != sorted(expected, key=lambda item: item[1])
+  assert len(records) == 9
+  assert unlike > 0 or "-k2" in options  # another order than by distance, somewhere
 
 
 def test_a_picture_that_cannot_be_read_is_said_so_among_others(collection, capsys, failing):

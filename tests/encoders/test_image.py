@@ -56,6 +56,12 @@ def test_codes_are_signs_of_the_hash_layer(encoder, images):
   assert clear.mean() > 0.9
   np.testing.assert_array_equal(signs[clear], np.sign(outputs)[clear])
   assert encoder(images[:0]).shape == (0, 2)
+  found = encoder.outputs(images)
+  np.testing.assert_allclose(found, outputs, atol=1e-2 * np.abs(outputs).max())
+  np.testing.assert_array_equal(np.where(found >= 0, 1, -1), signs)
+  assert found.dtype == np.float32 and encoder.outputs(images[:0]).shape == (0, 12)
+  with pytest.raises(InputError, match="expected uint8"):
+    encoder.outputs(images[0])
 
 
 def test_saved_and_loaded_again(encoder, images, tmp_path):

@@ -58,6 +58,7 @@ def test_codes_are_the_signs_of_two_plain_layers(encoder, rng):
   hidden = np.maximum(texts @ layers["hidden"]["kernel"] + layers["hidden"]["bias"], 0)
   outputs = hidden @ layers["output"]["kernel"] + layers["output"]["bias"]
   np.testing.assert_array_equal(encoder.texts(texts), np.packbits(outputs >= 0, axis=1))
+  np.testing.assert_allclose(encoder.text_outputs(texts), outputs, rtol=1e-4)
 
 
 PICTURES = {
@@ -75,6 +76,7 @@ def test_pictures_go_through_the_backbone(rng, tmp_path):
   encoder = make(**PICTURES)
   pictures = rng.integers(0, 256, (3, 20, 20, 3), dtype=np.uint8)
   codes = encoder.images(pictures)
+  np.testing.assert_array_equal(np.packbits(encoder.outputs(pictures) >= 0, axis=1), codes)
   encoder.save(tmp_path / "e")
   np.testing.assert_array_equal(udh_jax.load_encoder(tmp_path / "e").images(pictures), codes)
   with pytest.raises(InputError, match="uint8"):
@@ -92,6 +94,7 @@ def test_texts_may_be_words(encoder, caplog):
 def test_nothing_gives_no_codes(encoder):
   assert encoder.images(np.zeros((0, 5))).shape == (0, 2)
   assert encoder.texts([]).shape == (0, 2)
+  assert encoder.outputs(np.zeros((0, 5))).shape == encoder.text_outputs([]).shape == (0, 12)
 
 
 def test_a_vocabulary_of_another_size_is_refused(encoder):
@@ -155,6 +158,10 @@ def test_texts_find_pictures_from_the_command_line(folder, failing, tmp_path, ca
     with Image.open(gallery) as image:
       assert min(image.size) > 150
     os.remove(gallery)
+    search.main([f"--index={file}", f"--text={text}", "-k=3", "--json", "--asymmetric"])
+    found = json.loads(capsys.readouterr().out)["neighbours"]
+    _, (best,) = index.asymmetric_search(encoder.text_outputs([words]), 3)
+    assert [n["name"] for n in found] == [index.names[i] for i in best]
   search.main([f"--index={file}", f"--image={folder / '4.png'}", "-k=1"])
   assert capsys.readouterr().out.split()[0] == "0"
 

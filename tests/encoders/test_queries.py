@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 from PIL import Image
 
@@ -23,6 +25,17 @@ def test_a_search_needs_k_or_a_radius(one, image_encoder):
     assert (found.indices.tolist(), found.distances.tolist()) == ([0], [0])
   with pytest.raises(InputError, match="Neither k nor a radius is given"):
     search_picture(index, image_encoder, picture, k=None)
+
+
+def test_an_asymmetric_search_needs_an_index(one, image_encoder):
+  index, picture = one
+  found = search_picture(index, image_encoder, picture, k=1, asymmetric=True)
+  assert (found.indices.tolist(), found.distances.tolist()) == ([0], [0])
+  store = SimpleNamespace(search=index.search, radius_search=index.radius_search)
+  with pytest.raises(InputError, match="a store has not; make an index of the store"):
+    search_picture(store, image_encoder, picture, k=1, asymmetric=True)
+  with pytest.raises(InputError, match="Neither k nor a radius is given"):
+    search_picture(index, image_encoder, picture, k=None, asymmetric=True)
 
 
 def test_words_need_an_encoder_of_pairs(one, image_encoder):

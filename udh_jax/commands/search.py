@@ -4,8 +4,10 @@ The index is one that ``udh-jax encode`` wrote; it names the encoder that made i
 "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
 JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
-many strangers to expect among it. ``--store`` in place of ``--index`` asks a database that
-``udh-jax encode --store`` has filled; ``--where`` keeps the items whose metadata match.
+many strangers to expect among it. ``--asymmetric`` orders what is found by what the encoder says of
+the query before it takes signs: better neighbours from the same index. ``--store`` in place of
+``--index`` asks a database that ``udh-jax encode --store`` has filled; ``--where`` keeps the items
+whose metadata match.
 """
 
 import argparse
@@ -62,6 +64,11 @@ def _parser() -> argparse.ArgumentParser:
     type=float,
     help="with --radius auto: the share of what is found that may be near by chance (0.05)",
   )
+  parser.add_argument(
+    "--asymmetric", action="store_true",
+    help="with --index: in the order of what the encoder says before it takes signs, which tells "
+    "items at equal distances apart",
+  )  # fmt: skip
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, for --gallery")
   parser.add_argument("--json", action="store_true", help="print JSON, one line a picture")
@@ -90,6 +97,7 @@ def _search(options: argparse.Namespace) -> None:
     if written:
       require_writable(written)
   index, num_items = _searched(options)
+  asked = {"asymmetric": options.asymmetric}
   require(num_items, f"{options.index or options.store} has nothing to search in.")
   encoder = encoder_of(index, options.encoder)
   radius, about_radius = _radius(options, index)
@@ -98,12 +106,12 @@ def _search(options: argparse.Namespace) -> None:
     k = min(k, num_items)
   answers: Iterator[tuple[dict[str, str], Hits | None]]
   if options.text is not None:
-    hits = search_text(index, encoder, options.text, k=k, radius=radius)
+    hits = search_text(index, encoder, options.text, k=k, radius=radius, **asked)
     answers = iter([({"text": options.text}, hits)])
   elif several:
-    answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius))
+    answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius, **asked))
   else:
-    hits = search_picture(index, encoder, files[0], k=k, radius=radius)
+    hits = search_picture(index, encoder, files[0], k=k, radius=radius, **asked)
     answers = iter([({"image": files[0]}, hits)])
   records = _records(index, answers, about_radius)
   if options.output:
@@ -127,6 +135,10 @@ def _searched(options) -> tuple[Searchable, int]:
     table_of(options)
     index = HammingIndex.load(options.index)
     return index, len(index)
+  require(
+    not options.asymmetric,
+    "--asymmetric reads all codes; make an index of the store with udh-jax copy.",
+  )
   require(
     options.radius != "auto",
     "--radius auto reads all codes; make an index of the store with udh-jax copy.",

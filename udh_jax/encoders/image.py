@@ -28,10 +28,10 @@ BACKBONE, HASH_LAYER = "model.safetensors", "hash_layer.safetensors"
 FIELDS = {**published.FIELDS, **published.BACKBONE_FIELDS}
 
 
-def codes_of(
+def outputs_of(
   variables: Mapping[str, Any], images: jax.Array, about: Mapping[str, Any]
 ) -> jax.Array:
-  """Codes of images; pure.
+  """What the hash layer says of images, whose signs are their codes; pure.
 
   Args:
     variables: ``backbone``, the variables of the backbone, and ``hash``, ``kernel`` ``[d, bits]``
@@ -40,7 +40,7 @@ def codes_of(
     about: ``backbone``, ``padding``, ``dtype``, ``image_size``, ``mean``, ``std`` and ``bits``.
 
   Returns:
-    Packed codes of sign(tanh(H f)), uint8 ``[b, ceil(bits / 8)]``.
+    H f, float32 ``[b, bits]``.
   """
   backbone = create_backbone(
     about["backbone"], dtype=jnp.dtype(about["dtype"]), padding=about["padding"]
@@ -48,7 +48,23 @@ def codes_of(
   view = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   features: Any = backbone.apply(variables["backbone"], view)
   outputs: Any = float32_layer(about["bits"]).apply({"params": variables["hash"]}, features)
-  return pack_codes(sign(jnp.tanh(outputs)))
+  return outputs
+
+
+def codes_of(
+  variables: Mapping[str, Any], images: jax.Array, about: Mapping[str, Any]
+) -> jax.Array:
+  """Codes of images; pure.
+
+  Args:
+    variables: As of `outputs_of`.
+    images: uint8 array of shape ``[b, h, w, 3]``.
+    about: As of `outputs_of`.
+
+  Returns:
+    Packed codes of sign(tanh(H f)), uint8 ``[b, ceil(bits / 8)]``.
+  """
+  return pack_codes(sign(jnp.tanh(outputs_of(variables, images, about))))
 
 
 READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
@@ -68,6 +84,7 @@ class Encoder:
     self.variables = in_float32(variables)
     self.about = dict(about)
     self._encode = jax.jit(lambda variables, images: codes_of(variables, images, self.about))
+    self._outputs = jax.jit(lambda variables, images: outputs_of(variables, images, self.about))
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """Codes of images.
@@ -81,14 +98,35 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
+    given = self._given(images)
+    if not len(given):
+      return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
+    return np.asarray(self._encode(self.variables, given))
+
+  def outputs(self, images: np.ndarray) -> np.ndarray:
+    """What the hash layer says of images, for `udh_jax.retrieval.asymmetric_search`.
+
+    Args:
+      images: As of a call.
+
+    Returns:
+      Float32 array of shape ``[b, bits]``; its signs are the codes.
+
+    Raises:
+      InputError: If the dtype or shape is another.
+    """
+    given = self._given(images)
+    if not len(given):
+      return np.zeros((0, self.about["bits"]), np.float32)
+    return np.asarray(self._outputs(self.variables, given))
+
+  def _given(self, images) -> jax.Array:
     given = jnp.asarray(images)
     require(
       given.ndim == 4 and given.shape[3] == 3 and given.dtype == jnp.uint8,
       f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3].",
     )
-    if not len(given):
-      return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self.variables, given))
+    return given
 
   @functools.cached_property
   def digest(self) -> str:

@@ -59,14 +59,14 @@ def pair_module(about: Mapping[str, Any], dtype: str) -> PairNetwork:
   return PairNetwork(about["bits"], backbone=backbone, **layers)
 
 
-def image_codes_of(
+def image_outputs_of(
   variables: Mapping[str, Any],
   images: jax.Array,
   about: Mapping[str, Any],
   *,
   from_features: bool = False,
 ) -> jax.Array:
-  """Codes of images; pure.
+  """What the network of images says of them, whose signs are their codes; pure.
 
   Args:
     variables: Of a `PairNetwork`.
@@ -75,19 +75,30 @@ def image_codes_of(
     from_features: Whether ``images`` are the backbone's features of pictures.
 
   Returns:
-    Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
+    h, float32 ``[b, bits]``.
   """
   if about["backbone"] and not from_features:
     images = normalise(resize(images, size=about["image_size"]), about["mean"], about["std"])
   module = pair_module(about, about["dtype"])
   outputs: Any = module.apply(variables, images, from_features=from_features, method="image")
-  return pack_codes(sign(outputs))
+  return outputs
 
 
-def text_codes_of(
+def image_codes_of(
+  variables: Mapping[str, Any],
+  images: jax.Array,
+  about: Mapping[str, Any],
+  *,
+  from_features: bool = False,
+) -> jax.Array:
+  """Codes sign(h) of images, uint8 ``[b, ceil(bits / 8)]``; as `image_outputs_of`."""
+  return pack_codes(sign(image_outputs_of(variables, images, about, from_features=from_features)))
+
+
+def text_outputs_of(
   variables: Mapping[str, Any], texts: jax.Array, about: Mapping[str, Any]
 ) -> jax.Array:
-  """Codes of texts; pure.
+  """What the network of texts says of them, whose signs are their codes; pure.
 
   Args:
     variables: Of a `PairNetwork`.
@@ -95,11 +106,18 @@ def text_codes_of(
     about: See `PairEncoder`.
 
   Returns:
-    Packed codes sign(h), uint8 ``[b, ceil(bits / 8)]``.
+    h, float32 ``[b, bits]``.
   """
   module = pair_module(about, about["dtype"])
   outputs: Any = module.apply(variables, texts, method="text")
-  return pack_codes(sign(outputs))
+  return outputs
+
+
+def text_codes_of(
+  variables: Mapping[str, Any], texts: jax.Array, about: Mapping[str, Any]
+) -> jax.Array:
+  """Codes sign(h) of texts, uint8 ``[b, ceil(bits / 8)]``; as `text_outputs_of`."""
+  return pack_codes(sign(text_outputs_of(variables, texts, about)))
 
 
 class PairEncoder:
@@ -121,9 +139,14 @@ class PairEncoder:
     self._columns = {word: column for column, word in enumerate(self.about["words"])}
     self._images = jax.jit(lambda variables, rows: image_codes_of(variables, rows, self.about))
     self._texts = jax.jit(lambda variables, rows: text_codes_of(variables, rows, self.about))
+    self._of_images = jax.jit(lambda variables, rows: image_outputs_of(variables, rows, self.about))
+    self._of_texts = jax.jit(lambda variables, rows: text_outputs_of(variables, rows, self.about))
 
   def _empty(self) -> np.ndarray:
     return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
+
+  def _no_outputs(self) -> np.ndarray:
+    return np.zeros((0, self.about["bits"]), np.float32)
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """The same as `images`, so that it stands where an `udh_jax.encoders.image.Encoder` does."""
@@ -141,6 +164,27 @@ class PairEncoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
+    images = self._given_images(images)
+    return np.asarray(self._images(self.variables, images)) if len(images) else self._empty()
+
+  def outputs(self, images: np.ndarray) -> np.ndarray:
+    """What the network of images says of them, for `udh_jax.retrieval.asymmetric_search`.
+
+    Args:
+      images: As of `images`.
+
+    Returns:
+      Float32 array of shape ``[b, bits]``; its signs are the codes.
+
+    Raises:
+      InputError: If the dtype or shape is another.
+    """
+    images = self._given_images(images)
+    return (
+      np.asarray(self._of_images(self.variables, images)) if len(images) else self._no_outputs()
+    )
+
+  def _given_images(self, images) -> np.ndarray:
     images, width = np.asarray(images), self.about["image_width"]
     if width:
       require(
@@ -148,14 +192,13 @@ class PairEncoder:
         f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected features "
         f"[b, {width}].",
       )
-      images = images.astype(np.float32)
-    else:
-      require(
-        images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8,
-        f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected uint8 "
-        "[b, h, w, 3].",
-      )
-    return np.asarray(self._images(self.variables, images)) if len(images) else self._empty()
+      return images.astype(np.float32)
+    require(
+      images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8,
+      f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected uint8 "
+      "[b, h, w, 3].",
+    )
+    return images
 
   def texts(self, texts: np.ndarray | Sequence[str | Sequence[str]]) -> np.ndarray:
     """Codes of texts.
@@ -171,6 +214,25 @@ class PairEncoder:
     Raises:
       InputError: If the width is another, or words are given and there is no vocabulary.
     """
+    texts = self._given_texts(texts)
+    return np.asarray(self._texts(self.variables, texts)) if len(texts) else self._empty()
+
+  def text_outputs(self, texts: np.ndarray | Sequence[str | Sequence[str]]) -> np.ndarray:
+    """What the network of texts says of them, for `udh_jax.retrieval.asymmetric_search`.
+
+    Args:
+      texts: As of `texts`.
+
+    Returns:
+      Float32 array of shape ``[b, bits]``; its signs are the codes.
+
+    Raises:
+      InputError: As `texts`.
+    """
+    texts = self._given_texts(texts)
+    return np.asarray(self._of_texts(self.variables, texts)) if len(texts) else self._no_outputs()
+
+  def _given_texts(self, texts) -> np.ndarray:
     width = self.about["text_width"]
     if not isinstance(texts, np.ndarray | jax.Array):
       texts = self._indicators(texts)
@@ -179,9 +241,7 @@ class PairEncoder:
       f"PairEncoder: texts are {texts.dtype} of shape {texts.shape}, expected [b, {width}]: one "
       "column for each word of the vocabulary, or feature, of the training texts.",
     )
-    if not len(texts):
-      return self._empty()
-    return np.asarray(self._texts(self.variables, np.asarray(texts, np.float32)))
+    return np.asarray(texts, np.float32)
 
   def _indicators(self, texts) -> np.ndarray:
     """Which words of the vocabulary each text has."""

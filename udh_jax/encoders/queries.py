@@ -3,11 +3,12 @@
 import functools
 import os
 import pathlib
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.pictures import read_picture
 from udh_jax.encoders.folder import require_pictures
 from udh_jax.encoders.image import Encoder
@@ -15,7 +16,8 @@ from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import InputError, require
 from udh_jax.machine import num_cores
-from udh_jax.retrieval.index import Hits, Searchable
+from udh_jax.retrieval.asymmetric import most_similar_first
+from udh_jax.retrieval.index import HammingIndex, Hits, Searchable
 
 
 def search_picture(
@@ -25,6 +27,7 @@ def search_picture(
   *,
   k: int | None = 10,
   radius: int | None = None,
+  asymmetric: bool = False,
 ) -> Hits:
   """The items nearest to a picture file, ties by index.
 
@@ -34,6 +37,7 @@ def search_picture(
     picture: A file in a common format.
     k: How many, at most; None for all within the radius.
     radius: Only items within this distance.
+    asymmetric: As of `search_pictures`.
 
   Raises:
     InputError: If the picture cannot be read, the encoder takes none, or an option is out of range.
@@ -43,7 +47,7 @@ def search_picture(
     image = read_picture(picture, encoder.about["picture_size"])
   except ValueError as error:
     raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
-  return _nearest(index, encoder(image[None]), k, radius)
+  return _found(index, _reading(encoder, asymmetric)(image[None]), k, radius)[0]
 
 
 class Answer(NamedTuple):
@@ -67,6 +71,7 @@ def search_pictures(
   *,
   k: int | None = 10,
   radius: int | None = None,
+  asymmetric: bool = False,
   batch_size: int = 64,
 ) -> Iterator[Answer]:
   """The items nearest to each of several picture files, ties by index.
@@ -79,6 +84,8 @@ def search_pictures(
     pictures: Files in common formats.
     k: How many for each, at most; None for all within the radius.
     radius: Only items within this distance.
+    asymmetric: Most similar first by the encoder's outputs before signs are taken, see
+      `udh_jax.retrieval.asymmetric_search`, in place of nearest first; of a `HammingIndex` alone.
     batch_size: Pictures encoded at once.
 
   Yields:
@@ -96,8 +103,8 @@ def search_pictures(
     images = [image for _, image in batch if not isinstance(image, str)]
     hits: Iterator[Hits] = iter(())
     if images:
-      codes = encode_batch(encoder, images, fill)
-      hits = iter(_nearest_of_each(index, codes, k, radius))
+      read = encode_batch(_reading(encoder, asymmetric), images, fill)
+      hits = iter(_found(index, read, k, radius))
     for picture, image in batch:
       if isinstance(image, str):
         yield Answer(picture, None, image)
@@ -112,6 +119,7 @@ def search_text(
   *,
   k: int | None = 10,
   radius: int | None = None,
+  asymmetric: bool = False,
 ) -> Hits:
   """The items nearest to a text, ties by index.
 
@@ -121,6 +129,7 @@ def search_text(
     text: Words of the encoder's vocabulary, see `PairEncoder.words_of`.
     k: How many, at most; None for all within the radius.
     radius: Only items within this distance.
+    asymmetric: As of `search_pictures`.
 
   Raises:
     InputError: If the encoder takes no words or knows none of these, or an option is out of range.
@@ -138,20 +147,55 @@ def search_text(
     f"No word of {text!r} is in the vocabulary of {of}: {len(known)} words, such as "
     f"{', '.join(known[:5])}.",
   )
-  return _nearest(index, encoder.texts([words]), k, radius)
+  read = encoder.text_outputs([words]) if asymmetric else encoder.texts([words])
+  return _found(index, read, k, radius)[0]
 
 
-def _nearest(index: Searchable, code: np.ndarray, k: int | None, radius: int | None) -> Hits:
-  return _nearest_of_each(index, code, k, radius)[0]
+def _reading(encoder: Encoder | PairEncoder, asymmetric: bool) -> Callable[[Any], np.ndarray]:
+  return encoder.outputs if asymmetric else encoder
 
 
-def _nearest_of_each(
-  index: Searchable, codes: np.ndarray, k: int | None, radius: int | None
+def _found(index: Searchable, read: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
+  """Neighbours of packed codes, or of an encoder's outputs."""
+  if read.dtype != np.uint8:
+    return _most_similar(index, read, k, radius)
+  return _nearest(index, read, k, radius)
+
+
+def _given(k: int | None) -> int:
+  if k is None:
+    raise InputError("Neither k nor a radius is given; give one of them, or both.")
+  return k
+
+
+def _most_similar(
+  index: Searchable, outputs: np.ndarray, k: int | None, radius: int | None
 ) -> list[Hits]:
+  """Of each query, its neighbours in the order of the similarity, with their Hamming distances."""
+  if not isinstance(index, HammingIndex):
+    raise InputError(
+      "An asymmetric search reads all codes, which an index has at hand and a store has not; make "
+      "an index of the store with udh-jax copy."
+    )
+  codes = np.asarray(pack_codes(sign(outputs)))
   if radius is None:
-    if k is None:
-      raise InputError("Neither k nor a radius is given; give one of them, or both.")
-    return [Hits(*found) for found in zip(*index.search(codes, k), strict=True)]
+    rows = list(index.asymmetric_search(outputs, _given(k)).indices)
+  else:
+    within = [np.sort(hits.indices) for hits in _nearest(index, codes, None, radius)]
+    order = map(most_similar_first, outputs, (index.codes[rows] for rows in within))
+    rows = [some[first][:k] for some, first in zip(within, order, strict=True)]
+  apart = [
+    np.unpackbits(index.codes[r] ^ c, axis=1).sum(axis=1) for r, c in zip(rows, codes, strict=True)
+  ]
+  return [
+    Hits(distances.astype(np.int32), some.astype(np.int64))
+    for distances, some in zip(apart, rows, strict=True)
+  ]
+
+
+def _nearest(index: Searchable, codes: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
+  if radius is None:
+    return [Hits(*found) for found in zip(*index.search(codes, _given(k)), strict=True)]
   require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
   found = index.radius_search(codes, radius)
   return [Hits(hits.distances[:k], hits.indices[:k]) for hits in found]

@@ -181,8 +181,8 @@ def guard_section(
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
-    f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that lies "
-    "in the same cluster of another view.",
+    f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that "
+    "lies in the same cluster of another view.",
     f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
     "Learned codes give way only to codes that agree better at every number of clusters.",
   ]

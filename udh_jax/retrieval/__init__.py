@@ -1,5 +1,6 @@
 """Packed codes in, neighbours and scores out."""
 
+from udh_jax.retrieval.asymmetric import AsymmetricNeighbours, asymmetric_search
 from udh_jax.retrieval.hamming import (
   NO_NEIGHBOUR,
   Neighbours,
@@ -21,11 +22,13 @@ from udh_jax.retrieval.metrics import (
 
 __all__ = [
   "NO_NEIGHBOUR",
+  "AsymmetricNeighbours",
   "HammingIndex",
   "Neighbours",
   "RadiusCurve",
   "RadiusHits",
   "RetrievalScores",
+  "asymmetric_search",
   "average_precision_description",
   "conventions",
   "hamming_distance",

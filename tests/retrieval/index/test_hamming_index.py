@@ -12,7 +12,7 @@ import pytest
 from udh_jax.coding import pack_codes
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError
-from udh_jax.retrieval import HammingIndex
+from udh_jax.retrieval import HammingIndex, asymmetric_search
 from udh_jax.retrieval.index import file
 
 
@@ -65,6 +65,19 @@ def test_radius_search(rng, index, radius):
     order = [i for i in np.argsort(distances, kind="stable") if distances[i] <= radius]
     np.testing.assert_array_equal(row.indices, order)
     np.testing.assert_array_equal(row.distances, distances[order])
+
+
+def test_asymmetric_search(rng, index):
+  outputs = rng.normal(size=(4, index.num_bits)).astype(np.float32)
+  found = index.asymmetric_search(outputs, 5)
+  for part, wanted in zip(found, asymmetric_search(outputs, index.codes, 5), strict=True):
+    assert isinstance(part, np.ndarray)
+    np.testing.assert_array_equal(part, wanted)
+  empty = HammingIndex(index.codes[:0], [], num_bits=index.num_bits)
+  with pytest.raises(InputError, match="the index is empty"):
+    empty.asymmetric_search(outputs, 1)
+  with pytest.raises(InputError, match=rf"\(4, {index.num_bits - 1}\), expected \[q, "):
+    index.asymmetric_search(outputs[:, 1:], 1)
 
 
 @pytest.mark.parametrize("num_bits", [1, 7, 8, 12, 64])

@@ -16,6 +16,7 @@ from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError, require, whole_number
 from udh_jax.records import encoder_digest_of
+from udh_jax.retrieval.asymmetric import AsymmetricNeighbours, asymmetric_search
 from udh_jax.retrieval.hamming import Neighbours, radius_search, search
 from udh_jax.retrieval.index.faiss_index import faiss_index
 from udh_jax.retrieval.index.file import (
@@ -287,6 +288,29 @@ class HammingIndex:
       found = _mapped_search(mesh, k)(queries, *self._on_mesh(mesh))
     return Neighbours(*map(np.asarray, found))
 
+  def asymmetric_search(self, outputs: np.ndarray, k: int) -> AsymmetricNeighbours:
+    """The k items most similar to each query by its outputs: exact, ties by index.
+
+    Args:
+      outputs: What the encoder says before signs are taken (``encoder.outputs``). Float array of
+        shape ``[q, num_bits]``.
+      k: Number of neighbours, 1 to the number of items.
+
+    Returns:
+      Similarities float32 and indices int32, ``[q, k]``, see `udh_jax.retrieval.asymmetric_search`.
+
+    Raises:
+      InputError: As there, or if the index is empty.
+    """
+    outputs = np.asarray(outputs)
+    require(len(self) >= 1, "HammingIndex.asymmetric_search: the index is empty; add codes first.")
+    require(
+      outputs.ndim == 2 and outputs.shape[1] == self.num_bits,
+      f"HammingIndex.asymmetric_search: outputs have shape {outputs.shape}, expected "
+      f"[q, {self.num_bits}], a number for each bit.",
+    )
+    return AsymmetricNeighbours(*map(np.asarray, asymmetric_search(outputs, self._sent, k)))
+
   def radius_search(self, queries: np.ndarray, radius: int) -> list[Hits]:
     """All items within a Hamming radius of each query, nearest first, ties by index.
 
@@ -438,7 +462,11 @@ class HammingIndex:
   @functools.cached_property
   def _searched(self) -> jax.Array | np.ndarray:
     """The codes where they are searched: in place on a CPU, on an accelerator once sent there."""
-    return self.codes if choice.use_numba(self.codes) else jax.device_put(self.codes)
+    return self.codes if choice.use_numba(self.codes) else self._sent
+
+  @functools.cached_property
+  def _sent(self) -> jax.Array:
+    return jax.device_put(self.codes)
 
   def _on_mesh(self, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
     """The codes and which rows are not padding, split over the devices."""

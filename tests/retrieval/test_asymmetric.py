@@ -1,0 +1,129 @@
+"""Search by outputs against packed codes, against plain numpy."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from udh_jax.coding import pack_codes
+from udh_jax.coding.binary import sign
+from udh_jax.errors import InputError
+from udh_jax.retrieval import asymmetric, asymmetric_search, search
+
+
+def plain(outputs, signs, k):
+  similarities = np.asarray(outputs, np.float64) @ signs.T
+  order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
+  return np.take_along_axis(similarities, order, axis=1), order
+
+
+def made(rng, num_queries, num_items, bits, *, distinct=None):
+  """Outputs that are multiples of 1/8, so that no sum is rounded; items repeat, as ties do."""
+  outputs = rng.integers(-40, 40, (num_queries, bits)) / 8
+  signs = rng.choice([-1, 1], (distinct or num_items, bits))
+  signs = signs[rng.integers(0, len(signs), num_items)]
+  return outputs.astype(np.float32), signs.astype(np.int8), np.asarray(pack_codes(signs))
+
+
+@pytest.mark.parametrize("bits", [1, 7, 8, 12, 64])
+@pytest.mark.parametrize(("items", "k", "distinct"), [(1, 1, 1), (40, 40, 7), (700, 9, 50)])
+def test_the_most_similar_come_first_and_ties_by_index(rng, monkeypatch, bits, items, k, distinct):
+  monkeypatch.setattr(asymmetric, "_CHUNK", 1)  # 700 items are three chunks
+  outputs, signs, codes = made(rng, 5, items, bits, distinct=distinct)
+  found = asymmetric_search(outputs, codes, k)
+  similarities, order = plain(outputs, signs, k)
+  np.testing.assert_array_equal(found.indices, order)
+  np.testing.assert_array_equal(found.similarities, similarities)
+  assert found.indices.dtype == np.int32 and found.similarities.dtype == np.float32
+
+
+def test_of_signs_it_is_the_order_of_hamming_distances(rng):
+  signs = rng.choice([-1.0, 1.0], (90, 12)).astype(np.float32)
+  codes = np.asarray(pack_codes(signs))
+  found, nearest = asymmetric_search(signs[:9], codes, 90), search(codes[:9], codes, 90)
+  np.testing.assert_array_equal(found.indices, nearest.indices)
+  np.testing.assert_array_equal(found.similarities, 12 - 2 * np.asarray(nearest.distances))
+
+
+def test_equal_codes_are_equally_similar_whatever_is_rounded(rng):
+  outputs = rng.normal(size=(3, 61)).astype(np.float32)
+  signs = rng.choice([-1, 1], (4, 61))[rng.integers(0, 4, 501)]
+  found = asymmetric_search(outputs, np.asarray(pack_codes(signs)), 501)
+  for row, own in zip(np.asarray(found.indices), np.asarray(found.similarities), strict=True):
+    assert len(np.unique(own)) == 4
+    for value in np.unique(own):
+      assert (np.diff(row[own == value]) > 0).all()
+
+
+def test_the_scale_of_the_outputs_does_not_matter_and_0_counts_nothing(rng):
+  outputs, signs, codes = made(rng, 4, 60, 16, distinct=20)
+  outputs[:, 3] = 0
+  wanted = np.asarray(asymmetric_search(outputs, codes, 60).indices)
+  np.testing.assert_array_equal(asymmetric_search(outputs / 1024, codes, 60).indices, wanted)
+  signs[:, 3] *= -1
+  other = np.asarray(pack_codes(signs))
+  np.testing.assert_array_equal(asymmetric_search(outputs, other, 60).indices, wanted)
+
+
+def test_masked_items_are_never_found(rng):
+  outputs, signs, codes = made(rng, 4, 50, 9, distinct=9)
+  valid = rng.random(50) < 0.5
+  found = asymmetric_search(outputs, codes, int(valid.sum()), valid=valid)
+  _, order = plain(outputs, signs[valid], int(valid.sum()))
+  np.testing.assert_array_equal(found.indices, np.flatnonzero(valid)[order])
+  with pytest.raises(InputError, match=f"expected 1 to {valid.sum()}"):
+    asymmetric_search(outputs, codes, int(valid.sum()) + 1, valid=valid)
+
+
+@pytest.mark.parametrize(("n", "k"), [(75, 5), (75, 40), (9, 9)])
+def test_a_database_on_eight_devices_gives_the_same(rng, mesh, n, k):
+  outputs, signs, codes = made(rng, 6, n, 12, distinct=20)
+  rows = -(-n // 8)  # fewer than k on each device: the answer needs several of them
+  padded, valid = np.pad(codes, ((0, 8 * rows - n), (0, 0))), np.arange(8 * rows) < n
+  expected = plain(outputs, signs, k)
+  find = functools.partial(asymmetric_search, k=k, axis_name="data")
+
+  def found(outputs, codes, valid):
+    return find(outputs, codes, valid=valid)
+
+  sharded = jax.jit(
+    jax.shard_map(found, mesh=mesh, in_specs=(P(), P("data"), P("data")), out_specs=P("data"))
+  )(outputs, padded, valid)
+  mapped = jax.pmap(found, axis_name="data", in_axes=(None, 0, 0))(
+    outputs, padded.reshape(8, rows, -1), valid.reshape(8, rows)
+  )
+  for answer, split in ((sharded, lambda x: x.reshape(8, 6, k)), (mapped, lambda x: x)):
+    for part, wanted in zip(answer, expected, strict=True):
+      np.testing.assert_array_equal(split(np.asarray(part)), np.tile(wanted, (8, 1, 1)))
+
+
+def test_no_queries_find_nothing(rng):
+  _, _, codes = made(rng, 1, 5, 12)
+  found = asymmetric_search(np.zeros((0, 12), np.float32), codes, 3)
+  assert found.similarities.shape == found.indices.shape == (0, 3)
+
+
+def test_it_finds_what_its_own_hash_function_made(rng):
+  rows = rng.normal(size=(30, 24)).astype(np.float32)
+  codes = np.asarray(pack_codes(sign(rows)))
+  found = asymmetric_search(rows, codes, 1)
+  np.testing.assert_array_equal(np.asarray(found.indices)[:, 0], np.arange(30))
+
+
+@pytest.mark.parametrize(
+  ("outputs", "codes", "k", "message"),
+  [
+    (np.zeros((2, 8), np.uint8), np.zeros((3, 1), np.uint8), 1, "outputs are uint8 of shape"),
+    (np.zeros(8, np.float32), np.zeros((3, 1), np.uint8), 1, r"expected floats \[q, bits\]"),
+    (np.zeros((2, 9), np.float32), np.zeros((3, 1), np.uint8), 1, r"9 bits need \[n, 2\]"),
+    (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.int32), 1, "database"),
+    (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.uint8), 0, "k is 0, expected 1 to 3"),
+    (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.uint8), 4, "k is 4, expected 1 to 3"),
+    (np.full((2, 8), np.nan, np.float32), np.zeros((3, 1), np.uint8), 1, "is not finite"),
+  ],
+)
+def test_invalid_arguments_are_named(outputs, codes, k, message):
+  with pytest.raises(InputError, match=message):
+    asymmetric_search(outputs, codes, k)
