@@ -11,7 +11,7 @@ from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
 from udh_jax.stages.guard import agreements, over_itq
 
-FLATNESSES = (0.0, 0.1, 0.25, 0.4, 0.5)  # see `flatness_that_suits`
+FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
 BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 
