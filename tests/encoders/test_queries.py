@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -36,6 +37,16 @@ def test_an_asymmetric_search_needs_an_index(one, image_encoder):
     search_picture(store, image_encoder, picture, k=1, asymmetric=True)
   with pytest.raises(InputError, match="Neither k nor a radius is given"):
     search_picture(index, image_encoder, picture, k=None, asymmetric=True)
+
+
+@pytest.mark.parametrize("options", [{"k": 6}, {"k": None, "radius": 12}, {"k": 4, "radius": 12}])
+def test_ties_of_an_asymmetric_search_go_by_index(one, image_encoder, options):
+  index, picture = one
+  codes = np.concatenate([index.codes, index.codes ^ np.uint8(16)])[[1, 0, 1, 0, 0, 1]]
+  index = HammingIndex(codes, list("abcdef"), num_bits=12)
+  found = search_picture(index, image_encoder, picture, asymmetric=True, **options)
+  assert found.indices.tolist() == [1, 3, 4, 0, 2, 5][: options["k"]]
+  assert found.distances.tolist() == [0, 0, 0, 2, 2, 2][: options["k"]]
 
 
 def test_words_need_an_encoder_of_pairs(one, image_encoder):

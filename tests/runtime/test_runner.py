@@ -223,6 +223,10 @@ def test_a_file_that_has_moved_is_the_same(context, config, tmp_path):
     Runner(context, config, tmp_path).run(stages)
     return made.steps, made.scaled
 
+  assert again(0.5, "")[1] == 1
+  with pytest.raises(InputError, match=r"walk.*made with rate=0.5 \(now 0.25\)"):
+    again(0.25, "")  # of neither is anything known
+  shutil.rmtree(tmp_path / "stages")
   assert again(0.5, "one")[1] == 1
   record = (tmp_path / "stages/walk/stage.json").read_text()
   assert again(0.25, "one") == ([], 0)
