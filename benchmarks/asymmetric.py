@@ -45,7 +45,7 @@ def scores(ranked, relevant):
 def relevance(labels, query, database):
   own, others = labels[query], labels[database]
   if labels.ndim == 1:
-    return own[:, None] == others
+    return (own[:, None] == others) & (own[:, None] >= 0)
   return own.astype(np.float32) @ others.T.astype(np.float32) > 0
 
 
@@ -114,6 +114,8 @@ def main():
   parser.add_argument("--workdir", nargs="*", default=[], type=pathlib.Path)
   parser.add_argument("--items", type=int, help="time both searches on so many random codes")
   options = parser.parse_args()
+  if not options.workdir and not options.items:
+    parser.error("give --workdir, --items or both")
   if options.workdir:
     print("| run | mAP@ALL, Hamming | asymmetric | first 10, Hamming | asymmetric |")
     print("| --- | ---: | ---: | ---: | ---: |")

@@ -37,6 +37,10 @@ def test_an_asymmetric_search_needs_an_index(one, image_encoder):
     search_picture(store, image_encoder, picture, k=1, asymmetric=True)
   with pytest.raises(InputError, match="Neither k nor a radius is given"):
     search_picture(index, image_encoder, picture, k=None, asymmetric=True)
+  for options in ({"k": 0}, {"k": 0, "radius": 5}, {"k": -1, "radius": 5}):
+    for asymmetric in (False, True):
+      with pytest.raises(InputError, match=f"k is {options['k']}, expected 1"):
+        search_picture(index, image_encoder, picture, asymmetric=asymmetric, **options)
 
 
 @pytest.mark.parametrize("options", [{"k": 6}, {"k": None, "radius": 12}, {"k": 4, "radius": 12}])

@@ -373,6 +373,15 @@ def test_the_digest_of_a_local_file_is_that_of_its_bytes(tmp_path):
   assert local_digest(file) == local_digest(tmp_path) == hashlib.sha256(b"some").hexdigest()
 
 
+def test_the_digest_covers_a_name_that_decides_the_padding(tmp_path):
+  found = set()
+  for name in ("a", "b", "tf_a", "tf_b"):
+    path = tmp_path / f"{name}.safetensors"
+    save_weights("small_convnet", random_variables(create_backbone("small_convnet")), path)
+    found.add((local_digest(path), load_weights("small_convnet", path).padding))
+  assert len(found) == len({digest for digest, _ in found}) == 2
+
+
 def test_the_digest_covers_the_config_that_is_read_with_a_local_file(tmp_path):
   file, config = tmp_path / "model.safetensors", tmp_path / "config.json"
   file.write_bytes(b"some")

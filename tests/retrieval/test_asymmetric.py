@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
@@ -10,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 from udh_jax.coding import pack_codes
 from udh_jax.coding.binary import sign
 from udh_jax.errors import InputError
-from udh_jax.retrieval import asymmetric, asymmetric_search, search
+from udh_jax.retrieval import NO_NEIGHBOUR, asymmetric, asymmetric_search, search
 
 
 def plain(outputs, signs, k):
@@ -28,9 +29,12 @@ def made(rng, num_queries, num_items, bits, *, distinct=None):
 
 
 @pytest.mark.parametrize("bits", [1, 7, 8, 12, 64])
-@pytest.mark.parametrize(("items", "k", "distinct"), [(1, 1, 1), (40, 40, 7), (700, 9, 50)])
+@pytest.mark.parametrize(
+  ("items", "k", "distinct"), [(1, 1, 1), (40, 40, 7), (700, 9, 50), (700, 300, 50), (700, 700, 9)]
+)
 def test_the_most_similar_come_first_and_ties_by_index(rng, monkeypatch, bits, items, k, distinct):
-  monkeypatch.setattr(asymmetric, "_CHUNK", 1)  # 700 items are three chunks
+  # 700 items are three chunks of 256, or of k; of 8 bits two queries are taken at once.
+  monkeypatch.setattr(asymmetric, "_CHUNK", 512)
   outputs, signs, codes = made(rng, 5, items, bits, distinct=distinct)
   found = asymmetric_search(outputs, codes, k)
   similarities, order = plain(outputs, signs, k)
@@ -67,6 +71,21 @@ def test_the_scale_of_the_outputs_does_not_matter_and_0_counts_nothing(rng):
   np.testing.assert_array_equal(asymmetric_search(outputs, other, 60).indices, wanted)
 
 
+@pytest.mark.parametrize("scale", [2.0**-120, 2.0**120])
+def test_no_sum_leaves_the_range_of_float32(rng, scale):
+  outputs, _, codes = made(rng, 4, 60, 64, distinct=20)
+  wanted = np.asarray(asymmetric_search(outputs, codes, 60).indices)
+  np.testing.assert_array_equal(asymmetric_search(outputs * scale, codes, 60).indices, wanted)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float64])
+def test_other_floats_count_as_their_float32(rng, dtype):
+  outputs, signs, codes = made(rng, 3, 30, 12)
+  found = asymmetric_search(outputs.astype(dtype), codes, 30)
+  np.testing.assert_array_equal(found.indices, plain(outputs, signs, 30)[1])
+  assert found.similarities.dtype == np.float32
+
+
 def test_masked_items_are_never_found(rng):
   outputs, signs, codes = made(rng, 4, 50, 9, distinct=9)
   valid = rng.random(50) < 0.5
@@ -75,6 +94,30 @@ def test_masked_items_are_never_found(rng):
   np.testing.assert_array_equal(found.indices, np.flatnonzero(valid)[order])
   with pytest.raises(InputError, match=f"expected 1 to {valid.sum()}"):
     asymmetric_search(outputs, codes, int(valid.sum()) + 1, valid=valid)
+  for wrong in (valid[1:], valid[:, None], valid.astype(float)):
+    with pytest.raises(InputError, match=r"valid is .* expected bool \[50\]"):
+      asymmetric_search(outputs, codes, 1, valid=wrong)
+
+
+def test_places_that_no_valid_item_fills_are_said_so(rng, mesh):
+  outputs, signs, codes = made(rng, 4, 16, 9)
+  valid = np.arange(16) % 8 == 3
+  function = functools.partial(asymmetric_search, k=4)
+  alone = jax.jit(lambda *rows: function(rows[0], rows[1], valid=rows[2]))
+  sharded = jax.jit(
+    jax.shard_map(
+      lambda *rows: function(rows[0], rows[1], valid=rows[2], axis_name="data"),
+      mesh=mesh,
+      in_specs=(P(), P("data"), P("data")),
+      out_specs=P("data"),
+    )
+  )
+  similarities, order = plain(outputs, signs[valid], 2)
+  for found in (alone(outputs, codes, valid), sharded(outputs, codes, valid)):
+    values, indices = (np.asarray(part)[:4] for part in found)
+    np.testing.assert_array_equal(indices[:, :2], np.flatnonzero(valid)[order])
+    np.testing.assert_array_equal(values[:, :2], similarities)
+    assert (indices[:, 2:] == NO_NEIGHBOUR).all() and (values[:, 2:] == -np.inf).all()
 
 
 @pytest.mark.parametrize(("n", "k"), [(75, 5), (75, 40), (9, 9)])
@@ -121,7 +164,9 @@ def test_it_finds_what_its_own_hash_function_made(rng):
     (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.int32), 1, "database"),
     (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.uint8), 0, "k is 0, expected 1 to 3"),
     (np.zeros((2, 8), np.float32), np.zeros((3, 1), np.uint8), 4, "k is 4, expected 1 to 3"),
-    (np.full((2, 8), np.nan, np.float32), np.zeros((3, 1), np.uint8), 1, "is not finite"),
+    (np.zeros((2, 8), np.float32), np.zeros((0, 1), np.uint8), 1, "the database is empty"),
+    (np.full((2, 8), np.nan, np.float32), np.zeros((3, 1), np.uint8), 1, "outputs"),
+    (np.full((2, 8), 1e300), np.zeros((3, 1), np.uint8), 1, "outputs"),
   ],
 )
 def test_invalid_arguments_are_named(outputs, codes, k, message):

@@ -123,7 +123,7 @@ def test_what_fails_in_process_0_is_told_in_all(tmp_path):
   ]
 
 
-@pytest.mark.parametrize("own", ["", "a", "/a/longer/päth/than/that"])
+@pytest.mark.parametrize("own", ["", "a", "/a/longer/päth/than/that", "/p\udce4th"])
 def test_a_text_of_process_0_reaches_those_whose_own_is_of_another_length(own, monkeypatch):
   """As process 1 of two; what process 0 sends has its shape."""
   sent = "/päth/of/0".encode()
@@ -140,5 +140,5 @@ def test_a_text_of_process_0_reaches_those_whose_own_is_of_another_length(own, m
 
 
 def test_a_text_of_the_only_process_is_its_own():
-  assert mesh_lib.text_from_main("/päth") == "/päth"
-  assert mesh_lib.text_from_main("") == ""
+  for text in ("/päth", "", "/p\udce4th"):  # the last a name that is not UTF-8
+    assert mesh_lib.text_from_main(text) == text

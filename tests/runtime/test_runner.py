@@ -219,8 +219,8 @@ def test_a_file_that_has_moved_is_the_same(context, config, tmp_path):
     made = Counted()
     walk, scale = made.stages()
     config.rate = rate
-    stages = [walk._replace(files=lambda fields: {"rate": digest}), scale]
-    Runner(context, config, tmp_path).run(stages)
+    files = {"files": lambda fields: {"rate": digest}, "fields": ("rate", "other")}
+    Runner(context, config, tmp_path).run([walk._replace(**files), scale])
     return made.steps, made.scaled
 
   assert again(0.5, "")[1] == 1
@@ -231,6 +231,10 @@ def test_a_file_that_has_moved_is_the_same(context, config, tmp_path):
   record = (tmp_path / "stages/walk/stage.json").read_text()
   assert again(0.25, "one") == ([], 0)
   assert (tmp_path / "stages/walk/stage.json").read_text() == record
+  config.other = 7
+  with pytest.raises(InputError, match=r"walk.*made with other=1 \(now 7\)\. "):
+    again(0.25, "one")  # what else has changed is told alone
+  config.other = 1
   for digest in ("two", ""):  # another, and one that is not to be found
     with pytest.raises(InputError, match=r"walk.*made with rate=0.5 \(now 0.25\)"):
       again(0.25, digest)
@@ -505,6 +509,20 @@ def test_a_stage_that_would_be_the_same_is_taken_from_beside(context, config, tm
   made = Counted()
   assert value(run(context, again, tmp_path / "first", made)) == expected
   assert made.steps == []
+
+
+def test_a_stage_of_a_file_that_has_moved_is_taken_from_beside(context, config, tmp_path):
+  def at(rate, workdir, *beside):
+    made = Counted()
+    walk, scale = made.stages()
+    config.rate = rate
+    stages = [walk._replace(files=lambda fields: {"rate": "one"}), scale]
+    for _ in range(2):  # and goes on from there
+      Runner(context, config, workdir, beside=beside).run(stages)
+    return made.steps, made.scaled
+
+  assert at(0.5, tmp_path / "first")[1] == 1
+  assert at(0.25, tmp_path / "second", tmp_path / "first") == ([], 0)
 
 
 def test_a_stage_of_other_fields_is_not_taken_from_beside(context, config, tmp_path):

@@ -66,8 +66,8 @@ def _parser() -> argparse.ArgumentParser:
   )
   parser.add_argument(
     "--asymmetric", action="store_true",
-    help="with --index: in the order of what the encoder says before it takes signs, which tells "
-    "items at equal distances apart",
+    help="with --index: rank by the encoder's outputs for the query against the codes, which tells "
+    "most items at equal distances apart; the distances shown are still Hamming's",
   )  # fmt: skip
   parser.add_argument("--encoder", help="where the encoder is now, if it was moved")
   parser.add_argument("--images", help="where the pictures are now, for --gallery")

@@ -110,7 +110,7 @@ class Encoder:
       images: As of a call.
 
     Returns:
-      Float32 array of shape ``[b, bits]``; its signs are the codes.
+      Float32 array of shape ``[b, bits]``. Its signs are the codes, but for rounding near 0.
 
     Raises:
       InputError: If the dtype or shape is another.

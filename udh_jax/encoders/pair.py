@@ -174,7 +174,7 @@ class PairEncoder:
       images: As of `images`.
 
     Returns:
-      Float32 array of shape ``[b, bits]``; its signs are the codes.
+      Float32 array of shape ``[b, bits]``. Its signs are the codes, but for rounding near 0.
 
     Raises:
       InputError: If the dtype or shape is another.
@@ -224,7 +224,7 @@ class PairEncoder:
       texts: As of `texts`.
 
     Returns:
-      Float32 array of shape ``[b, bits]``; its signs are the codes.
+      Float32 array of shape ``[b, bits]``. Its signs are the codes, but for rounding near 0.
 
     Raises:
       InputError: As `texts`.

@@ -29,7 +29,7 @@ def search_picture(
   radius: int | None = None,
   asymmetric: bool = False,
 ) -> Hits:
-  """The items nearest to a picture file, ties by index.
+  """The items nearest, or most similar, to a picture file, ties by index.
 
   Args:
     index: To search in.
@@ -43,11 +43,12 @@ def search_picture(
     InputError: If the picture cannot be read, the encoder takes none, or an option is out of range.
   """
   require_pictures(encoder)
+  read = _reading(index, encoder, asymmetric)
   try:
     image = read_picture(picture, encoder.about["picture_size"])
   except ValueError as error:
     raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
-  return _found(index, _reading(encoder, asymmetric)(image[None]), k, radius)[0]
+  return _found(index, read(image[None]), k, radius)[0]
 
 
 class Answer(NamedTuple):
@@ -74,7 +75,7 @@ def search_pictures(
   asymmetric: bool = False,
   batch_size: int = 64,
 ) -> Iterator[Answer]:
-  """The items nearest to each of several picture files, ties by index.
+  """The items nearest, or most similar, to each of several picture files, ties by index.
 
   Files are read ahead in threads, and encoded and searched some at a time.
 
@@ -95,6 +96,7 @@ def search_pictures(
     InputError: If the encoder takes no pictures, or an option is out of range.
   """
   require_pictures(encoder)
+  reading = _reading(index, encoder, asymmetric)
   size = encoder.about["picture_size"]
 
   items = ((os.fspath(picture), functools.partial(read_picture, picture)) for picture in pictures)
@@ -103,7 +105,7 @@ def search_pictures(
     images = [image for _, image in batch if not isinstance(image, str)]
     hits: Iterator[Hits] = iter(())
     if images:
-      read = encode_batch(_reading(encoder, asymmetric), images, fill)
+      read = encode_batch(reading, images, fill)
       hits = iter(_found(index, read, k, radius))
     for picture, image in batch:
       if isinstance(image, str):
@@ -121,7 +123,7 @@ def search_text(
   radius: int | None = None,
   asymmetric: bool = False,
 ) -> Hits:
-  """The items nearest to a text, ties by index.
+  """The items nearest, or most similar, to a text, ties by index.
 
   Args:
     index: To search in.
@@ -147,17 +149,29 @@ def search_text(
     f"No word of {text!r} is in the vocabulary of {of}: {len(known)} words, such as "
     f"{', '.join(known[:5])}.",
   )
+  _reading(index, encoder, asymmetric)  # refuses a store
   read = encoder.text_outputs([words]) if asymmetric else encoder.texts([words])
   return _found(index, read, k, radius)[0]
 
 
-def _reading(encoder: Encoder | PairEncoder, asymmetric: bool) -> Callable[[Any], np.ndarray]:
-  return encoder.outputs if asymmetric else encoder
+def _reading(
+  index: Searchable, encoder: Encoder | PairEncoder, asymmetric: bool
+) -> Callable[[Any], np.ndarray]:
+  """What reads pictures for a search: the encoder, or its outputs."""
+  if not asymmetric:
+    return encoder
+  require(
+    isinstance(index, HammingIndex),
+    "An asymmetric search reads all codes, which an index has at hand and a store has not; make an "
+    "index of the store with udh-jax copy.",
+  )
+  return encoder.outputs
 
 
 def _found(index: Searchable, read: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
   """Neighbours of packed codes, or of an encoder's outputs."""
-  if read.dtype != np.uint8:
+  require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
+  if read.dtype != np.uint8 and isinstance(index, HammingIndex):  # see `_reading`
     return _most_similar(index, read, k, radius)
   return _nearest(index, read, k, radius)
 
@@ -169,14 +183,9 @@ def _given(k: int | None) -> int:
 
 
 def _most_similar(
-  index: Searchable, outputs: np.ndarray, k: int | None, radius: int | None
+  index: HammingIndex, outputs: np.ndarray, k: int | None, radius: int | None
 ) -> list[Hits]:
   """Of each query, its neighbours in the order of the similarity, with their Hamming distances."""
-  if not isinstance(index, HammingIndex):
-    raise InputError(
-      "An asymmetric search reads all codes, which an index has at hand and a store has not; make "
-      "an index of the store with udh-jax copy."
-    )
   codes = np.asarray(pack_codes(sign(outputs)))
   if radius is None:
     rows = list(index.asymmetric_search(outputs, _given(k)).indices)
@@ -196,6 +205,5 @@ def _most_similar(
 def _nearest(index: Searchable, codes: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
   if radius is None:
     return [Hits(*found) for found in zip(*index.search(codes, _given(k)), strict=True)]
-  require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
   found = index.radius_search(codes, radius)
   return [Hits(hits.distances[:k], hits.indices[:k]) for hits in found]

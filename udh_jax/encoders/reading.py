@@ -65,15 +65,15 @@ def read_ahead(
 def encode_batch(
   encoder: Callable[[np.ndarray], np.ndarray], pictures: Sequence[np.ndarray], batch_size: int
 ) -> np.ndarray:
-  """Codes of a batch that may not be full: filled up, so that one shape is compiled once.
+  """Codes, or outputs, of a batch that may not be full: filled up, so that one shape is compiled.
 
   Args:
-    encoder: From uint8 ``[batch_size, size, size, 3]`` to packed codes.
+    encoder: From uint8 ``[batch_size, size, size, 3]`` to a row for each.
     pictures: 1 to ``batch_size``, each uint8 ``[size, size, 3]``.
     batch_size: Pictures of a full batch.
 
   Returns:
-    A code for each picture, uint8 array of shape ``[len(pictures), bytes]``.
+    A row for each picture: of codes uint8 ``[len(pictures), bytes]``.
   """
   full = np.zeros((batch_size, *pictures[0].shape), np.uint8)
   full[: len(pictures)] = pictures

@@ -112,7 +112,8 @@ def load_weights(
   if config is not None:
     config = require_fields(config_file, config.get("pretrained_cfg", config), {})
   repository = source.rsplit("/", 1)[-1]
-  padding = header.get("padding", "same" if repository.startswith("tf_") else backbone.padding)
+  otherwise = "same" if _padded_as_tensorflow(source) else backbone.padding
+  padding = header.get("padding", otherwise)
   require(
     padding in PADDINGS,
     f"{source}: the field padding of its header is {padding!r}; choose one of "
@@ -150,7 +151,9 @@ def _find(source):
 
 
 def local_digest(path: str | os.PathLike) -> str:
-  """SHA-256 of a weights file and, where `load_weights` reads one beside it, of its config.json.
+  """SHA-256 of a weights file and of what `load_weights` reads besides.
+
+  That is a config.json beside it, and a name that starts with ``tf_``.
 
   Args:
     path: As of `load_weights`.
@@ -165,9 +168,17 @@ def local_digest(path: str | os.PathLike) -> str:
   if str(path).startswith(HUB) or not _local(path).is_file():
     return ""
   file, config_file = _find(str(path))
-  if config_file is None:
-    return _sha256(file)
-  return hashlib.sha256((_sha256(file) + _sha256(config_file)).encode()).hexdigest()
+  read = [_sha256(file)]
+  if config_file is not None:
+    read.append(_sha256(config_file))
+  if _padded_as_tensorflow(str(path)):
+    read.append("tf_")
+  return read[0] if len(read) == 1 else hashlib.sha256("".join(read).encode()).hexdigest()
+
+
+def _padded_as_tensorflow(source: str) -> bool:
+  """Whether a file or repository is called as timm's ports of TensorFlow's weights are."""
+  return source.rsplit("/", 1)[-1].startswith("tf_")
 
 
 def _local(path: str | os.PathLike) -> pathlib.Path:

@@ -10,9 +10,10 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
-from udh_jax.errors import is_traced, require, whole_number
+from udh_jax.errors import is_traced, require, require_finite, whole_number
+from udh_jax.retrieval.hamming import NO_NEIGHBOUR, checked_valid
 
-_CHUNK = 2**22  # similarities held at once
+_CHUNK = 2**22  # similarities, or numbers of the queries' tables, held at once
 _FEWEST = 256  # items of a chunk
 
 
@@ -40,16 +41,18 @@ def asymmetric_search(
 
   The similarity of outputs u and a code b in {-1, 1}^c is u . b. Of outputs that are signs
   themselves it is c less twice the Hamming distance; of others a bit counts the more the farther
-  its output is from 0, so that items at equal distances differ. Items are read some at a time: at
-  most 2^22 similarities (or those of 256 items) are held at once.
+  its output is from 0, so that items at equal distances differ, unless their codes are equal.
+  Queries and items are taken some at a time: besides the answer, about 2^22 similarities are held
+  at once (or those of one query with 256 or k items), and as many numbers of the queries' tables.
 
   Args:
-    outputs: Of a hash function before signs are taken, finite; their scale does not matter. Float
-      array of shape ``[q, c]``. The same on every shard.
+    outputs: Of a hash function before signs are taken, finite in float32; their scale does not
+      change the order. Float array of shape ``[q, c]``. The same on every shard.
     database: This device's packed codes of c bits. uint8 array of shape ``[n, ceil(c / 8)]``.
     k: Number of neighbours, 1 to the size of the whole database.
     valid: False masks a row of the database (padding). bool array of shape ``[n]``; None means all
-      are valid. Under a trace it is the caller's duty that at least k are; other places hold -inf.
+      are valid. Under a trace it is the caller's duty that at least k are; a place that no valid
+      item fills has index -1 (`NO_NEIGHBOUR`) and similarity -inf.
     axis_name: Mapped axis over which the database is sharded; None means one device. Indices then
       count through the shards in order: shard * n + row.
 
@@ -57,8 +60,8 @@ def asymmetric_search(
     Similarities and indices, an `AsymmetricNeighbours`.
 
   Raises:
-    InputError: If a dtype or shape is wrong, the widths differ, an output is not finite, or k is
-      larger than the database.
+    InputError: If a dtype or shape is wrong, the widths differ, an output is not finite, the
+      database is empty or k is larger than it.
 
   References:
     Dong, Charikar and Li, Asymmetric distance estimation with sketches, SIGIR 2008; Gordo et al.,
@@ -78,20 +81,21 @@ def asymmetric_search(
     f"{outputs.shape[1]} bits need [n, {-(-outputs.shape[1] // 8)}].",
   )
   k = whole_number("asymmetric_search: k", k)
+  require(len(database) >= 1, f"asymmetric_search: the database is empty ({database.shape}).")
   shards = 1 if axis_name is None else lax.axis_size(axis_name)
   num_items = shards * len(database)
-  if valid is not None and not is_traced(valid) and axis_name is None:
-    num_items = int(np.asarray(valid).sum())
+  if valid is not None:
+    valid = checked_valid("asymmetric_search", valid, len(database))
+    if not is_traced(valid) and axis_name is None:
+      num_items = int(valid.sum())
   require(
     1 <= k <= num_items,
     f"asymmetric_search: k is {k}, expected 1 to {num_items}, the number of database items.",
   )
-  if not is_traced(outputs):
-    require(
-      bool(np.isfinite(np.asarray(outputs)).all()),
-      "asymmetric_search: an output is not finite; look at the network or the pictures.",
-    )
-  return _search(jnp.asarray(outputs, jnp.float32), database, valid, k=k, axis_name=axis_name)
+  with np.errstate(over="ignore"):  # what is beyond float32 is refused
+    outputs = outputs.astype(np.float32)
+  require_finite("asymmetric_search: outputs", outputs)
+  return _search(outputs, database, valid, k=k, axis_name=axis_name, chunk=_CHUNK)
 
 
 def most_similar_first(outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -112,49 +116,61 @@ def most_similar_first(outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
   return np.argsort(-similarities, kind="stable")
 
 
-@functools.partial(jax.jit, static_argnames=("k", "axis_name"))
-def _search(outputs, database, valid, *, k, axis_name):
+@functools.partial(jax.jit, static_argnames=("k", "axis_name", "chunk"))
+def _search(outputs, database, valid, *, k, axis_name, chunk):
   num_queries, num_bits = outputs.shape
   num_items, width = database.shape
-  rows = min(num_items, max(_FEWEST, _CHUNK // max(num_queries, 1)))
-  chunks = -(-num_items // rows)
-  known = jnp.ones(num_items, bool) if valid is None else jnp.asarray(valid)
-  padding = chunks * rows - num_items
-  codes = jnp.pad(database, ((0, padding), (0, 0))).reshape(chunks, rows, width)
-  known = jnp.pad(known, (0, padding)).reshape(chunks, rows)
-  padded = jnp.pad(outputs, ((0, 0), (0, 8 * width - num_bits)))  # padding bits count nothing
-  tables = _tables(padded, jnp)
+  together = max(1, min(num_queries, chunk // max(256 * width, k, _FEWEST)))
+  rows = min(num_items, max(_FEWEST, k, chunk // together))
+  starts = jnp.arange(-(-num_items // rows), dtype=jnp.int32) * rows
+  most = jnp.max(jnp.abs(outputs), axis=1, keepdims=True)
+  scale = jnp.ldexp(jnp.float32(1), jnp.frexp(most)[1] - 1)  # a power of two: nothing is rounded
+  scale = jnp.where((most > 0) & (scale > 0), scale, 1)
+  padded = jnp.pad(outputs / scale, ((0, -num_queries % together), (0, 8 * width - num_bits)))
 
   def best(similarities, indices):
     """Of equal ones `lax.top_k` takes the first, whose index is the smallest."""
     values, places = lax.top_k(similarities, k)
     return values, jnp.take_along_axis(indices, places, axis=1)
 
-  def similarity(codes):
-    """Sums of what bytes say, in one order for all items: equal codes are equally similar."""
-    first = tables[0][:, codes[:, 0]]
-    rest = tables[1:], codes.T[1:]
-    return lax.scan(lambda sums, at: (sums + at[0][:, at[1]], None), first, rest)[0]
-
-  def take(found, chunk):
-    codes, known, start = chunk
-    similarities = jnp.where(known, similarity(codes), -jnp.inf)
-    indices = jnp.broadcast_to(start + jnp.arange(rows), similarities.shape)
-    both = zip(found, (similarities, indices), strict=True)
-    return best(*(jnp.concatenate(parts, axis=1) for parts in both)), None
-
   # Typed inside `jax.shard_map` as differing between devices, as what takes its place.
-  nothing = jnp.where(database.ravel()[:1] < 0, 0.0, -jnp.inf)
+  nothing = jnp.where(database.ravel()[:1] < 0, jnp.float32(0), jnp.float32(-jnp.inf))
   none = (
-    jnp.broadcast_to(nothing, (num_queries, k)),
-    jnp.where(nothing < 0, num_items, 0) + jnp.zeros((num_queries, k), jnp.int32),
+    jnp.broadcast_to(nothing, (together, k)),
+    jnp.broadcast_to(jnp.where(nothing < 0, jnp.int32(NO_NEIGHBOUR), jnp.int32(0)), (together, k)),
   )
-  (values, indices), _ = lax.scan(take, none, (codes, known, rows * jnp.arange(chunks)))
+
+  def of_block(block):
+    tables = _tables(block, jnp)  # of padding bits they say nothing
+
+    def similarity(codes):
+      """Sums of what bytes say, in one order for all items: equal codes are equally similar."""
+      first, rest = tables[0][:, codes[:, 0]], (tables[1:], codes.T[1:])
+      sums, _ = lax.scan(lambda sums, at: (sums + at[0][:, at[1]], None), first, rest)
+      return jnp.where(sums == 0, 0, sums)  # `lax.top_k` puts -0 behind 0
+
+    def take(found, start):
+      at = jnp.minimum(start, num_items - rows)  # the last chunk begins within the one before
+      indices = at + jnp.arange(rows, dtype=jnp.int32)
+      known = indices >= start
+      if valid is not None:
+        known &= lax.dynamic_slice_in_dim(valid, at, rows)
+      codes = lax.dynamic_slice_in_dim(database, at, rows)
+      similarities = jnp.where(known, similarity(codes), -jnp.inf)
+      indices = jnp.broadcast_to(indices, similarities.shape)
+      both = zip(found, (similarities, indices), strict=True)
+      return best(*(jnp.concatenate(parts, axis=1) for parts in both)), None
+
+    return lax.scan(take, none, starts)[0]
+
+  blocks = padded.reshape(len(padded) // together, together, 8 * width)
+  values, indices = (part.reshape(-1, k)[:num_queries] for part in lax.map(of_block, blocks))
   if axis_name is not None:
-    indices = indices + lax.axis_index(axis_name) * num_items
+    indices = indices + lax.axis_index(axis_name).astype(jnp.int32) * num_items
     gathered = (lax.all_gather(part, axis_name, axis=1, tiled=True) for part in (values, indices))
     values, indices = best(*gathered)
-  return AsymmetricNeighbours(values, indices.astype(jnp.int32))
+  indices = jnp.where(values == -jnp.inf, NO_NEIGHBOUR, indices)
+  return AsymmetricNeighbours(values * scale, indices)
 
 
 def _tables(outputs: Any, np: Any) -> Any:
@@ -162,6 +178,9 @@ def _tables(outputs: Any, np: Any) -> Any:
 
   ``np`` is NumPy or JAX's.
   """
-  bits = (np.arange(256)[:, None] >> np.arange(7, -1, -1)) & 1
-  by_byte = outputs.reshape(len(outputs), outputs.shape[1] // 8, 8).swapaxes(0, 1)[:, :, None]
-  return np.where(bits, by_byte, -by_byte).sum(axis=3)
+  by_byte = outputs.reshape(len(outputs), outputs.shape[1] // 8, 8).swapaxes(0, 1)
+  values, total = np.arange(256), 0.0
+  for bit in range(8):
+    output = by_byte[:, :, bit, None]
+    total = total + np.where((values >> (7 - bit)) & 1, output, -output)
+  return total

@@ -114,12 +114,7 @@ def search(
   shards = 1 if axis_name is None else lax.axis_size(axis_name)
   num_items = shards * database.shape[0]
   if valid is not None:
-    valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
-    require(
-      valid.shape == database.shape[:1] and valid.dtype == np.bool_,
-      f"search: valid is {valid.dtype} of shape {valid.shape}, expected bool "
-      f"[{database.shape[0]}], one for each database item.",
-    )
+    valid = checked_valid("search", valid, len(database))
     if not is_traced(valid) and axis_name is None:
       num_items = int(valid.sum())
   require(
@@ -187,6 +182,26 @@ def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
       for out, values in zip(found, nearest, strict=True):
         out[places] = np.asarray(values)[: len(some)][inside]
   return RadiusHits(starts, *found)
+
+
+def checked_valid(name: str, valid: Array, num_items: int) -> Array:
+  """Which rows of a database count, as an array.
+
+  Args:
+    name: The caller's name, for the message.
+    valid: bool array of shape ``[num_items]``.
+    num_items: Rows of the database.
+
+  Raises:
+    InputError: If it is something else.
+  """
+  valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
+  require(
+    valid.shape == (num_items,) and valid.dtype == np.bool_,
+    f"{name}: valid is {valid.dtype} of shape {valid.shape}, expected bool [{num_items}], one for "
+    "each database item.",
+  )
+  return valid
 
 
 def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Array]:

@@ -136,12 +136,15 @@ def from_main(tree: Any) -> Any:
 
 
 def text_from_main(text: str) -> str:
-  """The text that process 0 holds, in every process."""
-  encoded = np.frombuffer(text.encode(), np.uint8)
+  """The text that process 0 holds, in every process; names of files that are not UTF-8 too."""
+  require_together("agreeing on a text")
+  if jax.process_count() == 1:
+    return text
+  encoded = np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8)
   padded = np.zeros(agreed(len(encoded)), np.uint8)
   shared = min(len(encoded), len(padded))
   padded[:shared] = encoded[:shared]
-  return from_main(padded).tobytes().decode()
+  return np.asarray(from_main(padded)).tobytes().decode("utf-8", "surrogateescape")
 
 
 def require_same(what: str, text: str) -> None:

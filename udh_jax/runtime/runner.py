@@ -78,7 +78,10 @@ class Runner:
     return self._workdir / "stages" / stage.name
 
   def _record(self, stage: Stage) -> dict[str, Any]:
-    """All that decides a stage's outputs, as JSON gives it back, to compare with a folder's."""
+    """All that decides a stage's outputs, as JSON gives it back, to compare with a folder's.
+
+    It is that of process 0 in all: each may have files in places of its own.
+    """
     dataset = self._context.dataset
     data = f"{dataset.protocol}, images {dataset.image_shape}"
     if dataset.texts is not None:
@@ -100,7 +103,7 @@ class Runner:
     }
     if dataset.contents_digest:
       record["contents"] = dataset.contents_digest[:12]
-    return json.loads(json.dumps(record))
+    return json.loads(mesh_lib.text_from_main(json.dumps(record)))
 
   def _identity(self, record: dict[str, Any]) -> str:
     """Equal for records of equal outputs from the same images, which every record has by itself."""
@@ -113,8 +116,8 @@ class Runner:
     """Refuses a folder that another configuration made.
 
     Returns:
-      The record, where a file is not here or was not noted by an earlier version as if it had not
-      changed, and where it has moved as if it had not.
+      The record to go on with: a file that is missing now, was not noted by an earlier version, or
+      has moved with the same content counts as unchanged.
 
     Raises:
       InputError: If a field, the data or an input differs; names the first and what to do.
@@ -137,9 +140,7 @@ class Runner:
       )
     old = {name: value for name, value in made["fields"].items() if name not in stage.free}
     noted = made.get("files", {})
-    same = [field for field, digest in record["files"].items() if digest == noted.get(field) != ""]
-    moved = {field: old[field] for field in same if field in old}
-    new = {**record["fields"], **moved}
+    new = _where_made(record, made)["fields"]
     differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
     if differing:
       changes = ", ".join(f"{k}={old.get(k)!r} (now {new.get(k)!r})" for k in differing)
@@ -204,12 +205,13 @@ class Runner:
     outputs = _Outputs(self)
     for position, stage in enumerate(stages):
       record = self._check(stage, self._record(stage))
-      self._identities[stage.name] = self._identity(record)
       folder = self._folder(stage)
       log = StageLog(stage.name, position + 1, len(stages), self._events)
       if self._beside:
         take = functools.partial(self._take_over, stage, record)
         mesh_lib.on_main(f"take over {stage.name}", take)
+        record = self._check(stage, record)
+      self._identities[stage.name] = self._identity(record)
       if mesh_lib.agreed(int((folder / "output.json").exists())):
         reason = checkpoint.fault(folder / "output")
         if reason is None:
@@ -254,12 +256,15 @@ class Runner:
     folder = self._folder(stage)
     if (folder / "output.json").exists():
       return
-    # As earlier versions noted it.
-    earlier = {key: value for key, value in record.items() if key != "contents"}
     for workdir in self._beside:
       other = workdir / "stages" / stage.name
-      finished = (other / "output.json").exists()
-      if finished and (made := read_json(other / "stage.json")) in (record, earlier):
+      if not (other / "output.json").exists():
+        continue
+      made = read_json(other / "stage.json")
+      own = _where_made(record, made)
+      # As earlier versions noted it.
+      earlier = {key: value for key, value in own.items() if key != "contents"}
+      if made in (own, earlier):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "stage.json", made)
         checkpoint.remove_all(folder / "progress")
@@ -330,6 +335,14 @@ class Runner:
         if hasattr(batches, "close"):
           batches.close()
     return work.finish(state)
+
+
+def _where_made(record: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:
+  """A record with the places that files of the same content had in another."""
+  noted, fields = made.get("files", {}), made.get("fields", {})
+  same = [field for field, digest in record["files"].items() if digest == noted.get(field) != ""]
+  places = {field: fields[field] for field in same if field in fields}
+  return {**record, "fields": {**record["fields"], **places}}
 
 
 class _Outputs(dict):

@@ -37,7 +37,7 @@ ENGINES = ("auto", "jax", "faiss")
 
 
 class Hits(NamedTuple):
-  """What lies within a radius of one query, nearest first, ties by index.
+  """Neighbours of one query, nearest first, or most similar first, ties by index.
 
   Attributes:
     distances: int32 array of shape ``[m]``.
