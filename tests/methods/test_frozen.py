@@ -13,6 +13,7 @@ from udh_jax.errors import InputError
 from udh_jax.methods import automatic, baseline, defaults, psch, udh_ecc
 from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
+from udh_jax.retrieval.agreement import DEFINITION
 
 
 def folder_config(method, **trained):
@@ -120,7 +121,8 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   scores = train(config, workdir, devices=jax.devices()[:1])
   record = json.loads((workdir / "guard_12bits.json").read_text())
   rows = list(record["agreement"])
-  assert "mAP@ALL (denominator retrieved, ties by index" in record["definition"]
+  assert f"Without labels: {DEFINITION} of the codes" in record["definition"]
+  assert "ties averaged over all orders" in DEFINITION
   assert record["kept"] in rows and rows[-1] == "ITQ"
   assert len(rows) == (3 if trained == "head" else 2)
   assert record["clusters"] == [5, 10, 11, 11]  # 47 images are trained on, four a cluster
