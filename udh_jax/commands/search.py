@@ -17,6 +17,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -97,21 +98,21 @@ def _search(options: argparse.Namespace) -> None:
     if written:
       require_writable(written)
   index, num_items = _searched(options)
-  asked = {"asymmetric": options.asymmetric}
   require(num_items, f"{options.index or options.store} has nothing to search in.")
   encoder = encoder_of(index, options.encoder)
   radius, about_radius = _radius(options, index)
   k = 10 if options.k is None and radius is None else options.k
   if k is not None:
     k = min(k, num_items)
+  asked: dict[str, Any] = {"k": k, "radius": radius, "asymmetric": options.asymmetric}
   answers: Iterator[tuple[dict[str, str], Hits | None]]
   if options.text is not None:
-    hits = search_text(index, encoder, options.text, k=k, radius=radius, **asked)
+    hits = search_text(index, encoder, options.text, **asked)
     answers = iter([({"text": options.text}, hits)])
   elif several:
-    answers = _answers(search_pictures(index, encoder, files, k=k, radius=radius, **asked))
+    answers = _answers(search_pictures(index, encoder, files, **asked))
   else:
-    hits = search_picture(index, encoder, files[0], k=k, radius=radius, **asked)
+    hits = search_picture(index, encoder, files[0], **asked)
     answers = iter([({"image": files[0]}, hits)])
   records = _records(index, answers, about_radius)
   if options.output:

@@ -142,11 +142,15 @@ class PairEncoder:
     self._of_images = jax.jit(lambda variables, rows: image_outputs_of(variables, rows, self.about))
     self._of_texts = jax.jit(lambda variables, rows: text_outputs_of(variables, rows, self.about))
 
-  def _empty(self) -> np.ndarray:
-    return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
+  def _codes(self, function, rows: np.ndarray) -> np.ndarray:
+    if not len(rows):
+      return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
+    return np.asarray(function(self.variables, rows))
 
-  def _no_outputs(self) -> np.ndarray:
-    return np.zeros((0, self.about["bits"]), np.float32)
+  def _outputs(self, function, rows: np.ndarray) -> np.ndarray:
+    if not len(rows):
+      return np.zeros((0, self.about["bits"]), np.float32)
+    return np.asarray(function(self.variables, rows))
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """The same as `images`, so that it stands where an `udh_jax.encoders.image.Encoder` does."""
@@ -164,8 +168,7 @@ class PairEncoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    images = self._given_images(images)
-    return np.asarray(self._images(self.variables, images)) if len(images) else self._empty()
+    return self._codes(self._images, self._given_images(images))
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
     """What the network of images says of them, for `udh_jax.retrieval.asymmetric_search`.
@@ -179,10 +182,7 @@ class PairEncoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    images = self._given_images(images)
-    return (
-      np.asarray(self._of_images(self.variables, images)) if len(images) else self._no_outputs()
-    )
+    return self._outputs(self._of_images, self._given_images(images))
 
   def _given_images(self, images) -> np.ndarray:
     images, width = np.asarray(images), self.about["image_width"]
@@ -214,8 +214,7 @@ class PairEncoder:
     Raises:
       InputError: If the width is another, or words are given and there is no vocabulary.
     """
-    texts = self._given_texts(texts)
-    return np.asarray(self._texts(self.variables, texts)) if len(texts) else self._empty()
+    return self._codes(self._texts, self._given_texts(texts))
 
   def text_outputs(self, texts: np.ndarray | Sequence[str | Sequence[str]]) -> np.ndarray:
     """What the network of texts says of them, for `udh_jax.retrieval.asymmetric_search`.
@@ -229,8 +228,7 @@ class PairEncoder:
     Raises:
       InputError: As `texts`.
     """
-    texts = self._given_texts(texts)
-    return np.asarray(self._of_texts(self.variables, texts)) if len(texts) else self._no_outputs()
+    return self._outputs(self._of_texts, self._given_texts(texts))
 
   def _given_texts(self, texts) -> np.ndarray:
     width = self.about["text_width"]

@@ -4,7 +4,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -43,12 +43,13 @@ def search_picture(
     InputError: If the picture cannot be read, the encoder takes none, or an option is out of range.
   """
   require_pictures(encoder)
-  read = _reading(index, encoder, asymmetric)
+  find = _search_of(index, asymmetric)
+  read = encoder.outputs if asymmetric else encoder
   try:
     image = read_picture(picture, encoder.about["picture_size"])
   except ValueError as error:
     raise InputError(f"{picture} cannot be read ({error}); give a picture file.") from error
-  return _found(index, read(image[None]), k, radius)[0]
+  return find(read(image[None]), k, radius)[0]
 
 
 class Answer(NamedTuple):
@@ -96,7 +97,8 @@ def search_pictures(
     InputError: If the encoder takes no pictures, or an option is out of range.
   """
   require_pictures(encoder)
-  reading = _reading(index, encoder, asymmetric)
+  find = _search_of(index, asymmetric)
+  read = encoder.outputs if asymmetric else encoder
   size = encoder.about["picture_size"]
 
   items = ((os.fspath(picture), functools.partial(read_picture, picture)) for picture in pictures)
@@ -105,8 +107,7 @@ def search_pictures(
     images = [image for _, image in batch if not isinstance(image, str)]
     hits: Iterator[Hits] = iter(())
     if images:
-      read = encode_batch(reading, images, fill)
-      hits = iter(_found(index, read, k, radius))
+      hits = iter(find(encode_batch(read, images, fill), k, radius))
     for picture, image in batch:
       if isinstance(image, str):
         yield Answer(picture, None, image)
@@ -149,31 +150,23 @@ def search_text(
     f"No word of {text!r} is in the vocabulary of {of}: {len(known)} words, such as "
     f"{', '.join(known[:5])}.",
   )
-  _reading(index, encoder, asymmetric)  # refuses a store
-  read = encoder.text_outputs([words]) if asymmetric else encoder.texts([words])
-  return _found(index, read, k, radius)[0]
+  find = _search_of(index, asymmetric)
+  read = encoder.text_outputs if asymmetric else encoder.texts
+  return find(read([words]), k, radius)[0]
 
 
-def _reading(
-  index: Searchable, encoder: Encoder | PairEncoder, asymmetric: bool
-) -> Callable[[Any], np.ndarray]:
-  """What reads pictures for a search: the encoder, or its outputs."""
+def _search_of(
+  index: Searchable, asymmetric: bool
+) -> Callable[[np.ndarray, int | None, int | None], list[Hits]]:
+  """What finds the neighbours of packed codes or, where ``asymmetric``, of outputs, in an index."""
   if not asymmetric:
-    return encoder
-  require(
-    isinstance(index, HammingIndex),
-    "An asymmetric search reads all codes, which an index has at hand and a store has not; make an "
-    "index of the store with udh-jax copy.",
-  )
-  return encoder.outputs
-
-
-def _found(index: Searchable, read: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
-  """Neighbours of packed codes, or of an encoder's outputs."""
-  require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
-  if read.dtype != np.uint8 and isinstance(index, HammingIndex):  # see `_reading`
-    return _most_similar(index, read, k, radius)
-  return _nearest(index, read, k, radius)
+    return functools.partial(_nearest, index)
+  if not isinstance(index, HammingIndex):
+    raise InputError(
+      "An asymmetric search reads all codes, which an index has at hand and a store has not; make "
+      "an index of the store with udh-jax copy."
+    )
+  return functools.partial(_most_similar, index)
 
 
 def _given(k: int | None) -> int:
@@ -182,10 +175,15 @@ def _given(k: int | None) -> int:
   return k
 
 
+def _require_some(k: int | None) -> None:
+  require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
+
+
 def _most_similar(
   index: HammingIndex, outputs: np.ndarray, k: int | None, radius: int | None
 ) -> list[Hits]:
   """Of each query, its neighbours in the order of the similarity, with their Hamming distances."""
+  _require_some(k)
   codes = np.asarray(pack_codes(sign(outputs)))
   if radius is None:
     rows = list(index.asymmetric_search(outputs, _given(k)).indices)
@@ -203,6 +201,7 @@ def _most_similar(
 
 
 def _nearest(index: Searchable, codes: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
+  _require_some(k)
   if radius is None:
     return [Hits(*found) for found in zip(*index.search(codes, _given(k)), strict=True)]
   found = index.radius_search(codes, radius)

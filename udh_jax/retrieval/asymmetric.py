@@ -10,8 +10,8 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
-from udh_jax.errors import is_traced, require, require_finite, whole_number
-from udh_jax.retrieval.hamming import NO_NEIGHBOUR, checked_valid
+from udh_jax.errors import require, require_finite
+from udh_jax.retrieval.hamming import NO_NEIGHBOUR, checked_request
 
 _CHUNK = 2**22  # similarities, or numbers of the queries' tables, held at once
 _FEWEST = 256  # items of a chunk
@@ -80,18 +80,7 @@ def asymmetric_search(
     f"asymmetric_search: outputs have shape {outputs.shape} and codes {database.shape}; "
     f"{outputs.shape[1]} bits need [n, {-(-outputs.shape[1] // 8)}].",
   )
-  k = whole_number("asymmetric_search: k", k)
-  require(len(database) >= 1, f"asymmetric_search: the database is empty ({database.shape}).")
-  shards = 1 if axis_name is None else lax.axis_size(axis_name)
-  num_items = shards * len(database)
-  if valid is not None:
-    valid = checked_valid("asymmetric_search", valid, len(database))
-    if not is_traced(valid) and axis_name is None:
-      num_items = int(valid.sum())
-  require(
-    1 <= k <= num_items,
-    f"asymmetric_search: k is {k}, expected 1 to {num_items}, the number of database items.",
-  )
+  k, valid = checked_request("asymmetric_search", k, database, valid, axis_name)
   with np.errstate(over="ignore"):  # what is beyond float32 is refused
     outputs = outputs.astype(np.float32)
   require_finite("asymmetric_search: outputs", outputs)

@@ -109,18 +109,7 @@ def search(
     Our own definition of the order among ties.
   """
   queries, database = checked_codes("search", queries, database)
-  k = whole_number("search: k", k)
-  require(len(database) >= 1, f"search: the database is empty (shape {database.shape}).")
-  shards = 1 if axis_name is None else lax.axis_size(axis_name)
-  num_items = shards * database.shape[0]
-  if valid is not None:
-    valid = checked_valid("search", valid, len(database))
-    if not is_traced(valid) and axis_name is None:
-      num_items = int(valid.sum())
-  require(
-    1 <= k <= num_items,
-    f"search: k is {k}, expected 1 to {num_items}, the number of database items.",
-  )
+  k, valid = checked_request("search", k, database, valid, axis_name)
   if axis_name is None and choice.use_numba(queries, database, valid):
     return _search_on_cpu(np.asarray(queries), np.asarray(database), valid, k)
   return _search(queries, database, valid, k=k, axis_name=axis_name)
@@ -184,24 +173,42 @@ def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
   return RadiusHits(starts, *found)
 
 
-def checked_valid(name: str, valid: Array, num_items: int) -> Array:
-  """Which rows of a database count, as an array.
+def checked_request(
+  name: str, k: int, database: Array, valid: Array | None, axis_name: str | None
+) -> tuple[int, Array | None]:
+  """How many neighbours are asked for, and which rows of a database count.
 
   Args:
     name: The caller's name, for the message.
-    valid: bool array of shape ``[num_items]``.
-    num_items: Rows of the database.
+    k: As of `search`.
+    database: Packed codes, this device's rows.
+    valid: As of `search`.
+    axis_name: As of `search`.
+
+  Returns:
+    k, and ``valid`` as an array, if there is one.
 
   Raises:
-    InputError: If it is something else.
+    InputError: If the database is empty, ``valid`` is no such array, or k is out of range.
   """
-  valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
+  k = whole_number(f"{name}: k", k)
+  require(len(database) >= 1, f"{name}: the database is empty (shape {database.shape}).")
+  shards = 1 if axis_name is None else lax.axis_size(axis_name)
+  num_items = shards * len(database)
+  if valid is not None:
+    valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
+    require(
+      valid.shape == database.shape[:1] and valid.dtype == np.bool_,
+      f"{name}: valid is {valid.dtype} of shape {valid.shape}, expected bool [{len(database)}], "
+      "one for each database item.",
+    )
+    if not is_traced(valid) and axis_name is None:
+      num_items = int(valid.sum())
   require(
-    valid.shape == (num_items,) and valid.dtype == np.bool_,
-    f"{name}: valid is {valid.dtype} of shape {valid.shape}, expected bool [{num_items}], one for "
-    "each database item.",
+    1 <= k <= num_items,
+    f"{name}: k is {k}, expected 1 to {num_items}, the number of database items.",
   )
-  return valid
+  return k, valid
 
 
 def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Array]:
