@@ -20,7 +20,7 @@ def digits():
 
 
 def cifar10():
-  """CIFAR-10 on two CPU cores: clusters and steps as UDH-ECC's, 38 minutes."""
+  """CIFAR-10 on two CPU cores: clusters as UDH-ECC's, 1,600 steps, 38 minutes."""
   config = psch.default_config("cifar10")
   defaults.on_two_cores(config)
   defaults.on_the_graph(config.cluster)

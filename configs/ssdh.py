@@ -1,4 +1,4 @@
-"""SSDH, the base method of PSCH, on the teacher, images, sizes and steps of its preset cifar10.
+"""SSDH, the base method of PSCH, on the teacher, images and sizes of its preset cifar10.
 
 python train.py --config configs/ssdh.py:cifar10 --workdir runs/ssdh \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY

@@ -9,11 +9,13 @@ import pytest
 from jax.sharding import PartitionSpec
 from scipy.optimize import linear_sum_assignment
 
+from udh_jax.clustering import potentials
 from udh_jax.clustering.equal_size_kmeans import equal_size_kmeans
 from udh_jax.clustering.members import clustering_specs
 from udh_jax.clustering.potentials import solve_potentials
 from udh_jax.clustering.rounding import round_to_sizes, select_lowest
 from udh_jax.clustering.sinkhorn import Columns
+from udh_jax.runtime import mesh as mesh_lib
 
 
 @jax.jit
@@ -66,6 +68,21 @@ def test_chains_of_clusters_hand_rows_on(rng):
   cost = np.square(place[:, None] - np.arange(12)).astype(np.float32) / 10
   labels = rounded(cost, 10, 10)
   assert cost[np.arange(120), labels].sum() <= best_cost(cost, 10) * 1.0001
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_as_many_rows_enter_the_jacobian_on_any_number_of_shards(shards, monkeypatch):
+  monkeypatch.setattr(potentials, "JACOBIAN_ROWS", 10)
+  strides = []
+
+  def run(weights):
+    strides.append(potentials._stride(weights, "data"))
+    return weights
+
+  mesh = mesh_lib.make_mesh(jax.devices()[:shards])
+  data = PartitionSpec("data")
+  jax.eval_shape(jax.shard_map(run, mesh=mesh, in_specs=data, out_specs=data), jnp.ones(40))
+  assert set(strides) == {4} == {potentials._stride(jnp.ones(40), None)}
 
 
 @pytest.mark.parametrize("potential", ["zero", "wild"])

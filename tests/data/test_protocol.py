@@ -182,6 +182,14 @@ def test_the_digest_tells_parts_rows_and_names_apart():
   assert digest != split_digest(moved, names)
 
 
+def test_the_protocol_says_where_labels_decided_what_is_trained_on():
+  config = data_config("digits")
+  config.num_train = 100
+  assert "100 train, seed 0" in load_dataset(config).protocol
+  config.train_draw = "balanced"
+  assert "100 train (the same number of each class), seed 0" in load_dataset(config).protocol
+
+
 def test_the_manifest_holds_the_splits_and_leaves_nothing_half_written(tmp_path, monkeypatch):
   dataset = load_dataset(data_config("digits"))
   path = tmp_path / "splits.json"
@@ -190,6 +198,7 @@ def test_the_manifest_holds_the_splits_and_leaves_nothing_half_written(tmp_path,
   assert manifest["digest"] == dataset.digest and dataset.digest[:12] in manifest["protocol"]
   for part, rows in dataset.splits._asdict().items():
     assert manifest[part] == rows.tolist()
+  assert manifest["names"] == list(dataset.names) and len(manifest["names"]) == 1797
 
   def fail(*args):
     raise OSError("disk full")

@@ -3,7 +3,7 @@ import pytest
 from presets import load, shorten_pairs
 
 from udh_jax.errors import InputError
-from udh_jax.methods.sweep import sweep
+from udh_jax.methods.sweep import sweep, table
 
 
 @pytest.mark.slow
@@ -26,6 +26,15 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   assert "mAP@7 " in text and "training seed 0" in text
   with pytest.raises(InputError, match="different numbers"):
     sweep(config, tmp_path, bits=(8, 8), seeds=(0,))
+
+
+def test_a_row_that_is_not_at_every_length_has_empty_cells():
+  found = {"DUDCH": {8: [0.5, 0.7], 12: [0.7, 0.9]}, "ITQ": {8: [0.25, 0.25]}}
+  header, _, *rows = table(found, (8, 12)).splitlines()
+  cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (header, *rows)]
+  assert cells[0] == ["method", "8 bits", "12 bits", "mean"]
+  assert cells[1] == ["DUDCH", "0.600 ± 0.141", "0.800 ± 0.141", "0.700 ± 0.141"]
+  assert cells[2] == ["ITQ", "0.250 ± 0.000", "", ""]
 
 
 def test_every_length_is_checked_before_the_first_is_trained(made, tmp_path, monkeypatch):

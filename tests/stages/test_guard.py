@@ -124,6 +124,15 @@ def test_the_start_is_as_flat_as_was_chosen(context, config, made, monkeypatch, 
   np.testing.assert_allclose(ours, theirs, rtol=0.01, atol=1e-3 * abs(theirs).max())
 
 
+def test_training_images_do_not_count_as_held_out(context, config, made, monkeypatch):
+  given = []
+  monkeypatch.setattr(start, "flatness_that_suits", lambda *scores: given.append(scores) or 0)
+  all_trained = context_of(context.mesh.size, size=ROWS, train=np.arange(ROWS))
+  assert len(compared_rows(all_trained)[0]) == ROWS // 2
+  start.STAGE.build(all_trained, config, made).finish({})
+  assert [queries for _, queries in given] == [0]
+
+
 def test_directions_are_as_flat_as_the_ranking_bears():
   itq = (0.5, 0.4)
 

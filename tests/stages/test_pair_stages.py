@@ -203,6 +203,19 @@ def test_directions_hold_most_of_the_square_lengths(rng, monkeypatch):
   np.testing.assert_allclose(found @ found.T, expected.T @ expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("widest", [4, 5])
+def test_a_run_says_where_features_are_too_wide_for_directions(
+  context, monkeypatch, capsys, widest
+):
+  monkeypatch.setattr(pair_network, "_WIDEST", widest)
+  config = djsrh_method.default_config("features")
+  config.djsrh.update(hidden=7, directions=2)
+  made = pair_network.new_pair_network(context, config, config.djsrh, {}, bits=BITS)
+  assert facts(made.stored)["directions"] == (2 if widest == 5 else 0)
+  said = "[images] 5 features, more than 4: all are read, and not their 2 principal directions"
+  assert (said in capsys.readouterr().out) == (widest == 4)
+
+
 @pytest.mark.parametrize("decay", ["none", "cosine"])
 def test_each_part_has_a_rate_of_its_own(decay):
   rates = {"backbone": 1e-3, "image_layers": 1e-2, "text_layers": 0.1}

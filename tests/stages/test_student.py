@@ -1,5 +1,7 @@
 """The student's stage, step by step, against its objective written out."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from asymmetric_oracle import SHARES, dense_objective, made_pairs
@@ -42,6 +44,10 @@ def test_networks_and_codes_improve_one_objective(rng):
   factors = {side: values.astype(np.float32) for side, values in factors.items()}
   work = student.student(Context(mesh, dataset), config, {"similarity": factors})
   network = work.finish(work.state)
+  assert network["learned_codes"].shape[1] == 1 and work.row_outputs == ("learned_codes",)
+  some = dataclasses.replace(dataset, splits=dataset.splits._replace(train=train[:-1]))
+  of_some = student.student(Context(mesh, some), config, {"similarity": factors})
+  assert "learned_codes" not in of_some.finish(of_some.state) and of_some.row_outputs == ()
   module = pair_module(facts(network), "float32")
   fixed = {name: v for name, v in network["variables"].items() if name != "params"}
   gamma = 0.4 * 11 * 6  # weight x pairs x bits

@@ -225,8 +225,8 @@ def test_orthohash_has_a_margin_on_the_cosine_and_the_root_of_the_bits_for_a_sca
 
 def test_every_method_has_a_loss_of_its_own_name():
   for name in dhih.TITLES:
-    assert dhih.default_config("digits", method=name).loss.name in dhih.loss_names(name)
-  assert {name for method in dhih.TITLES for name in dhih.loss_names(method)} == set(POINT_WISE)
+    assert dhih.default_config("digits", method=name).loss.name == dhih.loss_name(name)
+  assert {dhih.loss_name(method) for method in dhih.TITLES} == set(POINT_WISE)
 
 
 def relabelled(dataset, row, label):
@@ -269,7 +269,7 @@ def test_a_loss_of_another_method_or_none_is_refused(single, dataset):
   with pytest.raises(InputError, match=r"loss\.name is 'magic'; choose one of a_softmax, arcface"):
     supervised.supervised(Context(single, dataset), config_of("scale", name="magic"), {})
   config = ConfigDict({"method": "csq", "loss": {"name": "scale"}})
-  with pytest.raises(InputError, match="method 'csq' has csq; choose the preset"):
+  with pytest.raises(InputError, match="method 'csq' has 'csq'; choose the preset"):
     dhih.plan(config)
 
 

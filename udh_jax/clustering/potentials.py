@@ -66,15 +66,16 @@ class _Search(NamedTuple):
   passes: jax.Array
 
 
-def _stride(weights):
-  """Every how many rows one enters the Jacobian."""
-  return max(1, weights.shape[0] // JACOBIAN_ROWS)
+def _stride(weights, axis_name):
+  """Every how many rows one enters the Jacobian; the same on any number of shards."""
+  shards = 1 if axis_name is None else lax.axis_size(axis_name)
+  return max(1, shards * weights.shape[0] // JACOBIAN_ROWS)
 
 
 def _measure(fold_costs, weights, columns, potential, epsilon, axis_name):
   """One pass over the rows."""
   num_columns = potential.shape[0]
-  stride = _stride(weights)
+  stride = _stride(weights, axis_name)
   low, high = columns
 
   def add(carry, features, cost, weights, start):
@@ -152,7 +153,7 @@ def solve_potentials(
     Brauer, Clason, Lorenz and Wirth, A Sinkhorn-Newton method for entropic optimal transport, 2017.
     The path, the safeguards and the bounds are our own.
   """
-  if _stride(weights) > 1:
+  if _stride(weights, axis_name) > 1:
     tolerance = max(tolerance, SAMPLED_TOLERANCE)
 
   def unfinished(search):

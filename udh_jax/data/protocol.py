@@ -256,6 +256,8 @@ def split_digest(splits: Splits, names: Sequence[str]) -> str:
 def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
   """Writes who is query, database and train as JSON, whole or not at all.
 
+  The rows of each part by number, and the names of all rows.
+
   Args:
     dataset: A `Dataset`.
     path: File to write; its folder has to exist.
@@ -266,5 +268,6 @@ def write_manifest(dataset: Any, path: str | os.PathLike[str]) -> None:
     "digest": dataset.digest,
     "num_rows": len(dataset.images),
     **{part: rows.tolist() for part, rows in dataset.splits._asdict().items()},
+    "names": list(dataset.names),
   }
   write_text(path, json.dumps(manifest) + "\n")

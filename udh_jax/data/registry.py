@@ -162,10 +162,11 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
   if source.make_texts is not None:
     made = source.make_texts(splits.train)
   digest = split_digest(splits, source.names)
+  drawn = " (the same number of each class)" if _is_balanced(config) else ""
   protocol = (
     f"{config.name}: {len(splits.query)} {'' if config.evaluate_on == 'query' else 'validation '}"
-    f"queries, {len(splits.database)} database, {len(splits.train)} train, seed {config.seed}, "
-    f"split {digest[:12]}"
+    f"queries, {len(splits.database)} database, {len(splits.train)} train{drawn}, "
+    f"seed {config.seed}, split {digest[:12]}"
   )
   return Dataset(
     name=config.name,
@@ -185,6 +186,11 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
     tokenizer=source.tokenizer,
     notes=(*source.notes, *_hidden(source.groups, splits.query), *(made.notes if made else ())),
   )
+
+
+def _is_balanced(config: Any) -> bool:
+  """Whether labels decided what is trained on."""
+  return bool(config.num_train) and config.train_draw == "balanced"
 
 
 def _hidden(groups: np.ndarray | None, query: np.ndarray) -> list[str]:

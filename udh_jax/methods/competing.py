@@ -17,9 +17,9 @@ def presets(
 ) -> dict[str, Callable[[], ConfigDict]]:
   """Presets of a competing method on images: digits, cifar10, mirflickr25k, folder.
 
-  Where a network is trained on pictures, it sees about as many as in UDH-ECC's preset for two CPU
-  cores. On a folder, sides follow from the pictures, and so do the length of a training of the
-  network and how much of it is trained; a hash layer alone keeps the length that is given.
+  Where a network is trained on pictures, it is for 400 steps of 64. On a folder, sides follow from
+  the pictures, and so do the length of a training of the network and how much of it is trained; a
+  hash layer alone keeps the length that is given.
 
   Args:
     default_config: Of the method, by the name of the data.

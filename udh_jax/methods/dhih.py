@@ -26,18 +26,18 @@ from udh_jax.stages import supervised
 from udh_jax.stages.teacher import teacher_stage
 
 MEMBERS = tuple(family.MEMBERS)
-# Titles by method: DHIH, whose loss is any of the family; its members; competing methods.
+# Titles by method: DHIH, by the best of its family; the members; competing methods.
 TITLES = {"dhih": "DHIH"} | {
   f"dhih_{name}" if name in MEMBERS else name: loss.title for name, loss in POINT_WISE.items()
 }
 
 
-def loss_names(method: str) -> tuple[str, ...]:
-  """What ``loss.name`` may be, so that a table's title never belies the loss."""
-  return MEMBERS if method == "dhih" else (method.removeprefix("dhih_"),)
-
-
 DHIH_LOSS = "a_softmax"  # of the method "dhih": the best of its family on validation images
+
+
+def loss_name(method: str) -> str:
+  """What ``loss.name`` is: other values of scale and margin belong to other losses."""
+  return DHIH_LOSS if method == "dhih" else method.removeprefix("dhih_")
 
 
 def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> ConfigDict:
@@ -49,7 +49,7 @@ def default_config(data: str, *, method: str = "dhih", **data_fields: Any) -> Co
     **data_fields: Fields of `udh_jax.data.registry.data_config` to set.
   """
   config = defaults.on_images(method, data, data_fields)
-  name = DHIH_LOSS if method == "dhih" else method.removeprefix("dhih_")
+  name = loss_name(method)
   # scale and margin: s and m of `udh_jax.losses.margin`; annealing_*: of its `annealing_weight`.
   config.loss = {
     "name": name,
@@ -72,11 +72,11 @@ def plan(config: ConfigDict) -> Plan:
   Raises:
     InputError: If the loss is not the method's, or cannot have such a scale or margin.
   """
-  names = loss_names(config.method)
+  name = loss_name(config.method)
   require(
-    config.loss.name in names,
-    f"loss.name is {config.loss.name!r}, but method {config.method!r} has {' or '.join(names)}; "
-    "choose the preset of the other method.",
+    config.loss.name == name,
+    f"loss.name is {config.loss.name!r}, but method {config.method!r} has {name!r}; choose the "
+    "preset of the other loss, such as cifar10_dhih_cosface.",
   )
   # OrthoHash's margin is CosFace's; the other competing methods read none.
   kind = {"orthohash": "cosface"}.get(config.loss.name, config.loss.name)

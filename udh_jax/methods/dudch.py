@@ -41,7 +41,7 @@ def plan(config: ConfigDict) -> Plan:
   own = pair_codes_of(config, "DUDCH")
   learned = dict.fromkeys(("image", "text"), (network, "learned_codes"))
   relaxed = {side: (rebuilt, f"{side}s") for side in ("image", "text")}
-  length = "" if longer == bits else f", {longer} bits"
+  length = f", {longer} bits" if config.djsrh.bits else ""  # alike in every column of a sweep
   return Plan(
     "DUDCH",
     (

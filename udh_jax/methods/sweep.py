@@ -81,7 +81,8 @@ def sweep(
 def table(found: dict[str, dict[int, list[float]]], bits: Sequence[int]) -> str:
   """A Markdown table: a row a method, a column a length, and the mean over all lengths.
 
-  The last column is the mean over lengths of each seed, so that its deviation is one over seeds.
+  The last column is the mean over lengths of each seed, so that its deviation is one over seeds. It
+  is empty where a row is not there at every length, as a baseline of few features may not be.
 
   Args:
     found: Of `sweep`.
@@ -95,7 +96,8 @@ def table(found: dict[str, dict[int, list[float]]], bits: Sequence[int]) -> str:
   header = ["method", *(f"{length} bits" for length in bits), "mean"]
   rows = []
   for name, by_length in found.items():
-    if all(length in by_length for length in bits):  # a baseline may not reach every length
-      values = [by_length[length] for length in bits]
-      rows.append([name, *map(cell, values), cell(np.mean(values, axis=0))])
+    cells = [cell(by_length[length]) if length in by_length else "" for length in bits]
+    everywhere = all(length in by_length for length in bits)
+    mean = cell(np.mean([by_length[length] for length in bits], axis=0)) if everywhere else ""
+    rows.append([name, *cells, mean])
   return markdown_table(header, rows)

@@ -26,6 +26,12 @@ def _some(rows: np.ndarray, most: int) -> np.ndarray:
   return rows if len(rows) <= most else np.sort(rows[permutation(len(rows), 0)[:most]])
 
 
+def is_held_out(context: Context) -> bool:
+  """Whether images of the database are left out of the training."""
+  splits = context.dataset.splits
+  return len(np.setdiff1d(splits.database, splits.train)) > 0
+
+
 def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
   """Queries that codes are compared on, at most 1,000, and the training images they are sought in.
 
@@ -33,9 +39,8 @@ def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
   training images, and sought in the others: an image is never its own neighbour.
   """
   splits = context.dataset.splits
-  queries = _some(np.setdiff1d(splits.database, splits.train), MOST_QUERIES)
-  if len(queries):
-    return queries, splits.train
+  if is_held_out(context):
+    return _some(np.setdiff1d(splits.database, splits.train), MOST_QUERIES), splits.train
   queries = _some(splits.train, min(MOST_QUERIES, max(1, len(splits.train) // 2)))
   others = np.setdiff1d(splits.train, queries)
   return queries, others if len(others) else splits.train  # of one image there are no others

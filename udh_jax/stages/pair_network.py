@@ -12,6 +12,7 @@ from udh_jax.encoders.pair import pair_module
 from udh_jax.errors import require
 from udh_jax.numerics import with_fixed_signs
 from udh_jax.runtime import mesh as mesh_lib
+from udh_jax.runtime.log import say
 from udh_jax.runtime.stage import Context, Inputs, Work
 from udh_jax.stages.features import as_the_backbone_made_them
 from udh_jax.stages.network import Network, NewNetwork, facts, new_network, plain_view, variables_of
@@ -63,6 +64,11 @@ def new_pair_network(
   else:
     features = np.asarray(dataset.images)
   turn = None
+  if settings.directions and features.shape[1] > _WIDEST:
+    say(
+      f"[images] {features.shape[1]:,} features, more than {_WIDEST:,}: all are read, and not "
+      f"their {settings.directions} principal directions"
+    )
   if 0 < settings.directions < features.shape[1] <= _WIDEST:
     turn = principal_directions(features, train, settings.directions)
   layers = {

@@ -9,7 +9,7 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
-from udh_jax.stages.guard import agreements, over_itq
+from udh_jax.stages.guard import agreements, is_held_out, over_itq
 
 FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
@@ -25,7 +25,7 @@ def flatness_that_suits(average_precision: np.ndarray, num_queries: int) -> int:
   Args:
     average_precision: Agreement of the codes of each of `FLATNESSES`, and of ITQ's last. Array of
       shape ``[F + 1, sizes of clusters]``.
-    num_queries: Of the comparison.
+    num_queries: Of the comparison, held out of the training.
 
   Returns:
     A number of `FLATNESSES`: the last whose agreement, in parts of ITQ's and in the mean over the
@@ -64,7 +64,8 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     codes = [packed_codes(function, features) for function in functions]
     found = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
     agreement = found.mean(axis=2)
-    chosen = mesh_lib.agreed(flatness_that_suits(agreement, found.shape[-1]))
+    held_out = found.shape[-1] if is_held_out(context) else 0
+    chosen = mesh_lib.agreed(flatness_that_suits(agreement, held_out))
     return {
       "codes": codes[chosen],
       "function": functions[chosen]._asdict(),
@@ -78,4 +79,5 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
 
 # Version 4: directions are flattened as far as the ranking bears, in large collections alone.
-STAGE = Stage("start", start, ("bits", "seed"), version=4)
+# Version 5: and only where images are held out of the training.
+STAGE = Stage("start", start, ("bits", "seed"), version=5)

@@ -202,7 +202,7 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   Inputs: ``similarity``; ``backbone`` where images are pictures, and its ``features``.
 
   Outputs: a network whose ``variables`` are those of `PairNetwork`, and ``learned_codes``, V
-  packed, ``[rows, ceil(bits / 8)]``, of no meaning outside the training pairs.
+  packed, ``[rows, ceil(bits / 8)]``, where all pairs of the database are trained on.
 
   References:
     DUDCH: asymmetric student and discrete cyclic coordinate descent are the paper's; the objective
@@ -253,9 +253,15 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   def codes_start(codes, factors, weights):
     return with_products(task, codes * weights[:, None], factors)
 
+  splits = context.dataset.splits
+  of_all = np.array_equal(np.sort(splits.train), np.sort(splits.database))
+
   def finish(state):
+    trained = network.with_parameters(state["parameters"])
+    if not of_all:
+      return trained
     pack = jax.jit(lambda codes: pack_codes(sign(codes)), out_shardings=by_rows)
-    return network.with_parameters(state["parameters"]) | {"learned_codes": pack(state["codes"])}
+    return trained | {"learned_codes": pack(state["codes"])}
 
   return Work(
     state={
@@ -267,11 +273,15 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     batches=lambda first: read_turns(context, rounds, first),
     finish=finish,
     row_state=("codes", "target"),
-    row_outputs=("learned_codes",),
+    row_outputs=("learned_codes",) if of_all else (),
     images_per_step=settings.batch_size,
   )
 
 
+# Version 2: no learned codes where pairs of the database have none.
 STAGE = Stage(
-  "student", student, ("student", "similarity", "features.image_sizes", "bits", "seed", "dtype")
+  "student",
+  student,
+  ("student", "similarity", "features.image_sizes", "bits", "seed", "dtype"),
+  version=2,
 )
