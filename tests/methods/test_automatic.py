@@ -52,7 +52,7 @@ def test_training_lasts_some_passes_with_a_floor_and_a_ceiling():
   assert automatic.steps(2, 64) == automatic.FEWEST_STEPS
   assert automatic.steps(1000, 64) == 125
   assert automatic.steps(10**7, 64) == automatic.MOST_STEPS
-  assert [automatic.steps(n, 64, labelled=True) for n in (2, 2000, 10**7)] == [120, 500, 800]
+  assert [automatic.steps(n, 64, longer=2) for n in (2, 2000, 10**7)] == [120, 500, 800]
 
 
 @pytest.mark.parametrize("method", [udh_ecc, psch])

@@ -32,10 +32,62 @@ def names(config):
 def test_codes_come_from_features_where_the_network_stays():
   found = names(folder_config(psch))
   assert found[-2:] == ["psch_32bits", "guard_32bits"]
-  assert found[4:8] == ["views", "partitions", "discriminant", "start_32bits"]
+  assert found[9:12] == ["partitions", "discriminant", "start_32bits"]
   found = names(folder_config(udh_ecc))
   assert "tuned_baselines_32bits" not in found and "encode_32bits" not in found
   assert make_plan(folder_config(udh_ecc)).network == "guard_32bits"
+
+
+@pytest.mark.parametrize("method", [psch, udh_ecc])
+def test_all_that_is_learned_is_on_the_adapted_network_and_held_to_the_untouched(method):
+  stages = {stage.name: stage for stage in make_plan(folder_config(method)).stages}
+  found = list(stages)
+  assert found.index("cluster_1") < found.index("adapt") < found.index("features_2")
+  assert stages["adapt"].inputs == {"teacher": "teacher", "clustering": "cluster_1"}
+  assert stages["features_2"].inputs["teacher"] == stages["views"].inputs["teacher"] == "adapt"
+  assert stages["partitions"].inputs == {"views": "kept_view", "features": "features_2"}
+  assert stages["kept_view"].inputs["teacher"] == stages["guard_32bits"].inputs["teacher"]
+  first = stages["psch_32bits" if method is psch else "finetune_1"].inputs
+  assert first["teacher"] == "adapt" and first["clustering"] == "cluster_2"
+  assert stages["guard_32bits"].inputs["untouched"] == "features_1"
+  assert stages["baselines_32bits"].inputs == {"features": "features_1"}
+  assert make_plan(folder_config(method)).clusters == ("cluster_1", "cluster_2")
+
+
+@pytest.mark.parametrize("method", [psch, udh_ecc])
+def test_a_network_that_is_not_adapted_has_one_round(method):
+  config = folder_config(method)
+  config.adapt.steps = 0
+  found = make_plan(config)
+  stages = {stage.name: stage for stage in found.stages}
+  assert not {"adapt", "features_2", "kept_view", "adapted_baselines_32bits"} & stages.keys()
+  assert stages["partitions"].inputs == {"views": "views", "features": "features_1"}
+  assert "teacher" not in stages["guard_32bits"].inputs
+  assert found.clusters == ("cluster_1",)
+
+
+def test_what_is_adapted_is_a_mobile_network_whose_codes_are_learned_on_features():
+  config = psch.default_config("folder")
+  automatic.on_any_pictures(config)
+  for backbone, trained, adapts in [
+    ("mobilenetv2_100", "auto", True),
+    ("tf_efficientnet_lite0", "head", True),
+    ("mobilenetv2_100", "last", False),
+    ("vit_small_patch14_dinov2", "auto", False),
+  ]:
+    config.teacher.backbone, config.psch.trained = backbone, trained
+    assert (automatic.provisional(config).adapt.steps > 0) == adapts
+
+
+def test_what_adapts_a_network_has_to_train_it_alone():
+  config = folder_config(psch)
+  config.psch.trained = "last"
+  with pytest.raises(InputError, match=r"adapt\.steps is 188, but psch\.trained is 'last'"):
+    make_plan(config)
+  config = folder_config(psch)
+  config.adapt.trained = "head"
+  with pytest.raises(InputError, match=r"adapt\.trained is 'head', which leaves the network"):
+    make_plan(config)
 
 
 def test_a_trained_network_is_guarded_by_a_verdict_alone():

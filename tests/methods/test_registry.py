@@ -39,6 +39,8 @@ def stages_of(config):
     for section in automatic.SECTIONS:
       if trained and section in config:
         config[section].trained = trained
+    if "adapt" in config:
+      config.adapt.update(steps=0 if trained else 5, trained="all")
     key = (weights, trained)
     found |= {(stage.name, *key): stage for stage in make_plan(config).stages}
   return found.values()
@@ -72,6 +74,8 @@ def test_a_teacher_without_weights_is_trained_whole_in_every_method_that_has_one
       config.teacher.weights, config.pretrain.trained = "", "head"
       if config.method == "udh_ecc":
         config.finetune.trained = config.distill.trained = "all"
+      if "adapt" in config:
+        config.adapt.steps = 0
       with pytest.raises(InputError, match=r"pretrain\.trained is 'head', but teacher\.weights is"):
         make_plan(config)
       tried.add(config.method)

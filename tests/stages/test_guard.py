@@ -196,6 +196,42 @@ def test_a_network_of_its_own_is_compared_and_not_replaced(context, config, made
   assert found.keys() == {"agreement", "chosen"} and int(found["chosen"]) == 1
 
 
+@pytest.mark.parametrize("better", ["learned", "itq"])
+def test_itq_of_the_untouched_network_comes_with_that_network(
+  context, config, made, monkeypatch, better
+):
+  kept = {"learned": 0, "itq": 2}[better]
+  compared = []
+  monkeypatch.setattr(guard, "best_row", lambda found: compared.append(len(found)) or kept)
+  layer = {"kernel": jnp.ones((WIDTH, BITS)), "bias": jnp.zeros(BITS)}
+  untouched = dict(made["features"]) | {"centre": made["features"]["centre"] + 1}
+  teacher = {
+    "variables": {"params": {"conv": jnp.full(3, 7.0)}},
+    "about": made["features"]["centre"],
+  }
+  network = hash_network(layer)
+  inputs = {**made, "network": network, "teacher": teacher, "untouched": untouched}
+  found = guard.STAGE.build(context, config, inputs).finish({})
+  assert compared == [3] and int(found["chosen"]) == kept  # ITQ is compared as the others are
+  parameters = found["variables"]["params"]
+  if better == "learned":
+    assert jax.tree.all(
+      jax.tree.map(
+        np.array_equal, parameters["backbone"], network["variables"]["params"]["backbone"]
+      )
+    )
+    return
+  np.testing.assert_array_equal(parameters["backbone"]["conv"], np.full(3, 7.0))
+  np.testing.assert_array_equal(found["codes"], made["baselines"]["itq"])
+  features = made["features"]["features"] * made["features"]["length"][:, None]
+  raw = np.asarray(features + untouched["centre"])  # what the untouched network makes
+  outputs = raw @ np.asarray(parameters["hash"]["kernel"]) + np.asarray(parameters["hash"]["bias"])
+  clear = (np.abs(outputs) > 1e-3).all(axis=1)
+  assert clear[:ROWS].mean() > 0.5
+  codes = np.asarray(pack_codes(sign(outputs)))
+  np.testing.assert_array_equal(codes[clear], np.asarray(found["codes"])[clear])
+
+
 def test_rules_by_hand():
   def rows(*means, noise=0.0):
     spread = noise * np.array([-1.0, 1.0, -1.0, 1.0])

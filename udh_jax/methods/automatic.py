@@ -13,10 +13,11 @@ from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.methods import defaults
+from udh_jax.models.inverted_residual import InvertedResidualNet
 from udh_jax.models.registry import BACKBONES, create_backbone
 
 AUTO = defaults.AUTO
-SECTIONS = ("finetune", "distill", "contrast", "bihalf", "ssdh", "psch", "supervised")
+SECTIONS = ("adapt", "finetune", "distill", "contrast", "bihalf", "ssdh", "psch", "supervised")
 GUARDED = ("udh_ecc", "psch")  # methods whose network stays as it is, see `udh_jax.stages.guard`
 
 OWN_SIDE = 224  # what published networks were trained at
@@ -25,9 +26,11 @@ TRAINING_SHARE = 0.75  # side of random crops to side of whole pictures, see `re
 HELD_OUT = 10  # percent
 MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 
+LIGHT = tuple(name for name, made in BACKBONES.items() if isinstance(made(), InvertedResidualNet))
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 LABELLED_LONGER = 2  # times as many passes where there are labels, which bear it
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
+ADAPTING_LONGER = 1.5  # times as many passes where a network is adapted, see `adapts`
 FEW_LABELLED = 1000  # fewer pictures with labels train the hash layer alone, more all of it
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
 LABELLED_HEAD_STEPS = 1500  # of the same with labels: the best of DHIH on three collections
@@ -57,6 +60,7 @@ def on_any_pictures(config: ConfigDict) -> None:
   if config.method in GUARDED:
     config.data.held_out = HELD_OUT
     config.views = defaults.views()
+    config.adapt = defaults.adaptation()
     fields.append("views.number")
   fields += [f"{section}.{name}" for section in SECTIONS for name in ("steps", "trained")]
   for field in fields:
@@ -108,10 +112,21 @@ def sides(collection: Collection, backbone: str) -> tuple[int, int]:
   return reading, rounded(TRAINING_SHARE * reading)
 
 
-def steps(num_train: int, batch_size: int, *, labelled: bool = False) -> int:
-  """How many training steps: some passes over the pictures, within bounds; with labels more."""
+def steps(num_train: int, batch_size: int, *, longer: float = 1) -> int:
+  """How many training steps: some passes over the pictures, within bounds; ``longer`` as many."""
   number = int(np.clip(math.ceil(PASSES * num_train / batch_size), FEWEST_STEPS, MOST_STEPS))
-  return number * LABELLED_LONGER if labelled else number
+  return math.ceil(number * longer)
+
+
+def adapts(config: ConfigDict, backbone: str) -> bool:
+  """Whether a network is to be adapted to the pictures before codes are learned on its features.
+
+  Mobile networks are, for which a CPU needs minutes, where the trainings leave the backbone as it
+  is. What larger ones gain was not measured.
+  """
+  trainings = [section for section in SECTIONS if section != "adapt" and section in config]
+  stays = all(config[section].trained in (AUTO, "head") for section in trainings)
+  return stays and backbone in LIGHT
 
 
 def clusters(num_train: int) -> int:
@@ -166,15 +181,19 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       values |= {"cluster.min_size": least, "cluster.max_size": most}
   for section in SECTIONS:
     if section in config:
-      labelled = section == "supervised"
+      labelled, adapting = section == "supervised", section == "adapt"
       limit, of_few = (FEW_LABELLED, "head") if labelled else (SMALL_COLLECTION, "last")
-      trained = "head" if guarded else of_few if collection.num_train < limit else "all"
+      trained = of_few if collection.num_train < limit else "all"
+      trained = "head" if guarded and not adapting else trained
       values[f"{section}.trained"] = trained
       given = config[section].get("trained")
       stays = (trained if given == AUTO else given) == "head"
-      passes = steps(collection.num_train, config[section].batch_size, labelled=labelled)
+      longer = LABELLED_LONGER if labelled else ADAPTING_LONGER if adapting else 1
+      passes = steps(collection.num_train, config[section].batch_size, longer=longer)
       on_features = LABELLED_HEAD_STEPS if labelled else HEAD_STEPS
       values[f"{section}.steps"] = on_features if stays else passes
+      if adapting and not adapts(config, backbone):
+        values["adapt.steps"] = 0
   config, chosen = with_values(config, values)
   chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
   return config, chosen

@@ -109,6 +109,14 @@ def views() -> dict[str, Any]:
   return {"number": 2, "image_size": 96, "augment": augmentation()}
 
 
+def adaptation() -> dict[str, Any]:
+  """Fields of `udh_jax.stages.adapt`; with 0 ``steps`` the network stays as it is.
+
+  ``share`` is that of the trained weights in the mean that goes on.
+  """
+  return training(label_smoothing=0.1, share=0.5)
+
+
 def pair_training(**changes: Any) -> dict[str, Any]:
   """Fields that `udh_jax.stages.pair_network` reads, with ``changes``."""
   return {

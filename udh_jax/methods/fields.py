@@ -71,6 +71,8 @@ KINDS: Mapping[str, Kind] = {
   "batch_size": _BATCH,
   "chunk_size": whole(0, 1 << 20),
   "steps": _COUNT,
+  "adapt.steps": _ROWS,
+  "share": _SHARE,
   "epochs": whole(1, 10**6),
   "sampled_pairs": _COUNT,
   "sweeps": whole(0, 10**6),

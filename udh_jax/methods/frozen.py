@@ -1,4 +1,4 @@
-"""A network that stays as it is: what is done on its features, and how the codes are guarded."""
+"""A network that stays as it is, or was adapted once: its features, and how codes are guarded."""
 
 import functools
 import pathlib
@@ -12,9 +12,12 @@ from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import write_json
 from udh_jax.methods.steps import (
+  baselines_of,
   baselines_stage,
+  clustered_stages,
   codes_of,
   encode_stage,
+  features_stage,
   require_enough_features,
   require_one_side,
 )
@@ -23,36 +26,62 @@ from udh_jax.retrieval.agreement import DEFINITION
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import CodeSource, Drawing
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import discriminant, guard, partitions, views
+from udh_jax.stages import adapt, discriminant, features, guard, partitions, views
 from udh_jax.stages import start as start_lib
+
+ADAPTED = ", adapted network"
 
 
 class Frozen(NamedTuple):
   """What a method does on a network that stays as it is, and how it guards its codes.
 
   Attributes:
-    before: Stages that make views, clusterings and the start; none without a section ``views``.
+    before: Stages that adapt the network, where it is adapted, and make views, clusterings and the
+      start; none without a section ``views``.
     inputs: Of trainings, by role: the views and the start where the backbone is not trained.
+    rounds: How often features are read and clustered: twice where the network is adapted.
   """
 
-  before: tuple[Stage, ...]
-  inputs: dict[str, str]
+  before: tuple[Stage, ...] = ()
+  inputs: Mapping[str, str] = {}
+  rounds: int = 1
+
+  @property
+  def teacher(self) -> str:
+    """The stage of the network that is trained upon."""
+    return "teacher" if self.rounds == 1 else "adapt"
+
+  @property
+  def features(self) -> str:
+    """The stage of that network's features."""
+    return f"features_{self.rounds}"
+
+  @property
+  def clustering(self) -> str:
+    """The stage of the clusters of these."""
+    return f"cluster_{self.rounds}"
 
 
-def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
-  """Stages of `Frozen`, after the features of round 1 and the baselines on them.
+def frozen_stages(
+  config: ConfigDict, *sections: str, clustering: Stage, reading: Stage = features.STAGE
+) -> Frozen:
+  """Stages of `Frozen`, after features and clusters of round 1 and the baselines on these features.
 
   Args:
-    config: ``views``, where there is such a section, and ``trained`` of the sections are read.
+    config: ``views``, where there is such a section, ``adapt`` and ``trained`` of the sections are
+      read.
     *sections: Of the method's trainings.
+    clustering: What looks for the method's clusters.
+    reading: What reads its images, see `features_stage`.
 
   Raises:
     InputError: If the backbone stays as it is in one training and not in another, over several
-      rounds or several sides, there are fewer than two views to train on and to compare on, or
-      codes are longer than ITQ's, which they are compared with.
+      rounds or several sides, there are fewer than two views to train on and to compare on, codes
+      are longer than ITQ's, which they are compared with, or a network is to be adapted that is
+      trained anyway.
   """
   if "views" not in config:
-    return Frozen((), {})
+    return Frozen()
   require_enough_features(config)
   trained = {section: config[section].trained for section in sections}
   stays = set(trained.values()) == {"head"}
@@ -74,20 +103,45 @@ def frozen_stages(config: ConfigDict, *sections: str) -> Frozen:
     f"views.number is {number}, but with trained='head' one view is trained on and one kept for "
     "the comparison of codes; give 2 or more.",
   )
+  adapts = config.adapt.steps > 0
+  require(
+    stays or not adapts,
+    f"adapt.steps is {config.adapt.steps}, but {sections[0]}.trained is {trained[sections[0]]!r}: "
+    "a network that is trained with the codes is not adapted before; set adapt.steps to 0.",
+  )
+  require(
+    not adapts or config.adapt.trained != "head",
+    "adapt.trained is 'head', which leaves the network as it is; give 'last' or 'all', or set "
+    "adapt.steps to 0.",
+  )
+  of_views = views.STAGE.named("views", teacher="teacher", features="features_1")
+  if not stays:
+    held_to = partitions.STAGE.named("partitions", views="views", features="features_1")
+    return Frozen((of_views, held_to))
   start = f"start_{config.bits}bits"
-  common = {"partitions": "partitions", "features": "features_1"}
-  before = [
-    views.STAGE.named("views", teacher="teacher", features="features_1"),
-    partitions.STAGE.named("partitions", views="views", features="features_1"),
-  ]
-  if stays:
-    before += [
-      discriminant.STAGE.named("discriminant", **common),
-      start_lib.STAGE.named(
-        start, discriminant="discriminant", baselines=baselines_stage(config).name, **common
-      ),
+  frozen = Frozen((), {"views": "views", "start": start}, rounds=2 if adapts else 1)
+  before, kept = [of_views], "views"
+  if adapts:
+    # What codes are compared by stays the untouched network's.
+    kept = "kept_view"
+    before = [
+      views.STAGE.with_options(number=1).named(kept, **of_views.inputs),
+      adapt.STAGE.named(frozen.teacher, teacher="teacher", clustering="cluster_1"),
+      features_stage(config, 2, frozen.teacher, reading),
+      *clustered_stages(config, 2, clustering),
+      views.STAGE.named("views", teacher=frozen.teacher, features=frozen.features),
     ]
-  return Frozen(tuple(before), {"views": "views", "start": start} if stays else {})
+  common = {"partitions": "partitions", "features": frozen.features}
+  before += [
+    partitions.STAGE.named("partitions", views=kept, features=frozen.features),
+    discriminant.STAGE.named("discriminant", **common),
+    start_lib.STAGE.named(
+      start, discriminant="discriminant", baselines=baselines_stage(config).name, **common
+    ),
+  ]
+  if adapts:
+    before.append(baselines_stage(config, "adapted_baselines", frozen.features))
+  return frozen._replace(before=tuple(before))
 
 
 def stages_after_training(
@@ -111,8 +165,10 @@ def stages_after_training(
   if not frozen.inputs:
     return (encode, guard.STAGE.named(name, encoded=encode.name, **common)), network
   start = frozen.inputs["start"]
-  roles = {"network": network, "start": start, "features": "features_1"}
+  roles = {"network": network, "start": start, "features": frozen.features}
   roles |= {"discriminant": "discriminant"}
+  if frozen.rounds > 1:
+    roles |= {"teacher": "teacher", "untouched": "features_1"}
   return (guard.STAGE.named(name, **roles, **common),), name
 
 
@@ -134,8 +190,10 @@ def guarded_codes_of(
   if not frozen.inputs:
     return (codes_of(config, title),), (drawing,)
   own = CodeSource(title, {"image": (name, "codes")})
-  start = CodeSource("Discriminant ITQ", {"image": (frozen.inputs["start"], "codes")})
-  return (own, start), (drawing,)
+  where = "" if frozen.rounds == 1 else ADAPTED
+  start = CodeSource(f"Discriminant ITQ{where}", {"image": (frozen.inputs["start"], "codes")})
+  rows = baselines_of(config, "adapted_baselines", where) if where else ()
+  return (own, start, *rows), (drawing,)
 
 
 def guard_section(

@@ -92,7 +92,7 @@ def plan(config: ConfigDict) -> Plan:
       require_enough_features(config, otherwise, field="round_bits")
   network = f"psch_{config.bits}bits"
   reading = parts.STAGE if config.psch.similarity == "parts" else features.STAGE
-  frozen = frozen_stages(config, "psch")
+  frozen = frozen_stages(config, "psch", clustering=pseudo_labels.STAGE, reading=reading)
   require(
     not frozen.inputs or config.psch.hash_start == "itq",
     f"psch.hash_start is {config.psch.hash_start!r}, but psch.trained is 'head': codes of such a "
@@ -115,13 +115,16 @@ def plan(config: ConfigDict) -> Plan:
     if number == 1 and bits != config.bits:
       stages.append(baselines_stage(config))
     inputs = {"features": f"features_{number}", "clustering": f"cluster_{number}"}
+    if frozen.inputs:
+      inputs = {"features": frozen.features, "clustering": frozen.clustering}
+      teacher = frozen.teacher
     inputs |= {"baselines": baselines.name, **frozen.inputs}
-    if config.psch.unsure == "structure":
-      stages.append(structure_stage(number))
-      inputs["structure"] = stages[-1].name
     if number == 1:
       stages += frozen.before
-    else:
+    if config.psch.unsure == "structure":
+      stages.append(structure_stage(number, inputs["features"]))
+      inputs["structure"] = stages[-1].name
+    if number > 1:
       rows = baselines_of(config, of_round("baselines", number), f", features of round {number}")
     name = network if last else f"psch_{number}_{bits}bits"
     training = psch.STAGE.with_options(seed_offset=number - 1).with_settings(bits=bits)
@@ -138,7 +141,9 @@ def plan(config: ConfigDict) -> Plan:
     ),
     published,
     (*codes, *rows, *baselines_of(config)),
-    clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    clusters=tuple(
+      f"cluster_{number}" for number in range(1, max(config.rounds, frozen.rounds) + 1)
+    ),
     drawings=(*drawings, Drawing(("teacher",), draw_attention)),
     check=enough_are_confident(config.cluster),
   )

@@ -51,9 +51,9 @@ def clustered_stages(config: ConfigDict, number: int, clustering: Stage) -> tupl
   return places, clustering.named(name, features=places.name)
 
 
-def structure_stage(number: int = 1) -> Stage:
-  """The spread of the distances of round ``number``'s features."""
-  return structure.STAGE.named(of_round("structure", number), features=f"features_{number}")
+def structure_stage(number: int = 1, source: str = "features_1") -> Stage:
+  """The spread of the distances of the features of the stage ``source``, in round ``number``."""
+  return structure.STAGE.named(of_round("structure", number), features=source)
 
 
 def of_round(name: str, number: int) -> str:

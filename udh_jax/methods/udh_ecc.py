@@ -79,7 +79,7 @@ def plan(config: ConfigDict) -> Plan:
       f"teacher's {config.teacher.backbone}; set student.start to 'random' or the backbones alike.",
     )
     require_enough_features(config, "student.start='random'")
-  frozen = frozen_stages(config, "finetune", "distill")
+  frozen = frozen_stages(config, "finetune", "distill", clustering=cluster.STAGE)
   stays = bool(frozen.inputs)
   require(
     student.start == "teacher" or config.distill.trained == "all",
@@ -94,11 +94,13 @@ def plan(config: ConfigDict) -> Plan:
       features_stage(config, number, teacher),
       *clustered_stages(config, number, cluster.STAGE),
     ]
+    clustering = f"cluster_{number}"
     if number == 1:
       rounds += [baselines_stage(config), *frozen.before]
+      teacher, clustering = frozen.teacher, frozen.clustering
     rounds.append(
       finetune.STAGE.with_options(seed_offset=number).named(
-        f"finetune_{number}", teacher=teacher, clustering=f"cluster_{number}", **views
+        f"finetune_{number}", teacher=teacher, clustering=clustering, **views
       )
     )
     teacher = f"finetune_{number}"
@@ -107,7 +109,7 @@ def plan(config: ConfigDict) -> Plan:
   of_tuned = [baselines_stage(config, "tuned_baselines", "soft_labels")]
   rows = baselines_of(config, "tuned_baselines", ", fine-tuned teacher")
   if stays:
-    roles, of_tuned, rows = {"features": "features_1", **frozen.inputs}, [], ()
+    roles, of_tuned, rows = {"features": frozen.features, **frozen.inputs}, [], ()
   after, published = stages_after_training(config, network, frozen)
   codes, drawings = guarded_codes_of(config, "UDH-ECC", frozen)
   return Plan(
@@ -122,7 +124,9 @@ def plan(config: ConfigDict) -> Plan:
     ),
     published,
     (*codes, *rows, *baselines_of(config)),
-    clusters=tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    clusters=tuple(
+      f"cluster_{number}" for number in range(1, max(config.rounds, frozen.rounds) + 1)
+    ),
     drawings=drawings,
     check=sizes_can_be_met(config.cluster),
   )

@@ -1,5 +1,8 @@
 """Pseudo labels in, a better teacher out."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -12,17 +15,26 @@ from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.training import forward_on_views, made_views, train
 
 
-def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int) -> Work:
-  """Trains the teacher with a new K-way head for each clustering on its confident pseudo labels.
+def classifier(
+  context: Context,
+  config: ConfigDict,
+  inputs: Inputs,
+  *,
+  settings: ConfigDict,
+  seed: int,
+  finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda trained: trained,
+) -> Work:
+  """Work that trains a network and new K-way heads, one a clustering, on confident pseudo labels.
 
-  Outputs: a network whose ``variables`` are those of `Classifier`.
-
-  References:
-    UDH-ECC, stage 1: "fine-tuned the teacher network"; augmentation and label smoothing are our
-    own.
+  Args:
+    context: Devices and images.
+    config: ``teacher.image_size``, ``cluster`` and ``dtype`` are read.
+    inputs: ``teacher``, ``clustering``, and ``views`` where the backbone stays as it is.
+    settings: Of the training, with ``label_smoothing``.
+    seed: Decides heads, batches and views.
+    finish: From the trained network, a `Classifier`, to the stage's outputs.
   """
-  teacher, settings = inputs["teacher"], config.finetune
-  size, seed = config.teacher.image_size, config.seed + seed_offset
+  teacher, size = inputs["teacher"], config.teacher.image_size
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
   network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
   network = network.started_at(teacher)
@@ -39,7 +51,20 @@ def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offse
     return value, {"agreement": right.sum() / jnp.maximum(weights.sum(), 1.0)}
 
   constants = {"labels": confident_labels(inputs["clustering"]), **made_views(inputs)}
-  return train(context, loss, network, constants, settings=settings, seed=seed)
+  return train(context, loss, network, constants, settings=settings, seed=seed, finish=finish)
+
+
+def finetune(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int) -> Work:
+  """Trains the teacher on its pseudo labels, see `classifier`.
+
+  Outputs: a network whose ``variables`` are those of `Classifier`.
+
+  References:
+    UDH-ECC, stage 1: "fine-tuned the teacher network"; augmentation and label smoothing are our
+    own.
+  """
+  seed = config.seed + seed_offset
+  return classifier(context, config, inputs, settings=config.finetune, seed=seed)
 
 
 STAGE = Stage(

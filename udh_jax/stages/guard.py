@@ -15,6 +15,7 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
 from udh_jax.stages.hash_network import first_hash_function, layer_codes, linear_layer
+from udh_jax.stages.network import backbone_variables
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
@@ -139,6 +140,8 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   Inputs: ``partitions``, ``baselines``; and either ``encoded``, codes of a network of its own, or
   ``network`` with ``start``, ``features`` and ``discriminant``, where all are hash layers on one
   network. ITQ's codes are then kept where `itq_suits`: of one length alone the comparison is noisy.
+  With ``teacher``, that network was adapted from this one, whose features ``untouched`` the
+  baselines are of; ITQ's codes are then kept where they are the `best_row`.
 
   Outputs: ``agreement`` float32 ``[candidates, sizes]``: of the learned codes, of the start where
   there is one, and of ITQ; ``chosen``, the row that is kept; and for hash layers on one network
@@ -176,12 +179,21 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     )
     codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes)
-    chosen = mesh_lib.agreed(2 if itq_suits(inputs["discriminant"]) else best_row(found[:2]))
-    layer = learned if chosen == 0 else started
+    if "teacher" in inputs:
+      best = best_row(found)
+    else:
+      best = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
+    chosen = mesh_lib.agreed(best)
+    layer, variables = learned if chosen == 0 else started, dict(network["variables"])
     if chosen == 2:
-      layer = linear_layer(context, features, fitted(inputs["baselines"], "itq"))
-    parameters = {**network["variables"]["params"], "hash": whole(layer)}
-    variables = {**network["variables"], "params": parameters}
+      untouched = dict(inputs.get("untouched", inputs["features"]))
+      layer = linear_layer(context, untouched, fitted(inputs["baselines"], "itq"))
+      if "teacher" in inputs:
+        backbone = backbone_variables(inputs["teacher"])
+        variables |= {
+          kind: {**variables[kind], "backbone": of_kind} for kind, of_kind in backbone.items()
+        }
+    variables["params"] = {**variables["params"], "hash": whole(layer)}
     return {
       **verdict(found, chosen),
       "codes": codes[chosen],
@@ -196,4 +208,5 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # Version 2: the learned layer is the mean of the trained one and its start.
 # Version 3: where no image is held out, none is its own neighbour.
 # Version 4: agreement does not depend on the order of the images.
+# Of a network that was adapted it has other inputs, which the record of a stage names.
 STAGE = Stage("guard", guard, ("bits",), version=4)
