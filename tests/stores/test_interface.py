@@ -163,9 +163,37 @@ def test_a_written_code_keeps_its_place(rng, make):
   assert store.nearest(codes[:1], 9)[0].names == ["d", "c", "b", "a", "e"]
   assert store.get(["d", "b", "c"]).metadata["Year"] == [10, 30, 2]
   store.upsert(["b"], np.full((1, 2), 255, np.uint8))
-  assert store.get(["b"]).metadata == {column: [None] for column in COLUMNS}
   assert store.nearest(codes[:1], 9)[0].names[-1] == "b"
   assert store.count() == 5
+
+
+def test_a_write_leaves_the_columns_that_it_lacks(rng, make):
+  store, codes = make(), few_codes(rng, 4)
+  store.upsert(
+    ["a", "b"], codes[:2], {"label": ["cat", "dog"], "Year": [1, 2], "seen": [True, None]}
+  )
+  store.upsert(["b"], codes[2:3])
+  assert store.get(["b"]).codes.tolist() == codes[2:3].tolist()
+  batches = [
+    Rows(["new", "a"], codes[2:], {"Year": [3, 4]}),
+    Rows(["b", "newer"], codes[:2], {"label": [None, "fox"], "score": [0.5, 0.25]}),
+  ]
+  assert store.load(iter(batches)) == 4
+  assert store.get(["a", "b", "new", "newer"]).metadata == {
+    "label": ["cat", None, None, "fox"],
+    "Year": [4, 2, 3, None],
+    "score": [None, 0.5, None, 0.25],
+    "seen": [True, None, None, None],
+  }
+  assert [rows.names for rows in store.rows()] == [["a", "b", "new", "newer"]]
+
+
+def test_an_index_leaves_the_columns_of_a_store(rng, make):
+  index = HammingIndex(few_codes(rng, 3), ["a", "b", "c"], about=ABOUT)
+  store = make()
+  store.upsert(["b"], index.codes[:1], {"label": ["cat"]})
+  assert index_to_store(index, store) == 3
+  assert store.get(["a", "b", "c"]).metadata["label"] == [None, "cat", None]
 
 
 def test_a_name_twice_in_a_load(make):

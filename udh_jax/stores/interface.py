@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     names: Keys, m strings that differ.
     codes: Packed codes. uint8 array of shape ``[m, bytes]``.
     metadata: Values by column, m of each: strings, integers, numbers or truth values by the
-      column's type, or None.
+      column's type, or None. To be written, it may lack columns of the store.
   """
 
   names: list[str]
@@ -100,8 +100,8 @@ class Store(abc.ABC):
   def load(self, batches: Iterable[Rows]) -> int:
     """Writes items in one transaction, all or none; those whose names are there are replaced.
 
-    Batches are taken one at a time, so that any number of items may be written; 8 bytes of each
-    name are kept.
+    A column that a batch lacks keeps the values that it has, and is None of new items. Batches are
+    taken one at a time, so that any number of items may be written; 8 bytes of each name are kept.
 
     Returns:
       How many items were written.
@@ -117,7 +117,21 @@ class Store(abc.ABC):
     codes: np.ndarray,
     metadata: Mapping[str, Sequence[Value]] | None = None,
   ) -> int:
-    """Writes items in one transaction; those whose names are there are replaced."""
+    """Writes items in one transaction; those whose names are there are replaced.
+
+    Args:
+      names: Keys, which differ.
+      codes: Packed, one of each. uint8 array of shape ``[m, bytes]``.
+      metadata: Values by column, one of each. A column that is left out keeps the values that it
+        has, and is None of new items.
+
+    Returns:
+      How many items were written.
+
+    Raises:
+      InputError: See `load`.
+      StoreError: See `load`.
+    """
     columns = {column: list(values) for column, values in (metadata or {}).items()}
     return self.load([Rows(list(names), codes, columns)])
 
@@ -267,7 +281,7 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
     columns: The store's metadata columns.
 
   Returns:
-    The same; columns that were left out are None, whole numbers of real columns floats.
+    The same, with columns in the order of the store's; whole numbers of real columns are floats.
 
   Raises:
     InputError: If a name cannot be held, or codes or metadata do not fit.
@@ -288,13 +302,13 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
     f"The store has no column {', '.join(unknown)}; it has {', '.join(columns) or 'none'}.",
   )
   metadata = {}
-  for column, kind in columns.items():
-    values = list(rows.metadata.get(column, [None] * len(names)))
+  for column in (column for column in columns if column in rows.metadata):
+    values = list(rows.metadata[column])
     require(
       len(values) == len(names),
       f"Column {column!r} has {len(values)} values for {len(names)} names; give one each.",
     )
-    metadata[column] = [checked_value(column, kind, value) for value in values]
+    metadata[column] = [checked_value(column, columns[column], value) for value in values]
   return Rows(names, codes, metadata)
 
 

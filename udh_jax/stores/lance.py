@@ -147,15 +147,17 @@ class LanceStore(Store):
       try:
         for batch in batches:
           rows = checked_rows(batch, self.num_bits, self.columns)
-          places = np.arange(start + written, start + written + len(rows.names))
+          places = range(start + written, start + written + len(rows.names))
+          kept: dict[str, Sequence[Value]] = {"place": places} | {
+            column: [None] * len(rows.names)
+            for column in self.columns
+            if column not in rows.metadata
+          }
           if anything:
-            found = self._places(rows.names)
-            places = np.array(
-              [found.get(n, p) for n, p in zip(rows.names, places.tolist(), strict=True)], np.int64
-            )
+            kept = self._kept(rows.names, kept)
           written += len(rows.names)
           distinct.add(rows.names)
-          yield self._as_arrow(rows, places)
+          yield self._as_arrow(rows, kept)
         distinct.require()
       except BaseException as error:  # Arrow would wrap it in its own
         failures.append(error)
@@ -272,15 +274,19 @@ class LanceStore(Store):
   def _fields(self) -> list[str]:
     return ["name", "code", "place", *self.columns]
 
-  def _places(self, names: Sequence[str]) -> dict[str, int]:
-    """The places of the names that are there."""
-    found: dict[str, int] = {}
+  def _kept(
+    self, names: Sequence[str], new: Mapping[str, Sequence[Value]]
+  ) -> dict[str, Sequence[Value]]:
+    """Values of the columns of ``new``, by name of the column: of items that are there, theirs."""
+    found: dict[str, tuple[Value, ...]] = {}
     for some in _in_parts(names):
-      query = self._table.search().where(_among(some)).select(["name", "place"])
+      query = self._table.search().where(_among(some)).select(["name", *new])
       for batch in query.limit(len(some)).to_batches():
-        columns = batch.column("name").to_pylist(), batch.column("place").to_pylist()
-        found.update(zip(*columns, strict=True))
-    return found
+        columns = [batch.column(column).to_pylist() for column in new]
+        values = zip(*columns, strict=True)
+        found.update(zip(batch.column("name").to_pylist(), values, strict=True))
+    rows = [found.get(n, r) for n, r in zip(names, zip(*new.values(), strict=True), strict=True)]
+    return {column: [row[i] for row in rows] for i, column in enumerate(new)}
 
   def _stream(self, fields: list[str], batch_size: int):
     ordering = require_extra("lancedb.query", extra=EXTRA).ColumnOrdering
@@ -318,14 +324,15 @@ class LanceStore(Store):
     order = sorted(range(len(names)), key=lambda i: (distances[i], places[i], names[i]))
     return Found([names[i] for i in order], distances[order])
 
-  def _as_arrow(self, rows: Rows, places: np.ndarray):
+  def _as_arrow(self, rows: Rows, kept: Mapping[str, Sequence[Value]]):
     import pyarrow as pa
 
     schema = _schema(self.num_bits, self.columns)
     width = -(-self.num_bits // 8)
     codes = pa.FixedSizeListArray.from_arrays(pa.array(rows.codes.reshape(-1)), width)
-    more = [pa.array(rows.metadata[c], schema.field(c).type) for c in self.columns]
-    columns = [pa.array(rows.names, pa.string()), codes, pa.array(places, pa.int64()), *more]
+    values = {**rows.metadata, **kept}
+    more = [pa.array(values[c], schema.field(c).type) for c in ("place", *self.columns)]
+    columns = [pa.array(rows.names, pa.string()), codes, *more]
     table = pa.table(columns, names=schema.names).cast(schema)
     return table.combine_chunks().to_batches()[0] if len(rows.names) else _empty(schema)
 

@@ -147,26 +147,10 @@ class PostgreSQLStore(Store):
 
     Writers take turns: a second one waits until the first one's transaction ends. Readers do not.
     """
-    identifier = self._server.sql.Identifier
-    columns = ["name", "code", *self.columns]
-    types = ["int8", "text", "bit", *(_TYPES[kind] for kind in self.columns.values())]
-    listed = self._identifiers(columns)
     make = self._text(
       "CREATE TEMPORARY TABLE udh_jax_load ON COMMIT DROP AS "
       "SELECT 0::bigint AS row, {columns} FROM {table} LIMIT 0",
-      columns=listed,
-    )
-    copy = self._text(
-      "COPY udh_jax_load (row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
-    )
-    merge = self._text(
-      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY row "
-      "ON CONFLICT (name) DO UPDATE SET {assignments}",
-      columns=listed,
-      assignments=self._server.sql.SQL(", ").join(
-        self._server.sql.SQL("{0} = excluded.{0}").format(identifier(column))
-        for column in columns[1:]
-      ),
+      columns=self._identifiers(["name", "code", *self.columns]),
     )
     written, distinct = 0, DistinctNames()
     with self._server.connection("writing") as connection, connection.cursor() as cursor:
@@ -176,11 +160,11 @@ class PostgreSQLStore(Store):
       for batch in batches:
         rows = checked_rows(batch, self.num_bits, self.columns)
         distinct.add(rows.names)
-        values = (rows.metadata[column] for column in self.columns)
+        copy, merge = self._copy_and_merge(rows.metadata)
         with cursor.copy(copy) as out:
-          out.set_types(types)
+          out.set_types(["int8", "text", "bit", *(_TYPES[self.columns[c]] for c in rows.metadata)])
           for i, (name, code, *more) in enumerate(
-            zip(rows.names, rows.codes, *values, strict=True)
+            zip(rows.names, rows.codes, *rows.metadata.values(), strict=True)
           ):
             out.write_row([i, name, Bits(self.num_bits, code.tobytes()), *more])
         cursor.execute(merge)
@@ -188,6 +172,24 @@ class PostgreSQLStore(Store):
         written += len(rows.names)
       distinct.require()
     return written
+
+  def _copy_and_merge(self, given: Iterable[str]) -> tuple[Any, Any]:
+    """SQL that takes a batch with these columns of metadata in, and that writes it."""
+    columns = ["name", "code", *given]
+    listed = self._identifiers(columns)
+    copy = self._text(
+      "COPY udh_jax_load (row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
+    )
+    merge = self._text(
+      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY row "
+      "ON CONFLICT (name) DO UPDATE SET {assignments}",
+      columns=listed,
+      assignments=self._server.sql.SQL(", ").join(
+        self._server.sql.SQL("{0} = excluded.{0}").format(self._server.sql.Identifier(column))
+        for column in columns[1:]
+      ),
+    )
+    return copy, merge
 
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
