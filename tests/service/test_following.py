@@ -104,6 +104,12 @@ def test_an_index_of_another_encoder_is_not_taken_up(encoders, pictures, tmp_pat
     file.load(served)
 
 
+def test_a_folder_that_is_not_known_is_none(tmp_path):
+  """Codes of a listing that has its pictures within itself are of no folder."""
+  small(tmp_path / "listed.index", "a", about={"folder": ""})
+  assert IndexFile(tmp_path / "listed.index", batch_sizes=(1,)).load().collection.folder is None
+
+
 def test_neighbours_are_those_of_counting_bits(rows_of, rng):
   codes = rng.integers(0, 8, (700, 2), np.uint8)  # with many ties
   index = HammingIndex(codes, [str(i) for i in range(700)])

@@ -341,6 +341,20 @@ def test_a_mix_is_refused(make, location):
     open_store(location, table="absent")
 
 
+def test_what_is_known_of_a_store_can_change(make, location):
+  store = make(table="moved")
+  store.upsert(["a"], np.zeros((1, 2), np.uint8))
+  about = {"encoder": ABOUT["encoder"] | {"source": "else\udcffwhere"}, "folder": "y", "more": [1]}
+  store.describe(about)
+  store.upsert(["b"], np.zeros((1, 2), np.uint8))
+  assert store.about == about
+  with open_store(location, table="moved") as opened:
+    assert opened.about == about and opened.columns == COLUMNS and opened.count() == 2
+    with pytest.raises(InputError, match="another encoder"):
+      opened.describe({"encoder": {"digest": "fedc", "source": ""}})
+  assert make(table="moved").about == about  # whatever a later caller has at hand
+
+
 @pytest.mark.parametrize(
   ("rows", "message"),
   [

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from udh_jax.commands.ending import guarded
-from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.commands.store_flags import about_of, add_store_flags, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
 from udh_jax.encoders.folder import require_free
@@ -103,8 +103,7 @@ def _copy_parts(options) -> int:
   plan = read_plan(options.source)
   if options.output:
     return parts_to_index(options.source, options.output)
-  about = {"encoder": plan.encoder, "folder": plan.root}
-  with _target(options, plan.num_bits, about) as store:
+  with _target(options, plan.num_bits, about_of(plan)) as store:
     return parts_to_store(options.source, store)
 
 

@@ -17,8 +17,9 @@ import pathlib
 from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
-from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.commands.store_flags import about_of, add_store_flags, table_of
 from udh_jax.encoders.distributed.cluster import encode_distributed
+from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_store
 from udh_jax.encoders.folder import encode_folder, list_unreadable
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
@@ -150,7 +151,7 @@ def _encode_on_cluster(options, encoder, source) -> None:
     encoder, options.images, options.output, source=source, batch_size=options.batch_size, **given
   )
   if options.store:
-    about = {"encoder": {"source": source, "digest": encoder.digest}}
+    about = about_of(read_plan(options.output))
     with contextlib.closing(_store(options, encoder, about, {})) as store:
       print(f"{store.location}: {parts_to_store(options.output, store):,} items", flush=True)
 
@@ -165,11 +166,16 @@ def _encode_to_store(options, encoder, source) -> None:
   )
   about = {
     "encoder": {"source": source, "digest": encoder.digest},
-    "folder": os.path.abspath(options.images),
+    "folder": str(pathlib.Path(options.images).resolve()),
   }
   with contextlib.closing(_store(options, encoder, about, COLUMNS)) as store:
     done = encode_folder_to_store(
-      encoder, options.images, store, batch_size=options.batch_size, remove=options.update
+      encoder,
+      options.images,
+      store,
+      source=source,
+      batch_size=options.batch_size,
+      remove=options.update,
     )
     list_unreadable(listed, done.unreadable, done.listed)
     print(

@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from udh_jax.encoders.distributed.listing import Plan
 from udh_jax.errors import require
 from udh_jax.stores import Store, open_store
 from udh_jax.stores.locations import FORMS
@@ -25,6 +26,11 @@ def table_of(options: argparse.Namespace) -> dict[str, Any]:
     given = getattr(options, name, None) not in (None, False)
     require(options.store or not given, f"--{name} is given without --store.")
   return {"table": options.table or "codes", "schema": options.schema}
+
+
+def about_of(plan: Plan) -> dict[str, Any]:
+  """What a store says of codes that were made on a cluster."""
+  return {"encoder": plan.encoder, "folder": plan.root}
 
 
 def opened_store(options: argparse.Namespace) -> Store:

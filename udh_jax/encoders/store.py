@@ -12,11 +12,12 @@ import numpy as np
 from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.machine import num_cores
-from udh_jax.stores.interface import Rows, Store, name_problem, require_same_encoder
+from udh_jax.stores.interface import Rows, Store, StoreError, name_problem, require_same_encoder
 
 # Metadata of each item: how its file looked when it was encoded.
 COLUMNS = {"bytes": "integer", "changed": "integer"}
@@ -46,6 +47,7 @@ def encode_folder_to_store(
   folder: str | os.PathLike,
   store: Store,
   *,
+  source: str = "",
   batch_size: int = 64,
   remove: bool = False,
 ) -> Stored:
@@ -55,16 +57,21 @@ def encode_folder_to_store(
   written in transactions of up to 1,024 pictures, at least one every ten seconds; stopped anywhere
   and called again, it goes on.
 
+  The store notes where the encoder and the folder are: another folder is noted in place of the old
+  one where half or more of the store's items are in it by name.
+
   Args:
     encoder: That of the store.
     folder: Nested as it may be; names are paths relative to it, with forward slashes.
     store: With the columns `COLUMNS`.
+    source: Where the encoder came from; noted in the store, for ``udh-jax search``.
     batch_size: Pictures encoded at once.
     remove: Remove items that are not in the folder. For a store of this folder alone.
 
   Raises:
-    InputError: If the folder is missing or has no pictures, or the store is of another encoder or
-      lacks the columns.
+    InputError: If the folder is missing or has no pictures, the store is of another encoder or
+      lacks the columns; or with ``remove``, if the folder is not the one that the store names and
+      has fewer than half of its items.
     StoreError: If the store fails; what was written before stays.
   """
   require_pictures(encoder)
@@ -79,6 +86,7 @@ def encode_folder_to_store(
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   files = list_pictures(folder)
   require(files, f"{folder} {NO_PICTURES}")
+  _note(store, folder, files, source, remove)
   bad: dict[str, str] = {}
   states: dict[str, tuple[int, int]] = {}
   size = encoder.about["picture_size"]
@@ -122,6 +130,34 @@ def encode_folder_to_store(
     gone = [name for part in store.names() for name in part if name not in kept]
     removed += store.delete(gone)
   return Stored(len(files), encoded, removed, bad)
+
+
+def _note(
+  store: Store, folder: pathlib.Path, files: Sequence[str], source: str, remove: bool
+) -> None:
+  """Notes where the encoder and the pictures are now; refuses to empty a store of other ones."""
+  about = dict(store.about)
+  if source:
+    about["encoder"] = {**about["encoder"], "source": absolute(source)}
+  noted = about.get("folder")
+  if not noted or os.path.realpath(noted) != str(folder.resolve()):
+    listed, found, items = set(files), 0, 0
+    for part in store.names():
+      items += len(part)
+      found += sum(name in listed for name in part)
+    is_its_own = 2 * found >= items
+    require(
+      is_its_own or not remove,
+      f"{folder} has {found:,} of the {items:,} pictures in {store.location}, which is of {noted}; "
+      "give that folder or another --table, or leave out --update, which alone removes items.",
+    )
+    if is_its_own:
+      about["folder"] = str(folder.resolve())
+  if about != store.about:
+    try:
+      store.describe(about)
+    except StoreError as error:  # such as of who may write items alone
+      print(f"where encoder and pictures are now is not noted: {error}", flush=True)
 
 
 def _new_or_changed(

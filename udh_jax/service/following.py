@@ -118,7 +118,7 @@ class StoreTable:
 
     store = open_store(self._location, table=self._table, schema=self._schema)
     self.place = store.location
-    folder = self._folder or store.about.get("folder")
+    folder = self._folder or store.about.get("folder") or None
     collection = StoreCollection(
       store,
       folder=None if folder is None else pathlib.Path(folder),
@@ -166,7 +166,7 @@ class IndexFile:
     """See `Source.load`; a damaged file is refused, wherever the damage is."""
     version = self.state()  # before it is read: what is written meanwhile is noticed afterwards
     index = HammingIndex.load(self._path)
-    folder = self._folder or index.about.get("folder")
+    folder = self._folder or index.about.get("folder") or None
     collection = IndexCollection(
       index,
       title=self._path.name,

@@ -139,6 +139,24 @@ class Store(abc.ABC):
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
 
+  def describe(self, about: Mapping[str, Any]) -> None:
+    """Notes anew what is known of the codes, as where their encoder and their pictures are now.
+
+    Args:
+      about: In place of `about`; of the same encoder.
+
+    Raises:
+      InputError: If it names another encoder.
+      StoreError: If the store cannot be reached or written to.
+    """
+    require_same_encoder(self, encoder_digest_of(about))
+    self._describe(about)
+    self.about = dict(about)
+
+  @abc.abstractmethod
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    """Writes what is known of the codes."""
+
   def nearest(
     self,
     queries: np.ndarray,

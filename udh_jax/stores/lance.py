@@ -34,7 +34,10 @@ from udh_jax.stores.interface import (
 
 EXTRA = "lancedb"
 VERSION = 1
-_ABOUT = b"udh_jax"  # key of the table's description in its schema
+# Key of the table's description in its schema; in that of the field `_NOTED` of a newer ``about``,
+# as LanceDB replaces what is said of fields alone.
+_ABOUT = b"udh_jax"
+_NOTED = "place"
 _KEY = b"lance-schema:unenforced-primary-key:position"
 _AT_ONCE = 5000  # names in one condition
 _SLACK = 64  # candidates beyond the k-th that usually settle the order of ties
@@ -113,7 +116,8 @@ class LanceStore(Store):
           f"lancedb:{url} has no table of codes {table!r}; make one with udh-jax encode --store, "
           "or name another with --table."
         ) from None
-      described = (self._table.schema.metadata or {}).get(_ABOUT)
+      schema = self._table.schema
+    described = (schema.metadata or {}).get(_ABOUT)
     if described is None:
       raise InputError(f"{self.location} is not a table of udh_jax; name another with --table.")
     described = require_fields(
@@ -123,7 +127,8 @@ class LanceStore(Store):
     )
     require_version(self.location, described["version"], VERSION)
     self.num_bits: int = described["num_bits"]
-    self.about: dict[str, Any] = described["about"]
+    noted = (schema.field(_NOTED).metadata or {}).get(_ABOUT)
+    self.about: dict[str, Any] = described["about"] if noted is None else json.loads(noted)
     self.columns: dict[str, str] = described["columns"]
     require_true_distances(-(-self.num_bits // 8))
 
@@ -185,6 +190,11 @@ class LanceStore(Store):
       for some in _in_parts(names):
         removed += self._table.delete(_among(some)).num_deleted_rows
     return removed
+
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    with self._doing("describing the table"):
+      metadata = {_ABOUT.decode(): json.dumps(about)}
+      self._table.update_field_metadata({"path": _NOTED, "metadata": metadata})
 
   def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
     selected = _filter(conditions)

@@ -197,6 +197,12 @@ class PostgreSQLStore(Store):
     with self._server.connection("removing") as connection:
       return connection.execute(text, [_sendable(names)]).rowcount
 
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    text = self._text("UPDATE {meta} SET about = $2 WHERE table_name = $1")
+    with self._server.connection("describing the table") as connection:
+      self._require_unchanged(connection)
+      connection.execute(text, [self._place.table, json.dumps(about)])
+
   def _exact(self, k: int, conditions: Sequence[Condition]) -> Any:
     # The cast keeps the planner from the graph, whose order is not exact.
     return (
