@@ -54,12 +54,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
       given = getattr(options, f"from_{name}")
       require(from_store or given is None, f"--from-{name} is given, but --from is not a store.")
     if from_store:
-      copied = _copy_store(options)
+      place, copied = _copy_store(options)
     elif os.path.isfile(options.source):
-      copied = _copy_index(options)
+      place, copied = _copy_index(options)
     else:
-      copied = _copy_parts(options)
-    print(printable(f"{options.output or options.store}: {copied:,} items"), flush=True)
+      place, copied = _copy_parts(options)
+    print(printable(f"{place}: {copied:,} items"), flush=True)
 
   guarded(run)
 
@@ -74,27 +74,28 @@ def _target(options, num_bits: int, about: dict[str, Any], columns: dict[str, st
       store.build_index()
 
 
-def _copy_index(options) -> int:
+def _copy_index(options) -> tuple[str, int]:
+  """Copies an index; returns where to, without a password, and how many items."""
   index = HammingIndex.load(options.source)
   if options.output:
     index.save(options.output)
-    return len(index)
+    return options.output, len(index)
   with _target(options, index.num_bits, _about(index.about)) as store:
-    return index_to_store(index, store)
+    return store.location, index_to_store(index, store)
 
 
-def _copy_store(options) -> int:
+def _copy_store(options) -> tuple[str, int]:
   table = {"table": options.from_table or "codes", "schema": options.from_schema}
   with contextlib.closing(open_store(options.source, **table)) as source:
     if options.output:
       index = store_to_index(source)
       index.save(options.output)
-      return len(index)
+      return options.output, len(index)
     with _target(options, source.num_bits, dict(source.about), dict(source.columns)) as store:
-      return store.load(source.rows())
+      return store.location, store.load(source.rows())
 
 
-def _copy_parts(options) -> int:
+def _copy_parts(options) -> tuple[str, int]:
   require(
     "://" in options.source or os.path.isdir(options.source),
     f"{options.source} is neither a file nor a folder; give an index, a folder that encode --ray "
@@ -102,9 +103,9 @@ def _copy_parts(options) -> int:
   )
   plan = read_plan(options.source)
   if options.output:
-    return parts_to_index(options.source, options.output)
+    return options.output, parts_to_index(options.source, options.output)
   with _target(options, plan.num_bits, about_of(plan)) as store:
-    return parts_to_store(options.source, store)
+    return store.location, parts_to_store(options.source, store)
 
 
 def _about(about: dict[str, Any]) -> dict[str, Any]:

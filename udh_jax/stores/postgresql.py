@@ -31,6 +31,7 @@ from udh_jax.stores.postgresql_server import META, Bits, Place, Server
 VERSION = 1
 MOST_BITS = 64_000  # what its graph takes
 MOST_CANDIDATES = 1000  # the largest hnsw.ef_search
+_ITERATIVE = (0, 8)  # the first pgvector that goes on where a filter leaves too few
 _TYPES = {"text": "text", "integer": "int8", "real": "float8", "boolean": "bool"}
 
 
@@ -149,7 +150,7 @@ class PostgreSQLStore(Store):
     """
     make = self._text(
       "CREATE TEMPORARY TABLE udh_jax_load ON COMMIT DROP AS "
-      "SELECT 0::bigint AS row, {columns} FROM {table} LIMIT 0",
+      "SELECT 0::bigint AS _row, {columns} FROM {table} LIMIT 0",  # no column's name begins so
       columns=self._identifiers(["name", "code", *self.columns]),
     )
     written, distinct = 0, DistinctNames()
@@ -178,10 +179,10 @@ class PostgreSQLStore(Store):
     columns = ["name", "code", *given]
     listed = self._identifiers(columns)
     copy = self._text(
-      "COPY udh_jax_load (row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
+      "COPY udh_jax_load (_row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
     )
     merge = self._text(
-      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY row "
+      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY _row "
       "ON CONFLICT (name) DO UPDATE SET {assignments}",
       columns=listed,
       assignments=self._server.sql.SQL(", ").join(
@@ -234,7 +235,7 @@ class PostgreSQLStore(Store):
     found = []
     with self._server.connection("searching") as connection:
       connection.execute(f"SET LOCAL hnsw.ef_search = {int(effort)}")
-      if conditions:
+      if conditions and self._server.vector_version >= _ITERATIVE:
         connection.execute("SET LOCAL hnsw.iterative_scan = relaxed_order")
       for query in queries:
         some = self._found(connection, graph, query, conditions)
@@ -388,21 +389,25 @@ class PostgreSQLStore(Store):
 
 
 def _make(connection, server, place, num_bits, about, columns) -> None:
-  sql = server.sql
-  meta = sql.Identifier(place.schema, META)
-  connection.execute("SELECT pg_advisory_xact_lock(hashtext('udh_jax'))")
-  if place.schema != server.schema:
-    connection.execute(
-      sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(place.schema))
-    )
-  connection.execute(
-    sql.SQL(
-      'CREATE TABLE IF NOT EXISTS {} (table_name text COLLATE "C" PRIMARY KEY, '
-      "version int NOT NULL, num_bits int NOT NULL, about json NOT NULL, columns json NOT NULL)"
-    ).format(meta)
-  )
+  """Makes what is missing of a table, if anything: else rights to write rows are enough."""
   if _meta(connection, place) is not None:
     return
+  connection.execute("SELECT pg_advisory_xact_lock(hashtext('udh_jax'))")
+  if _meta(connection, place) is not None:  # made while this waited
+    return
+  sql = server.sql
+  meta = sql.Identifier(place.schema, META)
+  # Each is looked for first: IF NOT EXISTS asks for the right to make it all the same.
+  schemas = "SELECT 1 FROM pg_namespace WHERE nspname = $1"
+  if connection.execute(schemas, [place.schema]).fetchone() is None:
+    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(place.schema)))
+  if not _columns(connection, Place(place.schema, META)):
+    connection.execute(
+      sql.SQL(
+        'CREATE TABLE {} (table_name text COLLATE "C" PRIMARY KEY, '
+        "version int NOT NULL, num_bits int NOT NULL, about json NOT NULL, columns json NOT NULL)"
+      ).format(meta)
+    )
   more = [
     sql.SQL(f", {{}} {_TYPES[kind]}" + (' COLLATE "C"' if kind == "text" else "")).format(
       sql.Identifier(column)
