@@ -308,13 +308,16 @@ class Service:
       raise hits
     near = [hit for hit in hits if radius is None or hit.distance <= radius]
     others = [hit for hit in near if hit.name != own]
+    complete = len(near) < wanted.k and len(others) <= k
+    if complete and len(hits) == wanted.k:  # the radius alone says that there are no more
+      complete = await self._searches.call(collection.is_exact, wanted.k)
     items = await self._searches.call(collection.count)
     return _answer(
       {
         "query": query | {"code": code.tobytes().hex()},
         "bits": collection.num_bits,
         "items": items,
-        "complete": len(near) < wanted.k,
+        "complete": complete,
         "neighbours": [
           _links(hit.name) | {"distance": hit.distance, "metadata": dict(hit.metadata)}
           for hit in others[:k]

@@ -173,7 +173,11 @@ function showNeighbours(view, answer) {
     const all = view.radius != null && answer.complete ? "All " : "";
     text = `${all}${several(neighbours.length, "neighbour")}${within}, ${range} of ` +
       `${answer.bits} bits.`;
-    if (view.radius != null && !answer.complete) text += " There are more; raise Neighbours.";
+    if (view.radius != null && !answer.complete) {
+      text += neighbours.length < view.k
+        ? " There may be more: the search is approximate."
+        : " There are more; raise Neighbours.";
+    }
   }
   if (query.unknown_words?.length) {
     text += ` Words left out, as the encoder does not know them: ${query.unknown_words.join(", ")}.`;
