@@ -352,10 +352,10 @@ async function send(file) {
     const options = { method: "POST", headers, body: file, signal };
     const answer = await ask("v1/neighbours?k=1", options);
     const { code } = answer.query;
-    if (!given.has(code)) {
-      const name = file.name || "a pasted picture";
-      given.set(code, { name, address: URL.createObjectURL(file) });
-    }
+    const before = given.get(code); // of a picture that was sent earlier
+    if (before) URL.revokeObjectURL(before.address);
+    const name = file.name || "a pasted picture";
+    given.set(code, { name, address: URL.createObjectURL(file) });
     await go(addressOf({ code }));
   } catch (error) {
     if (error.name === "AbortError") return;
