@@ -19,11 +19,12 @@ from udh_jax.encoders.distributed.listing import make_plan
 from udh_jax.encoders.distributed.parts import encode_part
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.queries import search_pictures
-from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
+from udh_jax.encoders.store import encode_folder_to_store
 from udh_jax.errors import InputError
 from udh_jax.stores import StoreError, create_store, open_store
 from udh_jax.stores.as_index import StoreAsIndex
-from udh_jax.stores.interface import Found
+from udh_jax.stores.interface import FILE_COLUMNS, Found
+from udh_jax.stores.lance import LanceStore
 
 pytest.importorskip("lancedb")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -60,7 +61,7 @@ def expected(encoder, folder):
 @pytest.fixture
 def store(encoder, tmp_path):
   about = {"encoder": {"digest": encoder.digest, "source": ""}}
-  return create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=COLUMNS)
+  return create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=FILE_COLUMNS)
 
 
 def codes_in(store):
@@ -94,7 +95,7 @@ def test_a_store_follows_its_folder(encoder, store, folder, expected):
 
 def test_own_columns_outlive_encoding_again(encoder, folder, expected, tmp_path):
   about = {"encoder": {"digest": encoder.digest, "source": ""}}
-  columns = {**COLUMNS, "label": "text"}
+  columns = {**FILE_COLUMNS, "label": "text"}
   store = create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=columns)
   encode_folder_to_store(encoder, folder, store)
   name, other = sorted(expected)[:2]
@@ -306,6 +307,32 @@ def test_from_the_command_line(
   )
   assert "--workers is given without --ray" in failing(
     encode.main, [*filled[:4], "--output", "x.index", "--workers", "2"]
+  )
+
+
+def test_writing_ends_with_the_indexes(encoder, folder, tmp_path, monkeypatch, failing):
+  encoder.save(tmp_path / "e")
+  monkeypatch.chdir(tmp_path)
+  location = f"lancedb:{tmp_path / 'l'}"
+  given = ["--encoder", "e", "--images", str(folder), "--store", location]
+  encode.main(given)
+  assert not open_store(location).has_index()
+  built = []
+  build = LanceStore.build_index
+  monkeypatch.setattr(LanceStore, "build_index", lambda self: built.append(1) or build(self))
+  optimized = []
+
+  def busy(self):
+    optimized.append(1)
+    raise StoreError("another process was faster.")
+
+  monkeypatch.setattr(LanceStore, "optimize", busy)  # which is no reason to fail
+  for _ in range(2):  # the second one has it already
+    encode.main([*given, "--update", "--approximate"])
+  encode.main([*given, "--update"])  # where there is one, only if that is asked for
+  assert open_store(location).has_index() and built == [1] and optimized == [1, 1]
+  assert "--approximate is given without --store" in failing(
+    encode.main, [*given[:4], "--output", "x.index", "--approximate"]
   )
 
 

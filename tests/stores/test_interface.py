@@ -311,6 +311,27 @@ def test_approximate_search_counts_again(rng, make):
     store.nearest(queries, 5, approximate=True, effort=4)
 
 
+def test_what_many_writings_leave_is_put_in_order(rng, make):
+  codes, names = few_codes(rng, 300, 64), names_of(300)
+  store = make(64, {"n": "integer"})
+  store.optimize()  # empty
+  store.upsert(names[:200], codes[:200], {"n": list(range(200))})
+  store.build_index()
+  for i in range(200, 300, 20):
+    part = slice(i, i + 20)
+    store.upsert(names[part], codes[part], {"n": list(range(i, i + 20))})
+  for _ in range(2):
+    store.optimize()
+    assert store.has_index() and [rows.names for rows in store.rows()] == [names]
+    same(store.nearest(codes[:2], 9), names, neighbours_of(codes[:2], codes, 9))
+    (found,) = store.nearest(codes[299:], 1, approximate=True)
+    assert found.distances.tolist() == [0]
+    assert store.get(names[::-1]).metadata["n"] == list(range(300))[::-1]
+    store.upsert(names[:1], codes[:1])  # by its name it is found again
+    assert store.count() == 300
+  assert store.delete(names[:150]) == 150 and store.get(names).names == names[150:]
+
+
 def test_a_mix_is_refused(make, location):
   table = "mixed"
   store = make(table=table)
@@ -401,6 +422,7 @@ def test_conditions_that_cannot_be(texts, message):
 
 def test_conditions_as_the_command_line_has_them():
   texts = ["label=a=b", "Year>= 2020", "score<0.5", "seen=TRUE", "label!=", "label!=x"]
+  texts += ["label==cat", "Year == 7", "label=="]
   assert parse_where(texts, COLUMNS) == [
     ("label", "=", "a=b"),
     ("Year", ">=", 2020),
@@ -408,4 +430,7 @@ def test_conditions_as_the_command_line_has_them():
     ("seen", "=", True),
     ("label", "!=", None),
     ("label", "!=", "x"),
+    ("label", "=", "cat"),
+    ("Year", "=", 7),
+    ("label", "=", None),
   ]

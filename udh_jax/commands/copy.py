@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from udh_jax.commands.ending import guarded
-from udh_jax.commands.store_flags import about_of, add_store_flags, table_of
+from udh_jax.commands.store_flags import about_of, add_store_flags, finish, opened_store, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
 from udh_jax.encoders.folder import require_free
@@ -22,8 +22,9 @@ from udh_jax.errors import require
 from udh_jax.files import require_writable
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex
-from udh_jax.stores import create_store, index_to_store, open_store, store_to_index
+from udh_jax.stores import StoreError, create_store, index_to_store, open_store, store_to_index
 from udh_jax.stores.locations import is_store
+from udh_jax.stores.transfer import file_columns_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--approximate",
     action="store_true",
-    help="with --store: build its approximate index afterwards",
+    help="with --store: see afterwards that it has an approximate index, with all items in it",
   )
   options = parser.parse_args(arguments)
 
@@ -70,8 +71,7 @@ def _target(options, num_bits: int, about: dict[str, Any], columns: dict[str, st
   made = create_store(options.store, num_bits=num_bits, about=about, columns=columns, **table)
   with contextlib.closing(made) as store:
     yield store
-    if options.approximate:
-      store.build_index()
+    finish(store, build_index=options.approximate)
 
 
 def _copy_index(options) -> tuple[str, int]:
@@ -80,8 +80,18 @@ def _copy_index(options) -> tuple[str, int]:
   if options.output:
     index.save(options.output)
     return options.output, len(index)
-  with _target(options, index.num_bits, _about(index.about)) as store:
+  columns = {} if _is_there(options) else file_columns_of(index)
+  with _target(options, index.num_bits, _about(index.about), columns) as store:
     return store.location, index_to_store(index, store)
+
+
+def _is_there(options) -> bool:
+  """Whether there is the table to write to, which may lack columns that one made now would have."""
+  try:
+    opened_store(options).close()
+  except StoreError:
+    return False
+  return True
 
 
 def _copy_store(options) -> tuple[str, int]:

@@ -17,10 +17,15 @@ from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.machine import num_cores
-from udh_jax.stores.interface import Rows, Store, StoreError, name_problem, require_same_encoder
+from udh_jax.stores.interface import (
+  FILE_COLUMNS,
+  Rows,
+  Store,
+  StoreError,
+  name_problem,
+  require_same_encoder,
+)
 
-# Metadata of each item: how its file looked when it was encoded.
-COLUMNS = {"bytes": "integer", "changed": "integer"}
 _ASKED_AT_ONCE = 5000  # names compared with the store's
 _AT_ONCE = 1024  # pictures of a transaction, at most; fewer where encoding takes longer
 _LONGEST = 10.0  # seconds between two transactions
@@ -63,7 +68,7 @@ def encode_folder_to_store(
   Args:
     encoder: That of the store.
     folder: Nested as it may be; names are paths relative to it, with forward slashes.
-    store: With the columns `COLUMNS`.
+    store: With the columns `FILE_COLUMNS`.
     source: Where the encoder came from; noted in the store, for ``udh-jax search``.
     batch_size: Pictures encoded at once.
     remove: Remove items that are not in the folder. For a store of this folder alone.
@@ -78,9 +83,9 @@ def encode_folder_to_store(
   require_same_encoder(store, encoder.digest)
   require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   require(
-    COLUMNS.items() <= store.columns.items(),
-    f"{store.location} lacks the columns {', '.join(COLUMNS)}, by which changed files are known; "
-    "make it with udh-jax encode --store.",
+    FILE_COLUMNS.items() <= store.columns.items(),
+    f"{store.location} lacks the columns {', '.join(FILE_COLUMNS)}, by which changed files are "
+    "known; make it with udh-jax encode --store.",
   )
   folder = pathlib.Path(folder)
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
@@ -102,7 +107,7 @@ def encode_folder_to_store(
   def write() -> None:
     if names:
       noted = [states.pop(name) for name in names]
-      metadata = {column: [s[i] for s in noted] for i, column in enumerate(COLUMNS)}
+      metadata = {column: [s[i] for s in noted] for i, column in enumerate(FILE_COLUMNS)}
       store.load([Rows(names.copy(), np.concatenate(codes), metadata)])
       names.clear()
       codes.clear()
@@ -182,7 +187,7 @@ def _new_or_changed(
         bad[name] = f"cannot be stored: {problem}"
     rows = store.get(list(found))
     known = dict(
-      zip(rows.names, zip(*(rows.metadata[c] for c in COLUMNS), strict=True), strict=True)
+      zip(rows.names, zip(*(rows.metadata[c] for c in FILE_COLUMNS), strict=True), strict=True)
     )
     for name, now in found.items():
       if known.get(name) != now:

@@ -241,10 +241,20 @@ class Store(abc.ABC):
     """Whether there is an approximate index."""
 
   @abc.abstractmethod
+  def optimize(self) -> None:
+    """Puts in order what many writings leave behind, and takes new items into the indexes.
+
+    Raises:
+      StoreError: If the store cannot be reached, or another process writes; nothing is lost then.
+    """
+
+  @abc.abstractmethod
   def close(self) -> None:
     """Lets go of connections."""
 
 
+# Of the file of each item, as it was when it was encoded: its size, and its time of change in ns.
+FILE_COLUMNS = {"bytes": "integer", "changed": "integer"}
 COLUMN_TYPES = {"text": str, "integer": int, "real": float, "boolean": bool}
 RESERVED = ("name", "code", "place")
 LONGEST_NAME = 2000  # bytes; PostgreSQL's keys end at a third of a page
@@ -434,7 +444,8 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   """Conditions as the command line has them: ``label=cat``, ``year>=2020``, ``label!=``.
 
   Args:
-    texts: A column, an operator of `OPERATORS` and a value each; an empty value is None.
+    texts: A column, an operator of `OPERATORS` (or ``==`` for ``=``) and a value each; an empty
+      value is None.
     columns: The store's, which give the value its type.
 
   Raises:
@@ -442,10 +453,11 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   """
   conditions = []
   for text in texts:
-    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
+    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|==?|<|>)(.*)", text, re.DOTALL)
     if match is None:
       raise InputError(f"{text!r} is not a condition; give one such as year>=2020.")
     column, operator, value = match[1].strip(), match[2], match[3].strip()
+    operator = "=" if operator == "==" else operator
     require(
       column in columns,
       f"The store has no column {column!r}; it has {', '.join(columns) or 'none'}.",

@@ -272,11 +272,31 @@ class LanceStore(Store):
   def optimize(self, *, keep: datetime.timedelta = datetime.timedelta(days=7)) -> None:
     """Joins the small files of many writings, indexes what is new, and removes old versions.
 
+    At the first call it makes an index of the names, by which writing and `get` find them. LanceDB
+    cannot add to an approximate index, nor join files under it: where items are not in it, it is
+    taken away and made anew at the end, as `build_index` makes it by default.
+
     Args:
       keep: Versions younger than this stay, for readers that are at them.
+
+    Raises:
+      StoreError: If the place cannot be reached, or another process writes; nothing is lost then.
     """
+    index = require_extra("lancedb.index", extra=EXTRA)
     with self._doing("optimizing"):
-      self._table.optimize(cleanup_older_than=keep)
+      made = self._table.list_indices()
+      approximate = [one.name for one in made if "code" in one.columns]
+      if approximate and not self._table.index_stats(approximate[0]).num_unindexed_rows:
+        return
+      for name in approximate:
+        self._table.drop_index(name)
+      try:
+        if not any("name" in one.columns for one in made):
+          self._table.create_index("name", config=index.BTree(), name="name_idx")
+        self._table.optimize(cleanup_older_than=keep)
+      finally:
+        if approximate:
+          self.build_index()
 
   def _doing(self, doing: str):
     return _errors(self.location.removeprefix("lancedb:"), doing)

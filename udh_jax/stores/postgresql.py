@@ -311,6 +311,9 @@ class PostgreSQLStore(Store):
         self._indexed = bool(self._graphs(connection))
     return self._indexed
 
+  def optimize(self) -> None:
+    """Nothing: the server does it by itself."""
+
   def drop(self) -> None:
     """Removes the table and all that is in it."""
     with self._server.connection("removing the table") as connection:
