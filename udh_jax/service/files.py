@@ -9,7 +9,7 @@ from typing import IO, NamedTuple
 
 from udh_jax.service.problems import Problem
 
-# Kinds by how the files begin: of a name in `udh_jax.data.pictures.SUFFIXES`, whatever they hold.
+# Kinds by how the files begin, whatever their names end in.
 _KINDS = (
   (b"\xff\xd8\xff", "image/jpeg"),
   (b"\x89PNG\r\n\x1a\n", "image/png"),
