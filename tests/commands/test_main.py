@@ -4,9 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
+import udh_jax
 from udh_jax.commands import encode, main
 
 
@@ -35,6 +37,21 @@ def test_a_name_of_no_program_is_refused(monkeypatch, capsys):
   assert ended.value.code == 2
   start = "error: there is no program 'serch'; choose one of train, eval, encode, search"
   assert capsys.readouterr().err.startswith(start)
+
+
+def test_the_version_is_told_without_jax():
+  code = """
+import sys
+from udh_jax.commands import main
+sys.argv = ["udh-jax", "--version"]
+try:
+  main.main()
+finally:
+  print("jax" in sys.modules)
+"""
+  ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  told = f"udh_jax {udh_jax.__version__}, jax {version('jax')}"
+  assert (ended.stdout.splitlines(), ended.stderr) == ([told, "False"], "")
 
 
 SAID = "stopped by Ctrl-C; the same command goes on where it last saved.\n"

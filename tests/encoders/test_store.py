@@ -12,16 +12,19 @@ import weakref
 import numpy as np
 import pytest
 
-from udh_jax.commands import encode, search
+from udh_jax.commands import copy, encode, search
 from udh_jax.data.pictures import list_pictures, read_picture
 from udh_jax.encoders import store as encoders_store
+from udh_jax.encoders.distributed.listing import make_plan
+from udh_jax.encoders.distributed.parts import encode_part
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.queries import search_pictures
-from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
+from udh_jax.encoders.store import encode_folder_to_store
 from udh_jax.errors import InputError
-from udh_jax.stores import create_store, open_store
+from udh_jax.stores import StoreError, create_store, open_store
 from udh_jax.stores.as_index import StoreAsIndex
-from udh_jax.stores.interface import Found
+from udh_jax.stores.interface import FILE_COLUMNS, Found
+from udh_jax.stores.lance import LanceStore
 
 pytest.importorskip("lancedb")
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -58,7 +61,7 @@ def expected(encoder, folder):
 @pytest.fixture
 def store(encoder, tmp_path):
   about = {"encoder": {"digest": encoder.digest, "source": ""}}
-  return create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=COLUMNS)
+  return create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=FILE_COLUMNS)
 
 
 def codes_in(store):
@@ -88,6 +91,68 @@ def test_a_store_follows_its_folder(encoder, store, folder, expected):
   assert encode_folder_to_store(encoder, folder, store, remove=True).removed == 1
   del now[third]
   assert codes_in(store) == now
+
+
+def test_own_columns_outlive_encoding_again(encoder, folder, expected, tmp_path):
+  about = {"encoder": {"digest": encoder.digest, "source": ""}}
+  columns = {**FILE_COLUMNS, "label": "text"}
+  store = create_store(f"lancedb:{tmp_path / 'l'}", num_bits=12, about=about, columns=columns)
+  encode_folder_to_store(encoder, folder, store)
+  name, other = sorted(expected)[:2]
+  store.upsert([name], store.get([name]).codes, {"label": ["cat"]})
+  shutil.copyfile(folder / other, folder / name)
+  os.utime(folder / name, ns=(0, 1))
+  assert encode_folder_to_store(encoder, folder, store).encoded == 1
+  rows = store.get([name])
+  assert rows.codes.tolist() == [expected[other]]
+  assert rows.metadata["label"] == ["cat"] and rows.metadata["changed"] == [1]
+
+
+def test_another_folder_does_not_empty_a_store(encoder, store, save_pictures):
+  first = save_pictures(*(f"{i}.png" for i in range(9)), folder="first")
+  second = save_pictures(*(f"{i}.png" for i in range(5, 12)), folder="second")
+  encode_folder_to_store(encoder, first, store, remove=True)
+  before = codes_in(store)
+  words = rf"second has 4 of the 9 pictures in lancedb:.*, which is of {first}; give that folder"
+  with pytest.raises(InputError, match=words):
+    encode_folder_to_store(encoder, second, store, remove=True)
+  assert codes_in(store) == before
+  # Without removal a store may hold the pictures of several folders; the first one stays noted.
+  assert encode_folder_to_store(encoder, second, store)[:3] == (7, 7, 0)
+  assert store.count() == 12 and store.about["folder"] == str(first)
+  # The folder that is noted may lose any number of its pictures.
+  for i in range(1, 9):
+    (first / f"{i}.png").unlink()
+  assert encode_folder_to_store(encoder, first, store, remove=True).removed == 11
+
+
+def test_a_store_learns_where_its_encoder_and_its_folder_went(
+  encoder, store, folder, expected, tmp_path, monkeypatch, capsys
+):
+  encode_folder_to_store(encoder, folder, store, source="hf-hub:me/first")
+  location = f"lancedb:{tmp_path / 'l'}"
+  digest = encoder.digest
+  about = {"encoder": {"digest": digest, "source": "hf-hub:me/first"}, "folder": str(folder)}
+  assert store.about == open_store(location).about == about
+  moved = folder.with_name("moved")
+  folder.rename(moved)
+  done = encode_folder_to_store(encoder, moved, store, source="hf-hub:me/second", remove=True)
+  assert (done.encoded, done.removed) == (0, 0)
+  about = {"encoder": {"digest": digest, "source": "hf-hub:me/second"}, "folder": str(moved)}
+  assert store.about == open_store(location).about == about
+  # By a link it is the same folder.
+  folder.symlink_to(moved)
+  encode_folder_to_store(encoder, folder, store, remove=True)
+  assert store.about == about and codes_in(store) == expected
+
+  # Who may not write it can encode all the same.
+  def refuse(self, about):
+    raise StoreError("permission denied.")
+
+  monkeypatch.setattr(type(store), "_describe", refuse)
+  encode_folder_to_store(encoder, moved, store, source="hf-hub:me/third")
+  assert "is not noted: permission denied." in capsys.readouterr().out
+  assert store.about == about
 
 
 def test_a_stopped_call_goes_on(encoder, store, folder, expected, monkeypatch):
@@ -243,6 +308,54 @@ def test_from_the_command_line(
   assert "--workers is given without --ray" in failing(
     encode.main, [*filled[:4], "--output", "x.index", "--workers", "2"]
   )
+
+
+def test_writing_ends_with_the_indexes(encoder, folder, tmp_path, monkeypatch, failing):
+  encoder.save(tmp_path / "e")
+  monkeypatch.chdir(tmp_path)
+  location = f"lancedb:{tmp_path / 'l'}"
+  given = ["--encoder", "e", "--images", str(folder), "--store", location]
+  encode.main(given)
+  assert not open_store(location).has_index()
+  built = []
+  build = LanceStore.build_index
+  monkeypatch.setattr(LanceStore, "build_index", lambda self: built.append(1) or build(self))
+  optimized = []
+
+  def busy(self):
+    optimized.append(1)
+    raise StoreError("another process was faster.")
+
+  monkeypatch.setattr(LanceStore, "optimize", busy)  # which is no reason to fail
+  for _ in range(2):  # the second one has it already
+    encode.main([*given, "--update", "--approximate"])
+  encode.main([*given, "--update"])  # where there is one, only if that is asked for
+  assert open_store(location).has_index() and built == [1] and optimized == [1, 1]
+  assert "--approximate is given without --store" in failing(
+    encode.main, [*given[:4], "--output", "x.index", "--approximate"]
+  )
+
+
+def test_codes_of_a_cluster_name_their_folder(encoder, folder, tmp_path, monkeypatch):
+  """Encoded and stored by one command, or copied afterwards."""
+  encoder.save(tmp_path / "e")
+  output = str(tmp_path / "parts")
+
+  def by_ourselves(encoder, images, output, *, source, batch_size):
+    plan = make_plan(encoder, images, output, source=source, part_size=20)
+    for number in range(len(plan.parts)):
+      encode_part(encoder, plan, output, number, batch_size=batch_size)
+
+  monkeypatch.setattr(encode, "encode_distributed", by_ourselves)
+  first, second = (f"lancedb:{tmp_path / name}" for name in ("first", "second"))
+  given = ["--ray", "--encoder", str(tmp_path / "e"), "--images", str(folder), "--output", output]
+  encode.main([*given, "--store", first])
+  copy.main(["--from", output, "--store", second])
+  for location in (first, second):
+    assert open_store(location).about == {
+      "encoder": {"digest": encoder.digest, "source": str(tmp_path / "e")},
+      "folder": str(folder),
+    }
 
 
 @pytest.mark.slow

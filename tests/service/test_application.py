@@ -610,6 +610,35 @@ def test_too_many_at_once_are_told_to_come_again(serve, index_path, query):
   assert problem_of(answer, 503) == "busy" and answer.headers["retry-after"] == "1"
 
 
+def test_pictures_that_wait_to_be_decoded_are_counted(serve, index_path, query, monkeypatch):
+  client = serve(index_path, limits=Limits(waiting=2))
+  data, _ = query
+  begun, go_on, decode = threading.Semaphore(0), threading.Event(), application.decode_upload
+
+  def slowly(*arguments):
+    begun.release()
+    go_on.wait(30)
+    return decode(*arguments)
+
+  monkeypatch.setattr(application, "decode_upload", slowly)
+
+  def send(_=None):
+    return client.post(POST, content=data, headers={"Content-Type": "image/png"})
+
+  with concurrent.futures.ThreadPoolExecutor(2) as pool:
+    first = [pool.submit(send) for _ in range(2)]
+    try:
+      assert begun.acquire(timeout=30)
+      while client.service._decoding < 2:
+        threading.Event().wait(0.005)
+      answer = send()
+    finally:
+      go_on.set()
+    assert problem_of(answer, 503) == "busy" and answer.headers["retry-after"] == "1"
+    assert [task.result().status_code for task in first] == [200, 200]
+  assert client.service._decoding == 0 and send().status_code == 200
+
+
 def test_figures_tell_what_was_done(client):
   client.get("/v1/items")
   client.get("/v1/item?name=none")

@@ -4,9 +4,12 @@ import os
 import pathlib
 
 import pytest
+from PIL import Image, features
 
+from udh_jax.data.pictures import read_picture
 from udh_jax.service.files import kind_of, open_picture
 from udh_jax.service.problems import Problem
+from udh_jax.service.thumbnails import make_thumbnail
 
 
 @pytest.fixture
@@ -115,3 +118,25 @@ def test_kinds_follow_the_contents():
   assert kind_of(b"RIFF\x10\0\0\0WEBPVP8 ") == "image/webp"
   assert kind_of(b"RIFF\x10\0\0\0WAVEfmt ") is None
   assert kind_of(b"<svg xmlns=") is None
+  assert kind_of(b"P6 of the text") is not None and kind_of(b"P9 of the text") is None
+
+
+@pytest.mark.parametrize(
+  ("form", "options", "kind"),
+  [
+    ("AVIF", {}, "avif"), ("JPEG2000", {}, "jp2"), ("JPEG2000", {"no_jp2": True}, "jp2"),
+    ("PPM", {}, "x-portable-anymap"), ("ICO", {}, "x-icon"), ("TIFF", {"big_tiff": True}, "tiff"),
+    ("JPEG", {}, "jpeg"), ("PNG", {}, "png"), ("WEBP", {}, "webp"), ("GIF", {}, "gif"),
+    ("BMP", {}, "bmp"), ("TIFF", {}, "tiff"),
+  ],
+)  # fmt: skip
+def test_what_was_encoded_is_served(pictures, form, options, kind):
+  """By its contents, as it was encoded, whatever its name says."""
+  if form == "AVIF" and not features.check("avif"):
+    pytest.skip("this Pillow writes no AVIF")
+  Image.new("RGB", (32, 32), "teal").save(pictures / "a.png", form, **options)
+  assert read_picture(pictures / "a.png", 8).shape == (8, 8, 3)
+  opened = open_picture(pictures, "a.png")
+  with opened.file as file:
+    assert opened.kind == f"image/{kind}"
+    assert make_thumbnail(file.read())[:4] == b"RIFF"

@@ -71,6 +71,42 @@ def test_a_file_that_is_gone_is_waited_for(following, tmp_path):
   assert look(following) == [True] and following.problem is None
 
 
+def test_what_was_refused_is_tried_again(encoders, pictures, tmp_path, load, caplog):
+  (first, first_source), (second, second_source) = encoders
+  path = tmp_path / "mine.index"
+  encode_folder(first, pictures, path, source=str(first_source))
+  file = IndexFile(path, batch_sizes=(1,))
+  following = Following(file, load(file), again=0.0)
+  assert look(following) == []  # what is served needs no other try
+  # The index is there before its encoder is.
+  encode_folder(second, pictures, path, source=str(tmp_path / "later"))
+  with caplog.at_level(logging.ERROR):
+    for _ in range(3):
+      assert look(following) == [False] and "later is not a folder" in following.problem
+    assert len(caplog.records) == 1
+    (tmp_path / "later").mkdir()
+    assert look(following) == look(following) == [False]
+    assert len(caplog.records) == 2 and "holds no encoder" in caplog.records[-1].message
+  shutil.copytree(second_source, tmp_path / "later", dirs_exist_ok=True)
+  assert look(following) == [True] and following.problem is None
+  assert following.now.coder.digest == second.digest
+  assert look(following) == []
+
+
+def test_a_defect_is_logged_once(following, tmp_path, monkeypatch, caplog):
+  following._again = 0.0
+  small(tmp_path / "mine.index", "b")
+
+  def fail(previous):
+    raise RuntimeError("out of memory")
+
+  monkeypatch.setattr(following._source, "load", fail)
+  with caplog.at_level(logging.ERROR):
+    assert look(following) == look(following) == [False]
+  (record,) = caplog.records
+  assert "RuntimeError: out of memory" in record.message and record.exc_info
+
+
 def test_writing_over_the_file_changes_nothing_that_is_served(following, tmp_path):
   path = tmp_path / "mine.index"
   with open(path, "r+b") as file:  # as cp does, in place
@@ -102,6 +138,12 @@ def test_an_index_of_another_encoder_is_not_taken_up(encoders, pictures, tmp_pat
   encode_folder(first, pictures, path, source=str(tmp_path / "nowhere"))
   with pytest.raises(InputError, match=r"cannot be loaded: .*nowhere is not a folder"):
     file.load(served)
+
+
+def test_a_folder_that_is_not_known_is_none(tmp_path):
+  """Codes of a listing that has its pictures within itself are of no folder."""
+  small(tmp_path / "listed.index", "a", about={"folder": ""})
+  assert IndexFile(tmp_path / "listed.index", batch_sizes=(1,)).load().collection.folder is None
 
 
 def test_neighbours_are_those_of_counting_bits(rows_of, rng):

@@ -264,6 +264,20 @@ def test_a_picture_is_chosen_dropped_and_pasted(visit, folder):
   assert page.inner_text("#query-name") == "the picture of a code"
 
 
+def test_of_two_pictures_with_one_code_the_last_one_is_shown(visit, folder, tmp_path):
+  page = visit()
+  settled(page, "of 130")
+  page.set_input_files("#file", folder / "warm" / "004.png")
+  settled(page, "24 neighbours")
+  address, first = page.url, page.get_attribute("#query-picture img", "src")
+  shutil.copy(folder / "warm" / "004.png", tmp_path / "copy.png")
+  page.set_input_files("#file", tmp_path / "copy.png")
+  page.wait_for_function("() => document.title.includes('copy.png')")
+  assert page.url == address and page.inner_text("#query-name") == "copy.png"
+  page.wait_for_function("() => document.querySelector('#query-picture img').naturalWidth === 80")
+  assert page.get_attribute("#query-picture img", "src") != first
+
+
 def test_what_cannot_be_read_is_said_and_nothing_else_changes(visit, folder, tmp_path):
   page = visit(expected=["422"])
   settled(page, "of 130")

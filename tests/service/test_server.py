@@ -66,11 +66,19 @@ def test_a_port_in_use_ends_in_one_line_before_anything_is_loaded(failing, tmp_p
   "arguments",
   [["--port", "65536"], ["--max-batch", "0"], ["--max-upload-mb", "0"], ["--max-wait-ms", "-1"],
    ["--host", "no.such.host.invalid"], ["--token-file", "/nowhere/token"],
-   ["--table", "codes"], ["--schema", "public"], ["--approximate"]],
+   ["--max-megapixels", "179"], ["--table", "codes"], ["--schema", "public"], ["--approximate"]],
 )  # fmt: skip
 def test_options_out_of_range_end_in_one_line(failing, arguments):
   line = failing(serve.main, ["--index", "x", *arguments])
   assert any(argument in line for argument in arguments)
+
+
+def test_the_largest_number_of_pixels_is_pillow_s(failing):
+  line = failing(serve.main, ["--index", "x", "--max-megapixels", "200"])
+  assert line == (
+    "error: --max-megapixels is 200; give at most 178: Pillow decodes no larger pictures."
+  )
+  assert "megapixels" not in failing(serve.main, ["--index", "x", "--max-megapixels", "178"])
 
 
 def test_a_weak_token_is_refused(failing, tmp_path):

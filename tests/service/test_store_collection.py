@@ -77,6 +77,44 @@ def test_conditions_select(client, table):
     assert refused.status_code == 400 and refused.json()["error"]["code"] == "bad_request"
 
 
+def test_what_a_condition_leaves_is_complete_only_if_all_is_shown(client, table):
+  _, index = table
+  names = list(index.names)  # dogs are at 1, 3, 5, 7; cats at 2, 4, 6, 8
+
+  def ask(name, k, condition, **more):
+    arguments = {"name": name, "k": k, "where": condition, **more}
+    answer = client.get(POST, params=arguments).json()
+    return len(answer["neighbours"]), answer["complete"]
+
+  for radius in ({}, {"radius": 12}):
+    assert ask(names[1], 3, "label=cat", **radius) == (3, False)  # it is not one of them itself
+    assert ask(names[1], 4, "label=cat", **radius) == (4, True)
+    assert ask(names[2], 2, "label=cat", **radius) == (2, False)
+    assert ask(names[2], 3, "label=cat", **radius) == (3, True)
+
+
+def test_an_approximate_search_does_not_claim_all_within_a_radius(serve, tmp_path):
+  location = f"lancedb:{tmp_path / 'large'}"
+  codes = np.arange(2000, dtype=np.uint16)[:, None].view(np.uint8)
+  with create_store(location, num_bits=16) as store:
+    store.upsert([f"{i}.png" for i in range(2000)], codes)
+    store.build_index()
+  exact, approximate = (
+    serve(StoreTable(location, batch_sizes=(1, 4), approximate=choice)) for choice in (False, True)
+  )
+
+  def complete(client, arguments):
+    return client.post(f"{POST}?{arguments}", json={"hex": "0000"}).json()["complete"]
+
+  for arguments, of_exact, of_approximate in (
+    ("k=30&radius=1", True, False),  # the graph's 31 nearest: one within the radius may be missing
+    ("k=5&radius=12", False, False),
+    ("k=1000&radius=1", True, True),  # more than the graph gathers: searched exactly
+  ):
+    assert complete(exact, arguments) == of_exact
+    assert complete(approximate, arguments) == of_approximate
+
+
 def test_pictures_come_from_the_folder_that_the_store_names(client, table, pictures):
   _, index = table
   for kind in ("picture", "thumbnail"):

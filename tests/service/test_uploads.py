@@ -11,6 +11,7 @@ from PIL import Image, ImageFile, PngImagePlugin
 from starlette.requests import Request
 
 from udh_jax.data.pictures import decode_picture
+from udh_jax.service import uploads
 from udh_jax.service.problems import Busy, Problem
 from udh_jax.service.thumbnails import make_thumbnail
 from udh_jax.service.uploads import Room, Share, declared_length, decode_upload, read_body
@@ -76,6 +77,22 @@ def test_other_formats_are_not_even_tried():
     problem = refused(data)
     assert (problem.status, problem.code) == (422, "unreadable_picture")
   assert "nothing was sent" in str(refused(b""))
+
+
+def test_what_two_formats_could_read_is_decoded_as_what_was_looked_at():
+  data = bytearray(encoded("WEBP", (128, 128)))
+  data += b"junk" + struct.pack("<I", 2**20) + bytes(2**20)  # a part that decoders pass over
+  data[4:8] = struct.pack("<I", len(data) - 8)
+  data[2048:2052] = b"PCD_"  # a PhotoCD of 768 x 512 pixels, to whom it asks first
+  expected = decode_picture(encoded("WEBP", (128, 128)), 8)
+  np.testing.assert_array_equal(decode_upload(bytes(data), 8, 20_000), expected)
+
+
+def test_the_limit_holds_where_pixels_are_decoded(monkeypatch):
+  monkeypatch.setattr(uploads, "picture_size", lambda data, formats: (1, 1))
+  monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+  problem = refused(encoded("PNG", (100, 100)), 9999)
+  assert problem.code == "unreadable_picture" and "more than 9,999 pixels" in str(problem)
 
 
 def test_a_picture_cut_short_is_refused():

@@ -163,9 +163,37 @@ def test_a_written_code_keeps_its_place(rng, make):
   assert store.nearest(codes[:1], 9)[0].names == ["d", "c", "b", "a", "e"]
   assert store.get(["d", "b", "c"]).metadata["Year"] == [10, 30, 2]
   store.upsert(["b"], np.full((1, 2), 255, np.uint8))
-  assert store.get(["b"]).metadata == {column: [None] for column in COLUMNS}
   assert store.nearest(codes[:1], 9)[0].names[-1] == "b"
   assert store.count() == 5
+
+
+def test_a_write_leaves_the_columns_that_it_lacks(rng, make):
+  store, codes = make(), few_codes(rng, 4)
+  store.upsert(
+    ["a", "b"], codes[:2], {"label": ["cat", "dog"], "Year": [1, 2], "seen": [True, None]}
+  )
+  store.upsert(["b"], codes[2:3])
+  assert store.get(["b"]).codes.tolist() == codes[2:3].tolist()
+  batches = [
+    Rows(["new", "a"], codes[2:], {"Year": [3, 4]}),
+    Rows(["b", "newer"], codes[:2], {"label": [None, "fox"], "score": [0.5, 0.25]}),
+  ]
+  assert store.load(iter(batches)) == 4
+  assert store.get(["a", "b", "new", "newer"]).metadata == {
+    "label": ["cat", None, None, "fox"],
+    "Year": [4, 2, 3, None],
+    "score": [None, 0.5, None, 0.25],
+    "seen": [True, None, None, None],
+  }
+  assert [rows.names for rows in store.rows()] == [["a", "b", "new", "newer"]]
+
+
+def test_an_index_leaves_the_columns_of_a_store(rng, make):
+  index = HammingIndex(few_codes(rng, 3), ["a", "b", "c"], about=ABOUT)
+  store = make()
+  store.upsert(["b"], index.codes[:1], {"label": ["cat"]})
+  assert index_to_store(index, store) == 3
+  assert store.get(["a", "b", "c"]).metadata["label"] == [None, "cat", None]
 
 
 def test_a_name_twice_in_a_load(make):
@@ -283,6 +311,27 @@ def test_approximate_search_counts_again(rng, make):
     store.nearest(queries, 5, approximate=True, effort=4)
 
 
+def test_what_many_writings_leave_is_put_in_order(rng, make):
+  codes, names = few_codes(rng, 300, 64), names_of(300)
+  store = make(64, {"n": "integer"})
+  store.optimize()  # empty
+  store.upsert(names[:200], codes[:200], {"n": list(range(200))})
+  store.build_index()
+  for i in range(200, 300, 20):
+    part = slice(i, i + 20)
+    store.upsert(names[part], codes[part], {"n": list(range(i, i + 20))})
+  for _ in range(2):
+    store.optimize()
+    assert store.has_index() and [rows.names for rows in store.rows()] == [names]
+    same(store.nearest(codes[:2], 9), names, neighbours_of(codes[:2], codes, 9))
+    (found,) = store.nearest(codes[299:], 1, approximate=True)
+    assert found.distances.tolist() == [0]
+    assert store.get(names[::-1]).metadata["n"] == list(range(300))[::-1]
+    store.upsert(names[:1], codes[:1])  # by its name it is found again
+    assert store.count() == 300
+  assert store.delete(names[:150]) == 150 and store.get(names).names == names[150:]
+
+
 def test_a_mix_is_refused(make, location):
   table = "mixed"
   store = make(table=table)
@@ -311,6 +360,20 @@ def test_a_mix_is_refused(make, location):
   opened.close()
   with pytest.raises(StoreError, match=r"no table of codes 'absent'.*--store"):
     open_store(location, table="absent")
+
+
+def test_what_is_known_of_a_store_can_change(make, location):
+  store = make(table="moved")
+  store.upsert(["a"], np.zeros((1, 2), np.uint8))
+  about = {"encoder": ABOUT["encoder"] | {"source": "else\udcffwhere"}, "folder": "y", "more": [1]}
+  store.describe(about)
+  store.upsert(["b"], np.zeros((1, 2), np.uint8))
+  assert store.about == about
+  with open_store(location, table="moved") as opened:
+    assert opened.about == about and opened.columns == COLUMNS and opened.count() == 2
+    with pytest.raises(InputError, match="another encoder"):
+      opened.describe({"encoder": {"digest": "fedc", "source": ""}})
+  assert make(table="moved").about == about  # whatever a later caller has at hand
 
 
 @pytest.mark.parametrize(
@@ -359,6 +422,7 @@ def test_conditions_that_cannot_be(texts, message):
 
 def test_conditions_as_the_command_line_has_them():
   texts = ["label=a=b", "Year>= 2020", "score<0.5", "seen=TRUE", "label!=", "label!=x"]
+  texts += ["label==cat", "Year == 7", "label=="]
   assert parse_where(texts, COLUMNS) == [
     ("label", "=", "a=b"),
     ("Year", ">=", 2020),
@@ -366,4 +430,7 @@ def test_conditions_as_the_command_line_has_them():
     ("seen", "=", True),
     ("label", "!=", None),
     ("label", "!=", "x"),
+    ("label", "=", "cat"),
+    ("Year", "=", 7),
+    ("label", "=", None),
   ]

@@ -62,6 +62,18 @@ def test_another_connection_sees_what_was_written(tmp_path):
   assert first.nearest(np.zeros((1, 1), np.uint8), 2)[0].names == ["a", "b"]
 
 
+def test_names_are_indexed_once(tmp_path):
+  store = create_store(f"lancedb:{tmp_path}", num_bits=8)
+  for i in range(3):
+    store.upsert([f"{i} {j}" for j in range(50)], np.zeros((50, 1), np.uint8))
+    store.optimize()
+    (index,) = lancedb.connect(tmp_path).open_table("codes").list_indices()
+    assert index.columns == ["name"]
+    statistics = lancedb.connect(tmp_path).open_table("codes").index_stats(index.name)
+    assert statistics.num_unindexed_rows == 0
+  assert not store.has_index()  # an approximate one
+
+
 @pytest.fixture
 def counts_bytes(monkeypatch):
   """LanceDB as it was: it counts bytes that differ, not bits; off until called."""

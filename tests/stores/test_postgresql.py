@@ -11,7 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from udh_jax.commands import copy, search
 from udh_jax.errors import InputError
+from udh_jax.retrieval import HammingIndex
 from udh_jax.stores import Rows, StoreError, create_store, open_store
 from udh_jax.stores.postgresql_server import require_version
 
@@ -229,7 +231,63 @@ def test_servers_that_cannot_be_used(postgresql):
     open_store("postgresql://host:port:more/x?y")
   with pytest.raises(StoreError, match=r"pgvector 0\.6\.2, 0\.7\.0 or newer is needed"):
     require_version("postgresql://x", "0.6.2")
-  require_version("postgresql://x", "0.10.0")
+  assert require_version("postgresql://x", "0.10.0") == (0, 10, 0)
+
+
+def test_programs_show_no_password(postgresql, tmp_path, capsys, failing):
+  url = postgresql.replace("postgres:@", "postgres:secret@")
+  about = {"encoder": {"digest": "a", "source": ""}}
+  HammingIndex(np.zeros((3, 1), np.uint8), ["a", "b", "c"], about=about).save(tmp_path / "i")
+  copy.main(["--from", str(tmp_path / "i"), "--store", url, "--table", "copied"])
+  copy.main(["--from", url, "--from-table", "copied", "--store", url, "--table", "again"])
+  create_store(url, num_bits=8, about=about, table="empty").close()
+  said = capsys.readouterr().out
+  assert "table public.copied: 3 items" in said and "table public.again: 3 items" in said
+  asked = ["--store", url, "--table", "empty", "--image", "x.jpg"]
+  nothing = failing(search.main, asked)
+  assert "table public.empty has nothing to search in" in nothing
+  assert "secret" not in said + nothing + failing(search.main, [*asked, "--where", "x=1"])
+
+
+@pytest.mark.parametrize(
+  "url",
+  [
+    "postgresql://me:se%cret@host/x",
+    "postgresql://me:secret@host:port:more/x?y",
+    "postgresql://me:sec@secret@host/x?y",
+    "postgresql://me@host/x?password=se%cret",
+    "postgresql:///x?password=secret&y",
+    "myserver://me:sec@secret@host/x",
+  ],
+)
+def test_a_password_is_not_shown(postgresql, url):
+  with pytest.raises(InputError) as caught:
+    open_store(url)
+  assert "cret" not in str(caught.value)
+
+
+def test_a_pgvector_that_cannot_go_on_is_not_asked_to(postgresql, monkeypatch):
+  """Before 0.8 a filter may leave fewer than k of the candidates; then the exact search answers."""
+  import psycopg
+
+  texts, execute = [], psycopg.Connection.execute
+
+  def listen(self, query, *arguments, **options):
+    texts.append(query if isinstance(query, str) else query.as_string(self))
+    return execute(self, query, *arguments, **options)
+
+  monkeypatch.setattr(psycopg.Connection, "execute", listen)
+  with create_store(postgresql, num_bits=8, columns={"n": "integer"}, table="older") as store:
+    codes = np.arange(200, dtype=np.uint8)[:, None]
+    store.upsert([f"{i}" for i in range(200)], codes, {"n": list(range(200))})
+    store.build_index()
+    for version, asked in (((0, 8, 0), True), ((0, 7, 4), False)):
+      texts.clear()
+      store._server.vector_version = version
+      where = {"n": (">=", 195)}
+      (found,) = store.nearest(codes[:1], 5, where=where, approximate=True, effort=5)
+      assert sorted(found.names) == ["195", "196", "197", "198", "199"]
+      assert any("iterative_scan" in text for text in texts) == asked
 
 
 def test_a_user_who_may_only_read(postgresql, admin):
@@ -241,6 +299,37 @@ def test_a_user_who_may_only_read(postgresql, admin):
     assert store.nearest(np.ones((1, 1), np.uint8), 1)[0].names == ["0.jpg"]
     with pytest.raises(StoreError, match="writing failed: permission denied"):
       store.upsert(["x"], np.zeros((1, 1), np.uint8))
+
+
+def test_a_user_who_may_only_write_rows(postgresql, admin):
+  create = {"num_bits": 8, "columns": {"year": "integer"}}
+  create_store(postgresql, table="written", **create).close()
+  create_store(postgresql, table="inner", schema="Apart", **create).close()
+  admin.execute("CREATE ROLE writer LOGIN")
+  rights = "GRANT SELECT, INSERT, UPDATE, DELETE ON {0} TO writer; GRANT SELECT ON {1} TO writer"
+  admin.execute(rights.format("written", "udh_jax_stores"))
+  admin.execute(rights.format('"Apart".inner', '"Apart".udh_jax_stores'))
+  admin.execute('GRANT USAGE ON SCHEMA "Apart" TO writer')
+  url = postgresql.replace("postgres:@", "writer@")
+  for place in ({"table": "written"}, {"table": "inner", "schema": "Apart"}):
+    with create_store(url, **create, **place) as store:
+      for code in (1, 2):
+        store.upsert(["a"], np.array([[code]], np.uint8), {"year": [code]})
+      assert store.get(["a"]).codes.tolist() == [[2]]
+      with pytest.raises(StoreError, match="describing the table failed: permission denied"):
+        store.describe({"folder": "x"})
+  with pytest.raises(StoreError, match="making the table failed: permission denied"):
+    create_store(url, num_bits=8, table="another")
+
+
+@pytest.mark.parametrize("column", ["row", "Row", "place_", "udh_jax_load", "excluded", "order"])
+def test_columns_of_any_word(postgresql, column):
+  with create_store(
+    postgresql, num_bits=8, columns={column: "integer"}, table=f"of {column}"
+  ) as store:
+    for value in (1, 2):
+      store.upsert(["a"], np.zeros((1, 1), np.uint8), {column: [value]})
+    assert store.get(["a"]).metadata == {column: [2]}
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from udh_jax.commands.ending import guarded
-from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.commands.store_flags import about_of, add_store_flags, finish, opened_store, table_of
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_index, parts_to_store
 from udh_jax.encoders.folder import require_free
@@ -22,8 +22,9 @@ from udh_jax.errors import require
 from udh_jax.files import require_writable
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex
-from udh_jax.stores import create_store, index_to_store, open_store, store_to_index
+from udh_jax.stores import StoreError, create_store, index_to_store, open_store, store_to_index
 from udh_jax.stores.locations import is_store
+from udh_jax.stores.transfer import file_columns_of
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--approximate",
     action="store_true",
-    help="with --store: build its approximate index afterwards",
+    help="with --store: see afterwards that it has an approximate index, with all items in it",
   )
   options = parser.parse_args(arguments)
 
@@ -54,12 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
       given = getattr(options, f"from_{name}")
       require(from_store or given is None, f"--from-{name} is given, but --from is not a store.")
     if from_store:
-      copied = _copy_store(options)
+      place, copied = _copy_store(options)
     elif os.path.isfile(options.source):
-      copied = _copy_index(options)
+      place, copied = _copy_index(options)
     else:
-      copied = _copy_parts(options)
-    print(printable(f"{options.output or options.store}: {copied:,} items"), flush=True)
+      place, copied = _copy_parts(options)
+    print(printable(f"{place}: {copied:,} items"), flush=True)
 
   guarded(run)
 
@@ -70,31 +71,41 @@ def _target(options, num_bits: int, about: dict[str, Any], columns: dict[str, st
   made = create_store(options.store, num_bits=num_bits, about=about, columns=columns, **table)
   with contextlib.closing(made) as store:
     yield store
-    if options.approximate:
-      store.build_index()
+    finish(store, build_index=options.approximate)
 
 
-def _copy_index(options) -> int:
+def _copy_index(options) -> tuple[str, int]:
+  """Copies an index; returns where to, without a password, and how many items."""
   index = HammingIndex.load(options.source)
   if options.output:
     index.save(options.output)
-    return len(index)
-  with _target(options, index.num_bits, _about(index.about)) as store:
-    return index_to_store(index, store)
+    return options.output, len(index)
+  columns = {} if _is_there(options) else file_columns_of(index)
+  with _target(options, index.num_bits, _about(index.about), columns) as store:
+    return store.location, index_to_store(index, store)
 
 
-def _copy_store(options) -> int:
+def _is_there(options) -> bool:
+  """Whether there is the table to write to, which may lack columns that one made now would have."""
+  try:
+    opened_store(options).close()
+  except StoreError:
+    return False
+  return True
+
+
+def _copy_store(options) -> tuple[str, int]:
   table = {"table": options.from_table or "codes", "schema": options.from_schema}
   with contextlib.closing(open_store(options.source, **table)) as source:
     if options.output:
       index = store_to_index(source)
       index.save(options.output)
-      return len(index)
+      return options.output, len(index)
     with _target(options, source.num_bits, dict(source.about), dict(source.columns)) as store:
-      return store.load(source.rows())
+      return store.location, store.load(source.rows())
 
 
-def _copy_parts(options) -> int:
+def _copy_parts(options) -> tuple[str, int]:
   require(
     "://" in options.source or os.path.isdir(options.source),
     f"{options.source} is neither a file nor a folder; give an index, a folder that encode --ray "
@@ -102,10 +113,9 @@ def _copy_parts(options) -> int:
   )
   plan = read_plan(options.source)
   if options.output:
-    return parts_to_index(options.source, options.output)
-  about = {"encoder": plan.encoder, "folder": plan.root}
-  with _target(options, plan.num_bits, about) as store:
-    return parts_to_store(options.source, store)
+    return options.output, parts_to_index(options.source, options.output)
+  with _target(options, plan.num_bits, about_of(plan)) as store:
+    return store.location, parts_to_store(options.source, store)
 
 
 def _about(about: dict[str, Any]) -> dict[str, Any]:

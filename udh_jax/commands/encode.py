@@ -17,15 +17,17 @@ import pathlib
 from collections.abc import Sequence
 
 from udh_jax.commands.ending import guarded
-from udh_jax.commands.store_flags import add_store_flags, table_of
+from udh_jax.commands.store_flags import about_of, add_store_flags, finish, table_of
 from udh_jax.encoders.distributed.cluster import encode_distributed
+from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_store
 from udh_jax.encoders.folder import encode_folder, list_unreadable
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
-from udh_jax.encoders.store import COLUMNS, encode_folder_to_store
+from udh_jax.encoders.store import encode_folder_to_store
 from udh_jax.errors import require
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.stores import Store, create_store
+from udh_jax.stores.interface import FILE_COLUMNS
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -47,6 +49,11 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument("--images", help="folder of pictures; with --ray also a listing of them")
   parser.add_argument("--output", help="index file to write; with --ray a folder")
   add_store_flags(parser)
+  parser.add_argument(
+    "--approximate",
+    action="store_true",
+    help="with --store: see afterwards that it has an approximate index, with all items in it",
+  )
   parser.add_argument(
     "--update",
     action="store_true",
@@ -150,9 +157,11 @@ def _encode_on_cluster(options, encoder, source) -> None:
     encoder, options.images, options.output, source=source, batch_size=options.batch_size, **given
   )
   if options.store:
-    about = {"encoder": {"source": source, "digest": encoder.digest}}
+    about = about_of(read_plan(options.output))
     with contextlib.closing(_store(options, encoder, about, {})) as store:
-      print(f"{store.location}: {parts_to_store(options.output, store):,} items", flush=True)
+      items = parts_to_store(options.output, store)
+      finish(store, build_index=options.approximate)
+      print(f"{store.location}: {items:,} items", flush=True)
 
 
 def _encode_to_store(options, encoder, source) -> None:
@@ -165,12 +174,18 @@ def _encode_to_store(options, encoder, source) -> None:
   )
   about = {
     "encoder": {"source": source, "digest": encoder.digest},
-    "folder": os.path.abspath(options.images),
+    "folder": str(pathlib.Path(options.images).resolve()),
   }
-  with contextlib.closing(_store(options, encoder, about, COLUMNS)) as store:
+  with contextlib.closing(_store(options, encoder, about, FILE_COLUMNS)) as store:
     done = encode_folder_to_store(
-      encoder, options.images, store, batch_size=options.batch_size, remove=options.update
+      encoder,
+      options.images,
+      store,
+      source=source,
+      batch_size=options.batch_size,
+      remove=options.update,
     )
+    finish(store, build_index=options.approximate)
     list_unreadable(listed, done.unreadable, done.listed)
     print(
       f"{store.location}: {store.count():,} items; {done.encoded:,} of {done.listed:,} pictures "

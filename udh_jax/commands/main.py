@@ -1,6 +1,7 @@
 """The program ``udh-jax``: learns hash codes, scores them, encodes pictures and searches them."""
 
 import importlib
+import importlib.metadata
 import os
 import signal
 import sys
@@ -31,7 +32,14 @@ NEEDS = {"train": _RUNS, "eval": _RUNS}
 def usage() -> str:
   """What ``udh-jax --help`` prints."""
   lines = [f"  {name:12}{words}" for name, (_, words) in PROGRAMS.items()]
-  return "\n".join(["usage: udh-jax PROGRAM [options]", "", *lines, "", "udh-jax PROGRAM --help"])
+  ends = ["", "udh-jax PROGRAM --help", "udh-jax --version"]
+  return "\n".join(["usage: udh-jax PROGRAM [options]", "", *lines, *ends])
+
+
+def versions() -> str:
+  """What ``udh-jax --version`` prints; JAX, which takes a while, is not imported for it."""
+  own = importlib.import_module("udh_jax").__version__  # of a checkout, too
+  return f"udh_jax {own}, jax {importlib.metadata.version('jax')}"
 
 
 def require_needs(name: str) -> None:
@@ -71,6 +79,9 @@ def main() -> None:
   if len(sys.argv) < 2 or sys.argv[1] in ("-h", "--help"):
     print(usage())
     sys.exit(0 if len(sys.argv) > 1 else 2)
+  if sys.argv[1] == "--version":
+    print(versions())
+    sys.exit(0)
   name, arguments = sys.argv[1], sys.argv[2:]
   if name not in PROGRAMS:
     from udh_jax.commands.ending import fail

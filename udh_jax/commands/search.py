@@ -97,8 +97,8 @@ def _search(options: argparse.Namespace) -> None:
   for written in (options.gallery, options.output):
     if written:
       require_writable(written)
-  index, num_items = _searched(options)
-  require(num_items, f"{options.index or options.store} has nothing to search in.")
+  index, num_items, place = _searched(options)
+  require(num_items, f"{place} has nothing to search in.")
   encoder = encoder_of(index, options.encoder)
   radius, about_radius = _radius(options, index)
   k = 10 if options.k is None and radius is None else options.k
@@ -128,14 +128,14 @@ def _search(options: argparse.Namespace) -> None:
     _draw(index, options, options.text or files[0], _found(index, hits))
 
 
-def _searched(options) -> tuple[Searchable, int]:
-  """The index, or the store in the manner of one, and how many items are searched."""
+def _searched(options) -> tuple[Searchable, int, str]:
+  """The index, or the store in the manner of one; how many items are searched, and where."""
   if options.index:
     for name, given in (("where", options.where), ("approximate", options.approximate)):
       require(not given, f"--{name} is for a --store; an index is searched whole.")
     table_of(options)
     index = HammingIndex.load(options.index)
-    return index, len(index)
+    return index, len(index), options.index
   require(
     not options.asymmetric,
     "--asymmetric reads all codes; make an index of the store with udh-jax copy.",
@@ -147,7 +147,7 @@ def _searched(options) -> tuple[Searchable, int]:
   store = opened_store(options)
   where = parse_where(options.where, store.columns)
   searched = StoreAsIndex(store, where=where, approximate=options.approximate)
-  return searched, len(searched)
+  return searched, len(searched), store.location
 
 
 def _files(given) -> tuple[list[str], bool]:

@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     "--max-megapixels",
     type=float,
     default=50,
-    help="largest picture to accept, million pixels (50)",
+    help="largest picture to accept, million pixels (50; at most 178)",
   )
   parser.add_argument(
     "--max-batch", type=int, default=16, help="most pictures encoded at once (16)"
@@ -75,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _require_valid(options: argparse.Namespace) -> None:
+  from PIL import Image
+
   require(0 <= options.port < 65536, f"--port is {options.port}; give 0 to 65535.")
   require(1 <= options.max_batch <= 1024, f"--max-batch is {options.max_batch}; give 1 to 1024.")
   require(
@@ -84,6 +86,12 @@ def _require_valid(options: argparse.Namespace) -> None:
     value = getattr(options, name)
     flag = name.replace("_", "-")
     require(0 < value < 1e6, f"--{flag} is {value:g}; give more than 0 and less than 1e6.")
+  most = 2 * (Image.MAX_IMAGE_PIXELS or 10**12) // 10**6
+  require(
+    options.max_megapixels <= most,
+    f"--max-megapixels is {options.max_megapixels:g}; give at most {most}: Pillow decodes no "
+    "larger pictures.",
+  )
 
 
 def _serve(options: argparse.Namespace) -> None:

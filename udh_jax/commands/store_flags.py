@@ -1,10 +1,12 @@
 """Flags of the programs that keep codes in a store."""
 
 import argparse
+import contextlib
 from typing import Any
 
+from udh_jax.encoders.distributed.listing import Plan
 from udh_jax.errors import require
-from udh_jax.stores import Store, open_store
+from udh_jax.stores import Store, StoreError, open_store
 from udh_jax.stores.locations import FORMS
 
 
@@ -25,6 +27,26 @@ def table_of(options: argparse.Namespace) -> dict[str, Any]:
     given = getattr(options, name, None) not in (None, False)
     require(options.store or not given, f"--{name} is given without --store.")
   return {"table": options.table or "codes", "schema": options.schema}
+
+
+def finish(store: Store, *, build_index: bool) -> None:
+  """Ends the writing to a store.
+
+  Args:
+    store: To which was written.
+    build_index: See that it has an approximate index, with all items in it.
+  """
+  has_index = store.has_index()
+  if build_index or not has_index:  # it takes long where there is one
+    with contextlib.suppress(StoreError):  # another process writes, and will do it
+      store.optimize()
+  if build_index and not has_index:
+    store.build_index()
+
+
+def about_of(plan: Plan) -> dict[str, Any]:
+  """What a store says of codes that were made on a cluster."""
+  return {"encoder": plan.encoder, "folder": plan.root}
 
 
 def opened_store(options: argparse.Namespace) -> Store:

@@ -94,7 +94,12 @@ _NO_FILES = (
 
 
 def decode_picture(
-  data: bytes | IO[bytes], size: int, *, whole: Callable[[Any, int, int], None] | None = None
+  data: bytes | IO[bytes],
+  size: int,
+  *,
+  whole: Callable[[Any, int, int], None] | None = None,
+  formats: tuple[str, ...] | None = None,
+  max_pixels: int | None = None,
 ) -> np.ndarray:
   """Decodes a picture to a square: the short side becomes ``size``, of the long one the middle.
 
@@ -107,27 +112,30 @@ def decode_picture(
     size: Side of the square.
     whole: Called with the whole picture, upright, in RGB, perhaps at a fraction of its size (then
       with a short side of 64 pixels or more), and its full width and height.
+    formats: Names of Pillow's formats that are read; None is all.
+    max_pixels: Most that are decoded; None is what Pillow decodes.
 
   Returns:
     Array of shape ``[size, size, 3]``, uint8.
 
   Raises:
     ValueError: If it is not a picture, is cut short or damaged, its values have no known range, or
-      has more pixels than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`, twice).
+      has more pixels than ``max_pixels`` or than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`,
+      twice).
   """
   file = io.BytesIO(data) if isinstance(data, bytes | bytearray | memoryview) else data
   try:
-    return _decode(file, size, whole)
+    return _decode(file, size, whole, formats, max_pixels)
   except Exception as error:  # Pillow raises many types on damaged files
     pixels = _without_metadata(file)
     if pixels is not None:
       with contextlib.suppress(Exception):
-        return _decode(io.BytesIO(pixels), size, whole)
+        return _decode(io.BytesIO(pixels), size, whole, formats, max_pixels)
     raise ValueError(_reason(error)) from error
 
 
 def picture_size(
-  data: bytes | IO[bytes], *, formats: list[str] | tuple[str, ...] | None = None
+  data: bytes | IO[bytes], *, formats: tuple[str, ...] | None = None
 ) -> tuple[int, int]:
   """Width and height of a picture as it is stored, from its header alone.
 
@@ -156,10 +164,12 @@ def picture_size(
       return image.size
 
 
-def _decode(file, size, whole):
+def _decode(file, size, whole, formats, max_pixels):
   from PIL import Image
 
-  with Image.open(file) as image:
+  with Image.open(file, formats=formats) as image:
+    if max_pixels is not None and image.width * image.height > max_pixels:
+      raise ValueError(f"it has more than {max_pixels:,} pixels; make it smaller")
     limit = Image.MAX_IMAGE_PIXELS
     if limit and image.width * image.height > limit:
       _warn_of_size(getattr(file, "name", "A picture"), image.width, image.height, limit)

@@ -12,14 +12,20 @@ import numpy as np
 from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
 from udh_jax.encoders.image import Encoder
+from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.encoders.reading import encode_batch, read_ahead
 from udh_jax.errors import require
 from udh_jax.machine import num_cores
-from udh_jax.stores.interface import Rows, Store, name_problem, require_same_encoder
+from udh_jax.stores.interface import (
+  FILE_COLUMNS,
+  Rows,
+  Store,
+  StoreError,
+  name_problem,
+  require_same_encoder,
+)
 
-# Metadata of each item: how its file looked when it was encoded.
-COLUMNS = {"bytes": "integer", "changed": "integer"}
 _ASKED_AT_ONCE = 5000  # names compared with the store's
 _AT_ONCE = 1024  # pictures of a transaction, at most; fewer where encoding takes longer
 _LONGEST = 10.0  # seconds between two transactions
@@ -46,6 +52,7 @@ def encode_folder_to_store(
   folder: str | os.PathLike,
   store: Store,
   *,
+  source: str = "",
   batch_size: int = 64,
   remove: bool = False,
 ) -> Stored:
@@ -55,30 +62,36 @@ def encode_folder_to_store(
   written in transactions of up to 1,024 pictures, at least one every ten seconds; stopped anywhere
   and called again, it goes on.
 
+  The store notes where the encoder and the folder are: another folder is noted in place of the old
+  one where half or more of the store's items are in it by name.
+
   Args:
     encoder: That of the store.
     folder: Nested as it may be; names are paths relative to it, with forward slashes.
-    store: With the columns `COLUMNS`.
+    store: With the columns `FILE_COLUMNS`.
+    source: Where the encoder came from; noted in the store, for ``udh-jax search``.
     batch_size: Pictures encoded at once.
     remove: Remove items that are not in the folder. For a store of this folder alone.
 
   Raises:
-    InputError: If the folder is missing or has no pictures, or the store is of another encoder or
-      lacks the columns.
+    InputError: If the folder is missing or has no pictures, the store is of another encoder or
+      lacks the columns; or with ``remove``, if the folder is not the one that the store names and
+      has fewer than half of its items.
     StoreError: If the store fails; what was written before stays.
   """
   require_pictures(encoder)
   require_same_encoder(store, encoder.digest)
   require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   require(
-    COLUMNS.items() <= store.columns.items(),
-    f"{store.location} lacks the columns {', '.join(COLUMNS)}, by which changed files are known; "
-    "make it with udh-jax encode --store.",
+    FILE_COLUMNS.items() <= store.columns.items(),
+    f"{store.location} lacks the columns {', '.join(FILE_COLUMNS)}, by which changed files are "
+    "known; make it with udh-jax encode --store.",
   )
   folder = pathlib.Path(folder)
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   files = list_pictures(folder)
   require(files, f"{folder} {NO_PICTURES}")
+  _note(store, folder, files, source, remove)
   bad: dict[str, str] = {}
   states: dict[str, tuple[int, int]] = {}
   size = encoder.about["picture_size"]
@@ -94,7 +107,7 @@ def encode_folder_to_store(
   def write() -> None:
     if names:
       noted = [states.pop(name) for name in names]
-      metadata = {column: [s[i] for s in noted] for i, column in enumerate(COLUMNS)}
+      metadata = {column: [s[i] for s in noted] for i, column in enumerate(FILE_COLUMNS)}
       store.load([Rows(names.copy(), np.concatenate(codes), metadata)])
       names.clear()
       codes.clear()
@@ -124,6 +137,34 @@ def encode_folder_to_store(
   return Stored(len(files), encoded, removed, bad)
 
 
+def _note(
+  store: Store, folder: pathlib.Path, files: Sequence[str], source: str, remove: bool
+) -> None:
+  """Notes where the encoder and the pictures are now; refuses to empty a store of other ones."""
+  about = dict(store.about)
+  if source:
+    about["encoder"] = {**about["encoder"], "source": absolute(source)}
+  noted = about.get("folder")
+  if not noted or os.path.realpath(noted) != str(folder.resolve()):
+    listed, found, items = set(files), 0, 0
+    for part in store.names():
+      items += len(part)
+      found += sum(name in listed for name in part)
+    is_its_own = 2 * found >= items
+    require(
+      is_its_own or not remove,
+      f"{folder} has {found:,} of the {items:,} pictures in {store.location}, which is of {noted}; "
+      "give that folder or another --table, or leave out --update, which alone removes items.",
+    )
+    if is_its_own:
+      about["folder"] = str(folder.resolve())
+  if about != store.about:
+    try:
+      store.describe(about)
+    except StoreError as error:  # such as of who may write items alone
+      print(f"where encoder and pictures are now is not noted: {error}", flush=True)
+
+
 def _new_or_changed(
   folder: pathlib.Path,
   files: Sequence[str],
@@ -146,7 +187,7 @@ def _new_or_changed(
         bad[name] = f"cannot be stored: {problem}"
     rows = store.get(list(found))
     known = dict(
-      zip(rows.names, zip(*(rows.metadata[c] for c in COLUMNS), strict=True), strict=True)
+      zip(rows.names, zip(*(rows.metadata[c] for c in FILE_COLUMNS), strict=True), strict=True)
     )
     for name, now in found.items():
       if known.get(name) != now:

@@ -38,7 +38,7 @@ from udh_jax.service.following import Following, Served
 from udh_jax.service.metrics import KIND as FIGURES
 from udh_jax.service.metrics import Metrics
 from udh_jax.service.operations import Operation, arguments_of, describe, json_bytes
-from udh_jax.service.problems import Problem
+from udh_jax.service.problems import Busy, Problem
 from udh_jax.service.thumbnails import KIND, Thumbnails
 from udh_jax.service.uploads import (
   Room,
@@ -61,7 +61,7 @@ class Limits(NamedTuple):
     upload_bytes: Of a picture that is sent.
     pixels: Of a picture that is sent.
     held_bytes: Of all pictures that are read at once.
-    waiting: Queries that may wait.
+    waiting: Queries that may wait; so many pictures, too, may be decoded or wait for it.
     max_batch: Queries encoded or searched in one call.
     max_wait: Seconds that the first of them waits for others.
   """
@@ -107,7 +107,7 @@ class Service:
     self._following, self._access, self._limits = following, access, limits
     self._follow_links, self._thumbnails = follow_links, thumbnails
     self._room = Room(max(limits.held_bytes, limits.upload_bytes))
-    self._decoders = ThreadPoolExecutor(num_cores())
+    self._decoders, self._decoding = ThreadPoolExecutor(num_cores()), 0
     self.figures = Metrics()
 
     def batcher(run, kind, max_wait=0.0):
@@ -126,10 +126,11 @@ class Service:
 
   def _gauges(self):
     def waiting():
-      return self._pictures.waiting + self._texts.waiting + self._searches.waiting
+      batchers = (self._pictures, self._texts, self._searches)
+      return self._decoding + sum(batcher.waiting for batcher in batchers)
 
     gauge = self.figures.gauge
-    gauge("waiting", "Queries waiting to be encoded.", waiting)
+    gauge("waiting", "Queries waiting to be decoded, encoded or searched.", waiting)
     gauge("upload_bytes", "Bytes of uploaded pictures in memory.", lambda: self._room.taken)
     gauge("thumbnail_bytes", "Bytes of cached thumbnails.", lambda: self._thumbnails.kept_bytes)
     gauge(
@@ -257,11 +258,21 @@ class Service:
       data = await read_body(request, self._limits.upload_bytes, share=share)
       if not raw:
         data = await picture_of_form(request, data)  # in its place: a form is not held twice
-      picture = await asyncio.get_running_loop().run_in_executor(
-        self._decoders, decode_upload, data, served.coder.picture_size, self._limits.pixels
-      )
+      picture = await self._decoded(data, served.coder.picture_size)
     code = await self._pictures((served.coder, picture))
     return await self._found(served, {"kind": "picture"}, code, arguments)
+
+  async def _decoded(self, data: bytes, size: int) -> np.ndarray:
+    """A picture, decoded in a thread; a small file can take as long as any."""
+    if self._decoding >= self._limits.waiting:
+      raise Busy(f"{self._decoding} pictures are being decoded already; send it again in a moment.")
+    self._decoding += 1
+    try:
+      return await asyncio.get_running_loop().run_in_executor(
+        self._decoders, decode_upload, data, size, self._limits.pixels
+      )
+    finally:
+      self._decoding -= 1
 
   async def _by_json(self, served: Served, asked: dict, arguments) -> Response:
     known = ("hex", "base64", "text", "name")
@@ -308,13 +319,16 @@ class Service:
       raise hits
     near = [hit for hit in hits if radius is None or hit.distance <= radius]
     others = [hit for hit in near if hit.name != own]
+    complete = len(near) < wanted.k and len(others) <= k
+    if complete and len(hits) == wanted.k:  # the radius alone says that there are no more
+      complete = await self._searches.call(collection.is_exact, wanted.k)
     items = await self._searches.call(collection.count)
     return _answer(
       {
         "query": query | {"code": code.tobytes().hex()},
         "bits": collection.num_bits,
         "items": items,
-        "complete": len(near) < wanted.k,
+        "complete": complete,
         "neighbours": [
           _links(hit.name) | {"distance": hit.distance, "metadata": dict(hit.metadata)}
           for hit in others[:k]

@@ -76,6 +76,10 @@ class Collection(Protocol):
     """
     ...
 
+  def is_exact(self, k: int) -> bool:
+    """Whether `nearest` misses no nearer item where it finds k."""
+    ...
+
   def item(self, name: str) -> Item | None:
     """The item of a name, or None."""
     ...
@@ -153,6 +157,10 @@ class IndexCollection:
       [Hit(names[int(i)], int(d), {}) for d, i in zip(distances[:k], indices[:k], strict=True)]
       for distances, indices in found
     ]
+
+  def is_exact(self, k: int) -> bool:
+    """Always."""
+    return True
 
   def item(self, name: str) -> Item | None:
     """The first item of a name, or None."""

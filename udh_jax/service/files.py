@@ -3,12 +3,13 @@
 import contextlib
 import os
 import pathlib
+import re
 import stat
 from typing import IO, NamedTuple
 
 from udh_jax.service.problems import Problem
 
-# What browsers show, by how the files begin; other pictures of a collection are sent to be kept.
+# Kinds by how the files begin, whatever their names end in.
 _KINDS = (
   (b"\xff\xd8\xff", "image/jpeg"),
   (b"\x89PNG\r\n\x1a\n", "image/png"),
@@ -17,8 +18,15 @@ _KINDS = (
   (b"BM", "image/bmp"),
   (b"II*\0", "image/tiff"),
   (b"MM\0*", "image/tiff"),
+  (b"II+\0", "image/tiff"),
+  (b"MM\0+", "image/tiff"),
+  (b"\0\0\0\x0cjP  \r\n\x87\n", "image/jp2"),
+  (b"\xff\x4f\xff\x51", "image/jp2"),
+  (b"\0\0\1\0", "image/x-icon"),
 )
-SHOWN = ("image/jpeg", "image/png", "image/gif", "image/bmp", "image/webp")
+_AVIF = (b"avif", b"avis", b"mif1", b"msf1")
+# What browsers show; other pictures of a collection are sent to be kept.
+SHOWN = ("image/jpeg", "image/png", "image/gif", "image/bmp", "image/webp", "image/avif")
 
 
 class Opened(NamedTuple):
@@ -87,7 +95,7 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
       raise gone(f"{name!r} is not a regular file; it is not served.")
     kind = kind_of(os.read(handle, 16))
     if kind is None:
-      raise gone(f"{name!r} is not a picture any more; it is not served.")
+      raise gone(f"{name!r} is not a picture any more, or of a kind that is not served.")
     os.lseek(handle, 0, os.SEEK_SET)
     return Opened(os.fdopen(handle, "rb"), status.st_size, status.st_mtime_ns, kind)
   except BaseException:
@@ -99,6 +107,10 @@ def kind_of(start: bytes) -> str | None:
   """Media type of a picture file by its first 16 bytes; None if it is of no known kind."""
   if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
     return "image/webp"
+  if start[4:8] == b"ftyp" and start[8:12] in _AVIF:
+    return "image/avif"
+  if re.match(rb"P[1-6]\s", start):
+    return "image/x-portable-anymap"
   return next((kind for magic, kind in _KINDS if start.startswith(magic)), None)
 
 

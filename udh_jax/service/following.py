@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import os
 import pathlib
 import time
@@ -118,7 +119,7 @@ class StoreTable:
 
     store = open_store(self._location, table=self._table, schema=self._schema)
     self.place = store.location
-    folder = self._folder or store.about.get("folder")
+    folder = self._folder or store.about.get("folder") or None
     collection = StoreCollection(
       store,
       folder=None if folder is None else pathlib.Path(folder),
@@ -166,7 +167,7 @@ class IndexFile:
     """See `Source.load`; a damaged file is refused, wherever the damage is."""
     version = self.state()  # before it is read: what is written meanwhile is noticed afterwards
     index = HammingIndex.load(self._path)
-    folder = self._folder or index.about.get("folder")
+    folder = self._folder or index.about.get("folder") or None
     collection = IndexCollection(
       index,
       title=self._path.name,
@@ -187,15 +188,18 @@ class Following:
     problem: Why the newest state of the file is not served; None if it is.
   """
 
-  def __init__(self, source: Source, now: Served, *, every: float = 1.0):
+  def __init__(self, source: Source, now: Served, *, every: float = 1.0, again: float = 45.0):
     """Begins with what was loaded.
 
     Args:
       source: To look at.
       now: Loaded from it.
       every: Seconds between two looks.
+      again: Seconds until a state that was refused is tried again: what it lacked, such as its
+        encoder, may have come.
     """
-    self._source, self._every = source, every
+    self._source, self._every, self._again = source, every, again
+    self._next = math.inf  # when what was refused is tried again
     self._tried: str | None = now.state
     self.now = now
     self.problem: str | None = None
@@ -213,27 +217,33 @@ class Following:
   async def look(self, on_load: Callable[[bool], None] = lambda taken: None) -> None:
     """Looks once."""
     state = self._source.state()
-    if state == self._tried:
+    tried = state == self._tried
+    if tried and (state is None or time.monotonic() < self._next):
       return
-    self._tried = state
+    self._tried, self._next = state, math.inf
     if state is None:
       self._keep(f"The index {self._source.place} is gone.")
       return
+    before = self.problem if tried else None  # is not said twice
     try:
       new = await asyncio.to_thread(self._source.load, self.now)
     except InputError as error:
-      self._keep(" ".join(str(error).split()))
+      self._keep(" ".join(str(error).split()), before)
     except Exception as error:  # whatever it is, the old one still serves
-      _log.exception("the index %s cannot be loaded", self._source.place)
       self._keep(
-        f"The index {self._source.place} cannot be loaded ({type(error).__name__}: {error})."
+        f"The index {self._source.place} cannot be loaded ({type(error).__name__}: {error}).",
+        before,
+        error,
       )
     else:
       self.now, self.problem = new, None
       self._tried = new.state
       _log.warning("serves the new %s: %d items", self._source.place, new.collection.count())
+    if self.problem is not None:
+      self._next = time.monotonic() + self._again
     on_load(self.problem is None)
 
-  def _keep(self, problem: str) -> None:
+  def _keep(self, problem: str, before: str | None = None, defect: Exception | None = None) -> None:
     self.problem = problem
-    _log.error("%s The version loaded before is still served.", problem)
+    if problem != before:
+      _log.error("%s The version loaded before is still served.", problem, exc_info=defect)

@@ -86,7 +86,8 @@ SCHEMAS = {
     items=_whole("how many there are in the collection"),
     complete={
       "type": "boolean",
-      "description": "whether these are all items, or all within the radius; not k of more",
+      "description": "whether these are all items, or all within the radius; not k of more, nor "
+      "what an approximate search may have missed some of",
     },
     neighbours=_list(_ref("Neighbour")) | {"description": "nearest first"},
     index=_text("state of the index that answers"),

@@ -45,7 +45,7 @@ class StoreCollection:
   def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
     """See `Collection.nearest`."""
     conditions = parse_where(where, self.columns)
-    approximate = self._approximate and k <= _EFFORT and _asked(self._store.has_index)
+    approximate = not self.is_exact(k)
     found = _asked(
       self._store.nearest,
       codes,
@@ -65,6 +65,10 @@ class StoreCollection:
       ]
       for one in found
     ]
+
+  def is_exact(self, k: int) -> bool:
+    """Unless the approximate index answers: it can miss some where it finds k."""
+    return not (self._approximate and k <= _EFFORT and _asked(self._store.has_index))
 
   def _items(self, names: Sequence[str]) -> list[Item]:
     rows = _asked(self._store.get, names)

@@ -199,7 +199,7 @@ def decode_upload(data: bytes, size: int, max_pixels: int) -> np.ndarray:
   if width * height > max_pixels:
     raise _too_many((width, height), max_pixels)
   try:
-    return decode_picture(data, size)
+    return decode_picture(data, size, formats=FORMATS, max_pixels=max_pixels)
   except ValueError as error:
     raise _unreadable(" ".join(str(error).split())) from None
 

@@ -25,7 +25,7 @@ class Rows(NamedTuple):
     names: Keys, m strings that differ.
     codes: Packed codes. uint8 array of shape ``[m, bytes]``.
     metadata: Values by column, m of each: strings, integers, numbers or truth values by the
-      column's type, or None.
+      column's type, or None. To be written, it may lack columns of the store.
   """
 
   names: list[str]
@@ -100,8 +100,8 @@ class Store(abc.ABC):
   def load(self, batches: Iterable[Rows]) -> int:
     """Writes items in one transaction, all or none; those whose names are there are replaced.
 
-    Batches are taken one at a time, so that any number of items may be written; 8 bytes of each
-    name are kept.
+    A column that a batch lacks keeps the values that it has, and is None of new items. Batches are
+    taken one at a time, so that any number of items may be written; 8 bytes of each name are kept.
 
     Returns:
       How many items were written.
@@ -117,13 +117,45 @@ class Store(abc.ABC):
     codes: np.ndarray,
     metadata: Mapping[str, Sequence[Value]] | None = None,
   ) -> int:
-    """Writes items in one transaction; those whose names are there are replaced."""
+    """Writes items in one transaction; those whose names are there are replaced.
+
+    Args:
+      names: Keys, which differ.
+      codes: Packed, one of each. uint8 array of shape ``[m, bytes]``.
+      metadata: Values by column, one of each. A column that is left out keeps the values that it
+        has, and is None of new items.
+
+    Returns:
+      How many items were written.
+
+    Raises:
+      InputError: See `load`.
+      StoreError: See `load`.
+    """
     columns = {column: list(values) for column, values in (metadata or {}).items()}
     return self.load([Rows(list(names), codes, columns)])
 
   @abc.abstractmethod
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
+
+  def describe(self, about: Mapping[str, Any]) -> None:
+    """Notes anew what is known of the codes, as where their encoder and their pictures are now.
+
+    Args:
+      about: In place of `about`; of the same encoder.
+
+    Raises:
+      InputError: If it names another encoder.
+      StoreError: If the store cannot be reached or written to.
+    """
+    require_same_encoder(self, encoder_digest_of(about))
+    self._describe(about)
+    self.about = dict(about)
+
+  @abc.abstractmethod
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    """Writes what is known of the codes."""
 
   def nearest(
     self,
@@ -209,10 +241,20 @@ class Store(abc.ABC):
     """Whether there is an approximate index."""
 
   @abc.abstractmethod
+  def optimize(self) -> None:
+    """Puts in order what many writings leave behind, and takes new items into the indexes.
+
+    Raises:
+      StoreError: If the store cannot be reached, or another process writes; nothing is lost then.
+    """
+
+  @abc.abstractmethod
   def close(self) -> None:
     """Lets go of connections."""
 
 
+# Of the file of each item, as it was when it was encoded: its size, and its time of change in ns.
+FILE_COLUMNS = {"bytes": "integer", "changed": "integer"}
 COLUMN_TYPES = {"text": str, "integer": int, "real": float, "boolean": bool}
 RESERVED = ("name", "code", "place")
 LONGEST_NAME = 2000  # bytes; PostgreSQL's keys end at a third of a page
@@ -267,7 +309,7 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
     columns: The store's metadata columns.
 
   Returns:
-    The same; columns that were left out are None, whole numbers of real columns floats.
+    The same, with columns in the order of the store's; whole numbers of real columns are floats.
 
   Raises:
     InputError: If a name cannot be held, or codes or metadata do not fit.
@@ -288,13 +330,13 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
     f"The store has no column {', '.join(unknown)}; it has {', '.join(columns) or 'none'}.",
   )
   metadata = {}
-  for column, kind in columns.items():
-    values = list(rows.metadata.get(column, [None] * len(names)))
+  for column in (column for column in columns if column in rows.metadata):
+    values = list(rows.metadata[column])
     require(
       len(values) == len(names),
       f"Column {column!r} has {len(values)} values for {len(names)} names; give one each.",
     )
-    metadata[column] = [checked_value(column, kind, value) for value in values]
+    metadata[column] = [checked_value(column, columns[column], value) for value in values]
   return Rows(names, codes, metadata)
 
 
@@ -402,7 +444,8 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   """Conditions as the command line has them: ``label=cat``, ``year>=2020``, ``label!=``.
 
   Args:
-    texts: A column, an operator of `OPERATORS` and a value each; an empty value is None.
+    texts: A column, an operator of `OPERATORS` (or ``==`` for ``=``) and a value each; an empty
+      value is None.
     columns: The store's, which give the value its type.
 
   Raises:
@@ -410,10 +453,11 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   """
   conditions = []
   for text in texts:
-    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|=|<|>)(.*)", text, re.DOTALL)
+    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|==?|<|>)(.*)", text, re.DOTALL)
     if match is None:
       raise InputError(f"{text!r} is not a condition; give one such as year>=2020.")
     column, operator, value = match[1].strip(), match[2], match[3].strip()
+    operator = "=" if operator == "==" else operator
     require(
       column in columns,
       f"The store has no column {column!r}; it has {', '.join(columns) or 'none'}.",

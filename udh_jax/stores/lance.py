@@ -34,7 +34,10 @@ from udh_jax.stores.interface import (
 
 EXTRA = "lancedb"
 VERSION = 1
-_ABOUT = b"udh_jax"  # key of the table's description in its schema
+# Key of the table's description in its schema; in that of the field `_NOTED` of a newer ``about``,
+# as LanceDB replaces what is said of fields alone.
+_ABOUT = b"udh_jax"
+_NOTED = "place"
 _KEY = b"lance-schema:unenforced-primary-key:position"
 _AT_ONCE = 5000  # names in one condition
 _SLACK = 64  # candidates beyond the k-th that usually settle the order of ties
@@ -113,7 +116,8 @@ class LanceStore(Store):
           f"lancedb:{url} has no table of codes {table!r}; make one with udh-jax encode --store, "
           "or name another with --table."
         ) from None
-      described = (self._table.schema.metadata or {}).get(_ABOUT)
+      schema = self._table.schema
+    described = (schema.metadata or {}).get(_ABOUT)
     if described is None:
       raise InputError(f"{self.location} is not a table of udh_jax; name another with --table.")
     described = require_fields(
@@ -123,7 +127,8 @@ class LanceStore(Store):
     )
     require_version(self.location, described["version"], VERSION)
     self.num_bits: int = described["num_bits"]
-    self.about: dict[str, Any] = described["about"]
+    noted = (schema.field(_NOTED).metadata or {}).get(_ABOUT)
+    self.about: dict[str, Any] = described["about"] if noted is None else json.loads(noted)
     self.columns: dict[str, str] = described["columns"]
     require_true_distances(-(-self.num_bits // 8))
 
@@ -147,15 +152,17 @@ class LanceStore(Store):
       try:
         for batch in batches:
           rows = checked_rows(batch, self.num_bits, self.columns)
-          places = np.arange(start + written, start + written + len(rows.names))
+          places = range(start + written, start + written + len(rows.names))
+          kept: dict[str, Sequence[Value]] = {"place": places} | {
+            column: [None] * len(rows.names)
+            for column in self.columns
+            if column not in rows.metadata
+          }
           if anything:
-            found = self._places(rows.names)
-            places = np.array(
-              [found.get(n, p) for n, p in zip(rows.names, places.tolist(), strict=True)], np.int64
-            )
+            kept = self._kept(rows.names, kept)
           written += len(rows.names)
           distinct.add(rows.names)
-          yield self._as_arrow(rows, places)
+          yield self._as_arrow(rows, kept)
         distinct.require()
       except BaseException as error:  # Arrow would wrap it in its own
         failures.append(error)
@@ -183,6 +190,11 @@ class LanceStore(Store):
       for some in _in_parts(names):
         removed += self._table.delete(_among(some)).num_deleted_rows
     return removed
+
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    with self._doing("describing the table"):
+      metadata = {_ABOUT.decode(): json.dumps(about)}
+      self._table.update_field_metadata({"path": _NOTED, "metadata": metadata})
 
   def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
     selected = _filter(conditions)
@@ -260,11 +272,31 @@ class LanceStore(Store):
   def optimize(self, *, keep: datetime.timedelta = datetime.timedelta(days=7)) -> None:
     """Joins the small files of many writings, indexes what is new, and removes old versions.
 
+    At the first call it makes an index of the names, by which writing and `get` find them. LanceDB
+    cannot add to an approximate index, nor join files under it: where items are not in it, it is
+    taken away and made anew at the end, as `build_index` makes it by default.
+
     Args:
       keep: Versions younger than this stay, for readers that are at them.
+
+    Raises:
+      StoreError: If the place cannot be reached, or another process writes; nothing is lost then.
     """
+    index = require_extra("lancedb.index", extra=EXTRA)
     with self._doing("optimizing"):
-      self._table.optimize(cleanup_older_than=keep)
+      made = self._table.list_indices()
+      approximate = [one.name for one in made if "code" in one.columns]
+      if approximate and not self._table.index_stats(approximate[0]).num_unindexed_rows:
+        return
+      for name in approximate:
+        self._table.drop_index(name)
+      try:
+        if not any("name" in one.columns for one in made):
+          self._table.create_index("name", config=index.BTree(), name="name_idx")
+        self._table.optimize(cleanup_older_than=keep)
+      finally:
+        if approximate:
+          self.build_index()
 
   def _doing(self, doing: str):
     return _errors(self.location.removeprefix("lancedb:"), doing)
@@ -272,15 +304,19 @@ class LanceStore(Store):
   def _fields(self) -> list[str]:
     return ["name", "code", "place", *self.columns]
 
-  def _places(self, names: Sequence[str]) -> dict[str, int]:
-    """The places of the names that are there."""
-    found: dict[str, int] = {}
+  def _kept(
+    self, names: Sequence[str], new: Mapping[str, Sequence[Value]]
+  ) -> dict[str, Sequence[Value]]:
+    """Values of the columns of ``new``, by name of the column: of items that are there, theirs."""
+    found: dict[str, tuple[Value, ...]] = {}
     for some in _in_parts(names):
-      query = self._table.search().where(_among(some)).select(["name", "place"])
+      query = self._table.search().where(_among(some)).select(["name", *new])
       for batch in query.limit(len(some)).to_batches():
-        columns = batch.column("name").to_pylist(), batch.column("place").to_pylist()
-        found.update(zip(*columns, strict=True))
-    return found
+        columns = [batch.column(column).to_pylist() for column in new]
+        values = zip(*columns, strict=True)
+        found.update(zip(batch.column("name").to_pylist(), values, strict=True))
+    rows = [found.get(n, r) for n, r in zip(names, zip(*new.values(), strict=True), strict=True)]
+    return {column: [row[i] for row in rows] for i, column in enumerate(new)}
 
   def _stream(self, fields: list[str], batch_size: int):
     ordering = require_extra("lancedb.query", extra=EXTRA).ColumnOrdering
@@ -318,14 +354,15 @@ class LanceStore(Store):
     order = sorted(range(len(names)), key=lambda i: (distances[i], places[i], names[i]))
     return Found([names[i] for i in order], distances[order])
 
-  def _as_arrow(self, rows: Rows, places: np.ndarray):
+  def _as_arrow(self, rows: Rows, kept: Mapping[str, Sequence[Value]]):
     import pyarrow as pa
 
     schema = _schema(self.num_bits, self.columns)
     width = -(-self.num_bits // 8)
     codes = pa.FixedSizeListArray.from_arrays(pa.array(rows.codes.reshape(-1)), width)
-    more = [pa.array(rows.metadata[c], schema.field(c).type) for c in self.columns]
-    columns = [pa.array(rows.names, pa.string()), codes, pa.array(places, pa.int64()), *more]
+    values = {**rows.metadata, **kept}
+    more = [pa.array(values[c], schema.field(c).type) for c in ("place", *self.columns)]
+    columns = [pa.array(rows.names, pa.string()), codes, *more]
     table = pa.table(columns, names=schema.names).cast(schema)
     return table.combine_chunks().to_batches()[0] if len(rows.names) else _empty(schema)
 

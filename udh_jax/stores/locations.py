@@ -90,5 +90,5 @@ def _parsed(location: str, schema: str | None) -> tuple[str, str]:
     require(rest, f"{location!r} names no folder; give {FORMS}.")
     require(schema is None, "LanceDB has no schemas; name the --table alone.")
     return "lancedb", rest
-  shown = location.partition("@")[2] or location  # what stands before @ may be a password
+  shown = location.rpartition("@")[2].partition("?")[0]  # the others may hold a password
   raise InputError(f"{shown!r} is not a store; give one of {FORMS}.")

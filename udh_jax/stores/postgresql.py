@@ -31,6 +31,7 @@ from udh_jax.stores.postgresql_server import META, Bits, Place, Server
 VERSION = 1
 MOST_BITS = 64_000  # what its graph takes
 MOST_CANDIDATES = 1000  # the largest hnsw.ef_search
+_ITERATIVE = (0, 8)  # the first pgvector that goes on where a filter leaves too few
 _TYPES = {"text": "text", "integer": "int8", "real": "float8", "boolean": "bool"}
 
 
@@ -147,26 +148,10 @@ class PostgreSQLStore(Store):
 
     Writers take turns: a second one waits until the first one's transaction ends. Readers do not.
     """
-    identifier = self._server.sql.Identifier
-    columns = ["name", "code", *self.columns]
-    types = ["int8", "text", "bit", *(_TYPES[kind] for kind in self.columns.values())]
-    listed = self._identifiers(columns)
     make = self._text(
       "CREATE TEMPORARY TABLE udh_jax_load ON COMMIT DROP AS "
-      "SELECT 0::bigint AS row, {columns} FROM {table} LIMIT 0",
-      columns=listed,
-    )
-    copy = self._text(
-      "COPY udh_jax_load (row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
-    )
-    merge = self._text(
-      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY row "
-      "ON CONFLICT (name) DO UPDATE SET {assignments}",
-      columns=listed,
-      assignments=self._server.sql.SQL(", ").join(
-        self._server.sql.SQL("{0} = excluded.{0}").format(identifier(column))
-        for column in columns[1:]
-      ),
+      "SELECT 0::bigint AS _row, {columns} FROM {table} LIMIT 0",  # no column's name begins so
+      columns=self._identifiers(["name", "code", *self.columns]),
     )
     written, distinct = 0, DistinctNames()
     with self._server.connection("writing") as connection, connection.cursor() as cursor:
@@ -176,11 +161,11 @@ class PostgreSQLStore(Store):
       for batch in batches:
         rows = checked_rows(batch, self.num_bits, self.columns)
         distinct.add(rows.names)
-        values = (rows.metadata[column] for column in self.columns)
+        copy, merge = self._copy_and_merge(rows.metadata)
         with cursor.copy(copy) as out:
-          out.set_types(types)
+          out.set_types(["int8", "text", "bit", *(_TYPES[self.columns[c]] for c in rows.metadata)])
           for i, (name, code, *more) in enumerate(
-            zip(rows.names, rows.codes, *values, strict=True)
+            zip(rows.names, rows.codes, *rows.metadata.values(), strict=True)
           ):
             out.write_row([i, name, Bits(self.num_bits, code.tobytes()), *more])
         cursor.execute(merge)
@@ -189,11 +174,35 @@ class PostgreSQLStore(Store):
       distinct.require()
     return written
 
+  def _copy_and_merge(self, given: Iterable[str]) -> tuple[Any, Any]:
+    """SQL that takes a batch with these columns of metadata in, and that writes it."""
+    columns = ["name", "code", *given]
+    listed = self._identifiers(columns)
+    copy = self._text(
+      "COPY udh_jax_load (_row, {columns}) FROM STDIN (FORMAT BINARY)", columns=listed
+    )
+    merge = self._text(
+      "INSERT INTO {table} ({columns}) SELECT {columns} FROM udh_jax_load ORDER BY _row "
+      "ON CONFLICT (name) DO UPDATE SET {assignments}",
+      columns=listed,
+      assignments=self._server.sql.SQL(", ").join(
+        self._server.sql.SQL("{0} = excluded.{0}").format(self._server.sql.Identifier(column))
+        for column in columns[1:]
+      ),
+    )
+    return copy, merge
+
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
     text = self._text("DELETE FROM {table} WHERE name = ANY($1)")
     with self._server.connection("removing") as connection:
       return connection.execute(text, [_sendable(names)]).rowcount
+
+  def _describe(self, about: Mapping[str, Any]) -> None:
+    text = self._text("UPDATE {meta} SET about = $2 WHERE table_name = $1")
+    with self._server.connection("describing the table") as connection:
+      self._require_unchanged(connection)
+      connection.execute(text, [self._place.table, json.dumps(about)])
 
   def _exact(self, k: int, conditions: Sequence[Condition]) -> Any:
     # The cast keeps the planner from the graph, whose order is not exact.
@@ -226,7 +235,7 @@ class PostgreSQLStore(Store):
     found = []
     with self._server.connection("searching") as connection:
       connection.execute(f"SET LOCAL hnsw.ef_search = {int(effort)}")
-      if conditions:
+      if conditions and self._server.vector_version >= _ITERATIVE:
         connection.execute("SET LOCAL hnsw.iterative_scan = relaxed_order")
       for query in queries:
         some = self._found(connection, graph, query, conditions)
@@ -301,6 +310,9 @@ class PostgreSQLStore(Store):
       with self._server.connection("looking for the index") as connection:
         self._indexed = bool(self._graphs(connection))
     return self._indexed
+
+  def optimize(self) -> None:
+    """Nothing: the server does it by itself."""
 
   def drop(self) -> None:
     """Removes the table and all that is in it."""
@@ -380,21 +392,25 @@ class PostgreSQLStore(Store):
 
 
 def _make(connection, server, place, num_bits, about, columns) -> None:
-  sql = server.sql
-  meta = sql.Identifier(place.schema, META)
-  connection.execute("SELECT pg_advisory_xact_lock(hashtext('udh_jax'))")
-  if place.schema != server.schema:
-    connection.execute(
-      sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(sql.Identifier(place.schema))
-    )
-  connection.execute(
-    sql.SQL(
-      'CREATE TABLE IF NOT EXISTS {} (table_name text COLLATE "C" PRIMARY KEY, '
-      "version int NOT NULL, num_bits int NOT NULL, about json NOT NULL, columns json NOT NULL)"
-    ).format(meta)
-  )
+  """Makes what is missing of a table, if anything: else rights to write rows are enough."""
   if _meta(connection, place) is not None:
     return
+  connection.execute("SELECT pg_advisory_xact_lock(hashtext('udh_jax'))")
+  if _meta(connection, place) is not None:  # made while this waited
+    return
+  sql = server.sql
+  meta = sql.Identifier(place.schema, META)
+  # Each is looked for first: IF NOT EXISTS asks for the right to make it all the same.
+  schemas = "SELECT 1 FROM pg_namespace WHERE nspname = $1"
+  if connection.execute(schemas, [place.schema]).fetchone() is None:
+    connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(place.schema)))
+  if not _columns(connection, Place(place.schema, META)):
+    connection.execute(
+      sql.SQL(
+        'CREATE TABLE {} (table_name text COLLATE "C" PRIMARY KEY, '
+        "version int NOT NULL, num_bits int NOT NULL, about json NOT NULL, columns json NOT NULL)"
+      ).format(meta)
+    )
   more = [
     sql.SQL(f", {{}} {_TYPES[kind]}" + (' COLLATE "C"' if kind == "text" else "")).format(
       sql.Identifier(column)

@@ -1,6 +1,7 @@
 """Connections to a PostgreSQL server that has pgvector."""
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -39,8 +40,9 @@ class Server:
     try:
       parts = conninfo.conninfo_to_dict(url)
     except self.psycopg.Error as error:
+      reason = re.sub('".*"', "…", first_line(error))  # what is quoted may be of the password
       raise InputError(
-        f"The store's URL cannot be read ({first_line(error)}); give one such as "
+        f"The store's URL cannot be read ({reason}); give one such as "
         "postgresql://user@host/database."
       ) from None
     self.shown = shown_as(parts)
@@ -49,7 +51,7 @@ class Server:
     whole = conninfo.make_conninfo(**parts)
     try:
       with self.psycopg.connect(whole) as connection:
-        self.vector_schema = self._ready(connection)
+        self.vector_schema, self.vector_version = self._ready(connection)
         self.schema = connection.execute("SELECT current_schema()").fetchone()[0]
     except self.psycopg.Error as error:
       raise StoreError(
@@ -98,8 +100,8 @@ class Server:
     except self.psycopg.Error as error:
       raise StoreError(f"{self.shown}: {doing} failed: {first_line(error)}.") from error
 
-  def _ready(self, connection) -> str:
-    """Sees that pgvector is there, and returns the schema that it is in."""
+  def _ready(self, connection) -> tuple[str, tuple[int, ...]]:
+    """Sees that pgvector is there, and returns the schema that it is in and its version."""
     found = (
       "SELECT n.nspname, e.extversion FROM pg_extension e "
       "JOIN pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'vector'"
@@ -117,8 +119,7 @@ class Server:
         ) from error
       row = connection.execute(found).fetchone()
     schema, version = row
-    require_version(self.shown, version)
-    return schema
+    return schema, require_version(self.shown, version)
 
   def _configure(self, connection) -> None:
     from psycopg.adapt import Dumper, Loader
@@ -144,8 +145,8 @@ class Server:
     connection.adapters.register_loader(_BIT, BitsLoader)
 
 
-def require_version(shown: str, version: str) -> None:
-  """Refuses a pgvector that cannot search bit strings.
+def require_version(shown: str, version: str) -> tuple[int, ...]:
+  """The numbers of a version of pgvector; refuses one that cannot search bit strings.
 
   Raises:
     StoreError: If the version is too old.
@@ -156,6 +157,7 @@ def require_version(shown: str, version: str) -> None:
       f"{shown} has pgvector {version}, {'.'.join(map(str, PGVECTOR))} or newer is needed; update "
       "it on the server and run ALTER EXTENSION vector UPDATE."
     )
+  return numbers
 
 
 def shown_as(parts: Mapping[str, Any]) -> str:

@@ -173,7 +173,11 @@ function showNeighbours(view, answer) {
     const all = view.radius != null && answer.complete ? "All " : "";
     text = `${all}${several(neighbours.length, "neighbour")}${within}, ${range} of ` +
       `${answer.bits} bits.`;
-    if (view.radius != null && !answer.complete) text += " There are more; raise Neighbours.";
+    if (view.radius != null && !answer.complete) {
+      text += neighbours.length < view.k
+        ? " There may be more: the search is approximate."
+        : " There are more; raise Neighbours.";
+    }
   }
   if (query.unknown_words?.length) {
     text += ` Words left out, as the encoder does not know them: ${query.unknown_words.join(", ")}.`;
@@ -348,10 +352,10 @@ async function send(file) {
     const options = { method: "POST", headers, body: file, signal };
     const answer = await ask("v1/neighbours?k=1", options);
     const { code } = answer.query;
-    if (!given.has(code)) {
-      const name = file.name || "a pasted picture";
-      given.set(code, { name, address: URL.createObjectURL(file) });
-    }
+    const before = given.get(code); // of a picture that was sent earlier
+    if (before) URL.revokeObjectURL(before.address);
+    const name = file.name || "a pasted picture";
+    given.set(code, { name, address: URL.createObjectURL(file) });
     await go(addressOf({ code }));
   } catch (error) {
     if (error.name === "AbortError") return;
