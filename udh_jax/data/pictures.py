@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -55,19 +56,33 @@ class Pictures(NamedTuple):
   kept: np.ndarray
 
 
+class OutOfReachError(ValueError):
+  """A file could not be read, and may be a sound picture all the same."""
+
+
 def read_picture(path: str | os.PathLike, size: int) -> np.ndarray:
   """Decodes a picture file as `decode_picture` does.
 
   Only regular files are opened: a named pipe would be waited for without end.
 
   Raises:
-    ValueError: If it cannot be read or decoded; says why in one line.
+    OutOfReachError: If it is there and cannot be read; says why in one line.
+    ValueError: The same if it is gone, or was read and cannot be decoded.
   """
   try:
     with open_regular(path) as file:
       return decode_picture(file, size)
   except OSError as error:
-    raise ValueError(error.strerror or str(error)) from error
+    kind = ValueError if is_gone(path, error) else OutOfReachError
+    raise kind(error.strerror or str(error)) from error
+
+
+def is_gone(path: str | os.PathLike, error: OSError) -> bool:
+  """Whether a file that cannot be opened is gone, and not only out of reach.
+
+  What a link leads to may be on a disk that is away for a while.
+  """
+  return isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(path)
 
 
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
@@ -112,6 +127,7 @@ def decode_picture(
     Array of shape ``[size, size, 3]``, uint8.
 
   Raises:
+    OutOfReachError: If the file cannot be read.
     ValueError: If it is not a picture, is cut short or damaged, its values have no known range, or
       has more pixels than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`, twice).
   """
@@ -119,6 +135,9 @@ def decode_picture(
   try:
     return _decode(file, size, whole)
   except Exception as error:  # Pillow raises many types on damaged files
+    # The system's errors have a number, Pillow's have none; a damaged file can have a wrong place.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+      raise OutOfReachError(error.strerror) from error
     pixels = _without_metadata(file)
     if pixels is not None:
       with contextlib.suppress(Exception):
