@@ -104,6 +104,57 @@ def test_sixteen_bit_grey_keeps_its_range(rng):
     np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
 
 
+def grey_tiff(values, bits, photometric=1):
+  """A TIFF file of values in rows of their own, high bits first; PIL writes only some depths."""
+  rows = ["".join(f"{value:0{bits}b}" for value in row) for row in values]
+  data = b"".join(int(row[i : i + 8], 2).to_bytes() for row in rows for i in range(0, len(row), 8))
+  height, width = np.shape(values)
+  tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
+  tags |= {273: 8 + 2 + 12 * 9 + 4, 279: len(data)}
+  entries = [struct.pack(">HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags)]
+  return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + b"".join(entries) + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(12, 4095), (16, 65535)])
+def test_the_range_of_grey_is_that_of_its_depth(rng, bits, largest):
+  values = rng.integers(0, largest + 1, (16, 16))
+  values[0, :2] = 0, largest
+  expected = np.repeat(np.round(values * (255 / largest))[..., None], 3, axis=2)
+  data = grey_tiff(values, bits)
+  if bits == 12:  # which Pillow reads of this byte order alone
+    data = little_endian(data)
+  np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def little_endian(data):
+  """The same file with the numbers of its header turned."""
+  (count,) = struct.unpack_from(">H", data, 8)
+  head = b"II*\0" + struct.pack("<IH", 8, count)
+  for i in range(count):
+    head += struct.pack("<HHII", *struct.unpack_from(">HHII", data, 10 + 12 * i))
+  return head + data[len(head) :]
+
+
+def test_grey_may_begin_at_white(rng):
+  values = rng.integers(0, 65536, (16, 16)).astype(np.uint16)
+  data = little_endian(grey_tiff(values.byteswap(), 16, photometric=0))
+  expected = np.repeat(255 - np.round(values / 257)[..., None], 3, axis=2)
+  np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def test_eight_bit_values_in_a_wide_type_keep_their_range(rng):
+  values = rng.integers(0, 256, (16, 16)).astype(np.int32)
+  found = decode_picture(encode(Image.fromarray(values), "TIFF"), 16)
+  np.testing.assert_array_equal(found, np.repeat(values[..., None], 3, axis=2))
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_white():
+  values = np.full((8, 8), 40000, np.uint16)
+  values[4:] = 40001
+  found = decode_picture(encode(Image.fromarray(values), transparency=40000), 8)
+  assert (found[:3] == 255).all() and (found[5:] == 156).all()
+
+
 def test_floating_point_pixels_are_refused(rng):
   with pytest.raises(ValueError, match="no known range"):
     decode_picture(encode(Image.fromarray(rng.random((8, 8), np.float32)), "TIFF"), 8)

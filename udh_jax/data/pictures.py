@@ -322,20 +322,38 @@ def _webp_chunks(data):
 def _to_rgb(image):
   from PIL import Image
 
-  if image.mode.startswith("I;16"):
-    grey = np.asarray(image).astype(np.uint16)
-    return Image.fromarray((grey / 257 + 0.5).astype(np.uint8)).convert("RGB")
-  if image.mode in ("I", "F"):
-    # 32-bit values: whole numbers may be 16-bit ones in a wide type, others have no known range.
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-      raise ValueError(f"pixel values of mode {image.mode} have no known range")
-    return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
+  if image.mode.startswith("I"):
+    return Image.fromarray(_eight_bit_grey(image)).convert("RGB")
+  if image.mode == "F":
+    raise ValueError("pixel values of mode F have no known range")
   if image.has_transparency_data:
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
     return Image.alpha_composite(white, image).convert("RGB")
   return image.convert("RGB")
+
+
+def _eight_bit_grey(image) -> np.ndarray:
+  """Whole numbers of more than 8 bits brought to 8, transparent ones to white."""
+  values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+  (depth, *_), largest = tags.get(_BITS_PER_SAMPLE, (16,)), 65535
+  if depth == 12:
+    largest = 4095
+  elif depth == 32:  # no known range: values of 8 or 16 bits in a wide type
+    largest = 255 if values.max() <= 255 else 65535
+  if values.min() < 0 or values.max() > largest:
+    raise ValueError(f"pixel values of mode {image.mode} have no known range")
+  grey = (values / (largest / 255) + 0.5).astype(np.uint8)
+  if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    grey = 255 - grey
+  if (transparent := image.info.get("transparency")) is not None:
+    grey[values == transparent] = 255
+  return grey
+
+
+# Tags of a TIFF file.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
 
 
 def list_pictures(folder: pathlib.Path) -> list[str]:
