@@ -285,6 +285,14 @@ def test_a_folder_with_few_of_the_names_is_another_folder(made, tmp_path):
   assert len(encode_folder(made, other, output, update=True)) == 2
 
 
+def test_files_of_other_kinds_are_told(made, pictures, tmp_path, capsys):
+  for name in ("1.heic", "2.heic", "1.xmp"):
+    (pictures / name).write_bytes(b"")
+  for update in (False, True):
+    encode_folder(made, pictures, tmp_path / "a", update=update)
+    assert "2 files of other kinds were passed over (.heic 2)." in capsys.readouterr().out
+
+
 def test_a_stopped_encoding_goes_on_where_it_saved(made, pictures, tmp_path, monkeypatch, capsys):
   whole = encode_folder(made, pictures, tmp_path / "whole", batch_size=4)
   monkeypatch.setattr(folder_module, "SAVE_EVERY", 0.0)

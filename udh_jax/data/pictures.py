@@ -16,7 +16,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -25,9 +25,29 @@ from udh_jax.data.images import DecodedImages, SomeImages
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
 from udh_jax.machine import cache_folder, num_cores
+from udh_jax.printable import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-NO_PICTURES = f"holds no pictures: no file in it ends in {', '.join(SUFFIXES)}."
+_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_WHERE_READ = {".avif": "avif", ".jp2": "jpg_2000"}  # and Pillow's name of what reads it
+NO_PICTURES = (
+  f"holds no pictures: no file in it ends in {', '.join(_ALWAYS)}, or, where Pillow reads these, "
+  f"in {' or '.join(_WHERE_READ)}."
+)
+# What lies beside pictures and is none: texts, tables, and what programs leave.
+_BESIDE = {
+  ".txt", ".md", ".rst", ".pdf", ".htm", ".html", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".xmp",
+  ".aae", ".yml", ".yaml", ".toml", ".ini", ".log", ".npy", ".npz", ".mat", ".parquet", ".db",
+  ".sqlite", ".index", ".partial", ".tmp", ".py",
+}  # fmt: skip
+
+
+@functools.cache
+def picture_endings() -> tuple[str, ...]:
+  """What names of pictures end in that Pillow of this machine reads, in lower case."""
+  from PIL import features
+
+  return _ALWAYS + tuple(end for end, name in _WHERE_READ.items() if features.check(name))
+
 
 # EXIF orientation to what undoes it, by the names of PIL.Image.Transpose.
 _UPRIGHT = {
@@ -356,7 +376,9 @@ _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _WHITE_IS_ZERO = 0
 
 
-def list_pictures(folder: pathlib.Path) -> list[str]:
+def list_pictures(
+  folder: pathlib.Path, others: collections.Counter[str] | None = None
+) -> list[str]:
   """Finds the picture files in a folder and the folders in it.
 
   Links are followed, and each folder is looked into once, however many links lead to it: by the
@@ -365,6 +387,8 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
 
   Args:
     folder: Where to look. Hidden files and folders (".name") are passed over.
+    others: Counts the files of other kinds by their ending, for `passed_over`; texts, tables and
+      the like, which lie beside pictures, are not counted.
 
   Returns:
     Paths relative to ``folder`` with forward slashes, sorted by code point: the same on every host.
@@ -376,8 +400,9 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
   def refuse(error: OSError):
     raise InputError(f"{error.filename} cannot be listed ({error.strerror}).") from error
 
-  root = os.path.realpath(folder)
-  found, seen = [], set()
+  root, endings = os.path.realpath(folder), picture_endings()
+  found: list[str] = []
+  seen: set[str] = set()
   starts = collections.deque([os.fspath(folder)])  # the folder itself, then links to other folders
   while starts:
     start = starts.popleft()
@@ -395,13 +420,27 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
       paths = [os.path.join(parent, name) for name in folders]
       links += [path for path in paths if os.path.islink(path)]
       relative = pathlib.Path(parent).relative_to(folder)
-      found += [
-        (relative / name).as_posix()
-        for name in files
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-      ]
+      for name in files:
+        if name.startswith("."):
+          continue
+        if name.lower().endswith(endings):
+          found.append((relative / name).as_posix())
+        elif others is not None and (ending := os.path.splitext(name)[1].lower()) not in _BESIDE:
+          others[ending] += 1
     starts.extend(sorted(links))
   return sorted(found)
+
+
+def passed_over(others: Mapping[str, int]) -> str:
+  """The files of other kinds that `list_pictures` has counted, in a sentence; "" for none."""
+  count = sum(others.values())
+  if not count:
+    return ""
+  kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+  named = [f"{printable(ending) or 'no ending'} {n:,}" for ending, n in kinds[:_SHOWN]]
+  named += [f"and {len(kinds) - _SHOWN} more kinds"] * (len(kinds) > _SHOWN)
+  words = "files of other kinds were" if count > 1 else "file of another kind was"
+  return f"{count:,} {words} passed over ({', '.join(named)})."
 
 
 def open_pictures(
@@ -488,7 +527,7 @@ def open_pictures(
 
 
 _CHUNK = 256  # files between two reports of progress
-_SHOWN = 5  # unreadable files named in the warning
+_SHOWN = 5  # unreadable files named in the warning, and kinds of files passed over
 _blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 
 

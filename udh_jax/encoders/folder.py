@@ -19,6 +19,7 @@ from udh_jax.data.pictures import (
   is_gone,
   list_pictures,
   open_regular,
+  passed_over,
 )
 from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
@@ -55,12 +56,14 @@ class Changes(NamedTuple):
       int64 array.
     same: Whether size and time of change of each listed file are as noted. bool array.
     gone: Rows whose files are no longer there. int64 array.
+    others: Files of other kinds, see `udh_jax.data.pictures.passed_over`.
   """
 
   listed: Names
   rows: np.ndarray
   same: np.ndarray
   gone: np.ndarray
+  others: str = ""
 
 
 class LookedInto(NamedTuple):
@@ -239,6 +242,8 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   num_files = len(changes.listed)
   todo = np.arange(num_files) if verify else np.flatnonzero(~changes.same)
   total = len(todo)
+  if changes.others:
+    _tell(changes.others)
   require(num_files, f"{folder} {NO_PICTURES}")
   if update or total < num_files:
     words = "are unchanged" if update else "were done before"
@@ -384,7 +389,9 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
     InputError: If a folder in it cannot be listed; if it has no picture; or if it is not the folder
       that the index names and has fewer than half of the pictures in it.
   """
-  files = list_pictures(folder)
+  counted: collections.Counter[str] = collections.Counter()
+  files = list_pictures(folder, counted)
+  others = passed_over(counted)
   require(
     files or not len(stored),
     f"There are no pictures in {folder}, and {len(stored):,} in its index; is a disk not mounted? "
@@ -398,7 +405,7 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   listed, live = Names.of(files), stored.live_rows()
   if not len(live):
     none = np.full(len(listed), -1)
-    return Changes(listed, none, np.zeros(len(listed), bool), live)
+    return Changes(listed, none, np.zeros(len(listed), bool), live, others)
   items = stored.names().find(listed)
   found, noted = int((items >= 0).sum()), stored.about.get("folder")
   require(
@@ -413,7 +420,7 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   gone = np.ones(len(live), bool)
   gone[items[items >= 0]] = False
   rows = np.where(items >= 0, live[at], -1)
-  return Changes(listed, rows, (items >= 0) & as_noted, live[gone])
+  return Changes(listed, rows, (items >= 0) & as_noted, live[gone], others)
 
 
 def _states(folder, files) -> np.ndarray:

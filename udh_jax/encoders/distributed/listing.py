@@ -15,7 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import SUFFIXES, decode_picture, list_pictures, read_picture
+from udh_jax.data.pictures import (
+  decode_picture,
+  list_pictures,
+  passed_over,
+  picture_endings,
+  read_picture,
+)
 from udh_jax.encoders.distributed.file_systems import (
   EXTRA,
   delete_file,
@@ -383,12 +389,16 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[_Files, st
 def _pictures_in(folder: str) -> Iterator[str]:
   fs, path = file_system_of(folder)
   if fs.type_name == "local":
-    return iter(list_pictures(pathlib.Path(path)))
+    others: collections.Counter[str] = collections.Counter()
+    names = list_pictures(pathlib.Path(path), others)
+    if others:
+      print(passed_over(others), flush=True)
+    return iter(names)
   start = len(path.rstrip("/")) + 1
   names = [
     info.path[start:]
     for info in infos_in(folder, recursive=True)
-    if info.type.name == "File" and info.path.lower().endswith(SUFFIXES)
+    if info.type.name == "File" and info.path.lower().endswith(picture_endings())
   ]
   return iter(sorted(name for name in names if not re.search(r"(^|/)\.", name)))
 
