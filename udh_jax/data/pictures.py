@@ -46,7 +46,10 @@ def picture_endings() -> tuple[str, ...]:
   """What names of pictures end in that Pillow of this machine reads, in lower case."""
   from PIL import features
 
-  return _ALWAYS + tuple(end for end, name in _WHERE_READ.items() if features.check(name))
+  known = {*features.modules, *features.codecs}  # an older Pillow warns of others
+  return _ALWAYS + tuple(
+    end for end, name in _WHERE_READ.items() if name in known and features.check(name)
+  )
 
 
 # EXIF orientation to what undoes it, by the names of PIL.Image.Transpose.
