@@ -409,7 +409,7 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   items = stored.names().find(listed)
   found, noted = int((items >= 0).sum()), stored.about.get("folder")
   require(
-    noted == str(folder.resolve()) or 2 * found >= len(live),
+    (noted and os.path.realpath(noted) == str(folder.resolve())) or 2 * found >= len(live),
     f"{folder} has {found:,} of the {len(live):,} pictures in the index, which is of {noted}; give "
     "that folder or another --output, or leave out --update, which encodes all pictures anew.",
   )
