@@ -1,5 +1,8 @@
 """Which kernels serve a call: on CPUs numba's, under a trace JAX's, and whichever are asked for."""
 
+import os
+import pathlib
+import subprocess
 import sys
 
 import jax
@@ -11,6 +14,7 @@ from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import search
 
+ROOT = pathlib.Path(__file__).parents[2]
 CODES = np.zeros((3, 2), np.uint8)
 
 
@@ -72,3 +76,31 @@ def test_without_numba_jax_serves(monkeypatch):
       pass
   finally:
     choice._installed.cache_clear()
+
+
+@pytest.mark.parametrize("error", ["ImportError", "OSError"])
+def test_a_numba_that_cannot_be_imported_is_said_once_and_jax_serves(tmp_path, error):
+  (tmp_path / "numba.py").write_text(f"raise {error}('numba needs NumPy 1.0')")
+  program = """
+import sys
+import udh_jax
+from udh_jax.cpu import choice
+from udh_jax.errors import InputError
+import numpy as np
+
+assert "numba" not in sys.modules
+codes = np.zeros((3, 2), np.uint8)
+for _ in range(2):
+  assert udh_jax.HammingIndex(codes, "abc").search(codes, 1, engine="jax").indices.shape == (3, 1)
+try:
+  with choice.kernels("numba"):
+    pass
+except InputError as error:
+  print(error)
+"""
+  environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+  done = subprocess.run(
+    [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+  )
+  assert "is 'numba', which is installed and cannot be imported (numba needs" in done.stdout
+  assert done.stderr.count("cannot be imported (numba needs NumPy 1.0): JAX serves") == 1

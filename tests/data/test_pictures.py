@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin, features
 
 from udh_jax.data import images as images_module
 from udh_jax.data import pictures
 from udh_jax.data.images import DecodedImages
 from udh_jax.data.loader import read_batches
 from udh_jax.data.pictures import decode_picture, list_pictures, picture_size, read_picture
+from udh_jax.data.readers import folder as folder_reader
 from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
@@ -102,6 +103,57 @@ def test_sixteen_bit_grey_keeps_its_range(rng):
     encode(Image.fromarray(values.astype(np.int32)), "TIFF"),  # 16-bit values in a wide type
   ):
     np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def grey_tiff(values, bits, photometric=1):
+  """A TIFF file of values in rows of their own, high bits first; PIL writes only some depths."""
+  rows = ["".join(f"{value:0{bits}b}" for value in row) for row in values]
+  data = b"".join(int(row[i : i + 8], 2).to_bytes() for row in rows for i in range(0, len(row), 8))
+  height, width = np.shape(values)
+  tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 277: 1, 278: height}
+  tags |= {273: 8 + 2 + 12 * 9 + 4, 279: len(data)}
+  entries = [struct.pack(">HHII", tag, 4, 1, tags[tag]) for tag in sorted(tags)]
+  return b"MM\0*" + struct.pack(">IH", 8, len(tags)) + b"".join(entries) + bytes(4) + data
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(12, 4095), (16, 65535)])
+def test_the_range_of_grey_is_that_of_its_depth(rng, bits, largest):
+  values = rng.integers(0, largest + 1, (16, 16))
+  values[0, :2] = 0, largest
+  expected = np.repeat(np.round(values * (255 / largest))[..., None], 3, axis=2)
+  data = grey_tiff(values, bits)
+  if bits == 12:  # which Pillow reads of this byte order alone
+    data = little_endian(data)
+  np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def little_endian(data):
+  """The same file with the numbers of its header turned."""
+  (count,) = struct.unpack_from(">H", data, 8)
+  head = b"II*\0" + struct.pack("<IH", 8, count)
+  for i in range(count):
+    head += struct.pack("<HHII", *struct.unpack_from(">HHII", data, 10 + 12 * i))
+  return head + data[len(head) :]
+
+
+def test_grey_may_begin_at_white(rng):
+  values = rng.integers(0, 65536, (16, 16)).astype(np.uint16)
+  data = little_endian(grey_tiff(values.byteswap(), 16, photometric=0))
+  expected = np.repeat(255 - np.round(values / 257)[..., None], 3, axis=2)
+  np.testing.assert_allclose(decode_picture(data, 16), expected, atol=1)
+
+
+def test_eight_bit_values_in_a_wide_type_keep_their_range(rng):
+  values = rng.integers(0, 256, (16, 16)).astype(np.int32)
+  found = decode_picture(encode(Image.fromarray(values), "TIFF"), 16)
+  np.testing.assert_array_equal(found, np.repeat(values[..., None], 3, axis=2))
+
+
+def test_a_transparent_grey_of_sixteen_bits_is_white():
+  values = np.full((8, 8), 40000, np.uint16)
+  values[4:] = 40001
+  found = decode_picture(encode(Image.fromarray(values), transparency=40000), 8)
+  assert (found[:3] == 255).all() and (found[5:] == 156).all()
 
 
 def test_floating_point_pixels_are_refused(rng):
@@ -316,6 +368,45 @@ def test_pictures_are_found_everywhere_and_sorted(tmp_path, save_picture):
   assert list_pictures(tmp_path) == [*expected, "t.tif", "u.tiff", "ü.webp"]
 
 
+def test_every_ending_that_pillow_reads_is_a_picture(tmp_path, save_picture, monkeypatch):
+  formats = {"a.jfif": "JPEG", "b.JPE": "JPEG"}
+  for ending, feature, format in ((".avif", "avif", "AVIF"), (".jp2", "jpg_2000", "JPEG2000")):
+    if features.check(feature):
+      formats[f"c{ending}"] = format
+  for name, format in formats.items():
+    save_picture(tmp_path / name, format=format)
+  assert list_pictures(tmp_path) == sorted(formats)
+  assert folder_dataset(tmp_path).names == sorted(formats)
+  monkeypatch.setattr(features, "check", lambda name: False)
+  pictures.picture_endings.cache_clear()
+  try:
+    assert list_pictures(tmp_path) == ["a.jfif", "b.JPE"]
+  finally:
+    pictures.picture_endings.cache_clear()
+
+
+def test_files_of_other_kinds_are_counted(tmp_path, save_picture):
+  for name in ("a/1.png", "b/2.png"):
+    save_picture(tmp_path / name)
+  for name in ("a/1.HEIC", "b/2.heic", "b/x\n.cr3", "b/plain"):
+    (tmp_path / name).write_bytes(b"")
+  beside = ("a/1.txt", "a/1.json", "t.csv", "Thumbs.db", ".hidden.heic", ".trash/1.heic")
+  for name in beside:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"")
+  line = "4 files of other kinds were passed over (.heic 2, no ending 1, .cr3 1)."
+  assert line in "".join(folder_dataset(tmp_path).notes)
+  (tmp_path / "only").mkdir()
+  (tmp_path / "only" / "1.heic").write_bytes(b"")
+  with pytest.raises(InputError, match=r"1 file of another kind was passed over \(\.heic 1\)"):
+    folder_dataset(tmp_path / "only")
+  (tmp_path / "b" / "plain").unlink()
+  (tmp_path / "b" / "2.heic").unlink()
+  for kind in "cdef":
+    (tmp_path / f"1.{kind}").write_bytes(b"")
+  assert "and 1 more kinds" in "".join(folder_dataset(tmp_path).notes)
+
+
 def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, save_picture, monkeypatch):
   for name in ("a/1.jpg", "b/2.jpg"):
     save_picture(tmp_path / name)
@@ -355,14 +446,50 @@ def test_subfolders_are_classes(tmp_path, save_picture):
   assert np.bincount(dataset.labels[dataset.splits.query]).tolist() == [3, 3]
   most = folder_dataset(tmp_path)  # asks for more than half of each class
   assert np.bincount(most.labels[most.splits.query]).tolist() == [4, 6]
+  assert not most.notes
   save_picture(tmp_path / "loose.jpg")
-  assert folder_dataset(tmp_path).labels is None
+  loose = folder_dataset(tmp_path)
+  assert loose.labels is None
+  assert "1 picture lies in no subfolder (the first is loose.jpg), so there" in "".join(loose.notes)
 
 
 def test_one_subfolder_is_no_class(tmp_path, save_picture):
   for i in range(3):
     save_picture(tmp_path / "images" / f"{i}.jpg")
-  assert folder_dataset(tmp_path).labels is None
+  dataset = folder_dataset(tmp_path)
+  assert dataset.labels is None and not dataset.notes
+
+
+def test_parts_of_a_collection_as_classes_are_said(tmp_path, save_picture):
+  for part in ("Train", "test"):
+    for kind in ("cat", "dog"):
+      save_picture(tmp_path / part / kind / "1.jpg")
+  dataset = folder_dataset(tmp_path, num_queries=1)
+  assert dataset.class_names == ["Train", "test"]
+  assert "the labels are Train, test, which look like parts" in "".join(dataset.notes)
+
+
+def test_a_picture_that_vanishes_while_they_are_opened(tmp_path, save_picture, monkeypatch):
+  for i in range(3):
+    save_picture(tmp_path / f"{i}.jpg", 40, 30)
+  opened = folder_reader.open_pictures
+
+  def then_remove(*names):
+    def open_pictures(*args, **options):
+      found = opened(*args, **options)
+      for name in names:
+        (tmp_path / name).unlink()
+      return found
+
+    monkeypatch.setattr(folder_reader, "open_pictures", open_pictures)
+
+  options = {"image_size": 16, "on_unreadable": "skip", "progress": lambda done, total: None}
+  then_remove("1.jpg")
+  assert folder_reader.read_folder(str(tmp_path), **options).picture_side == 30
+  then_remove("0.jpg", "2.jpg")
+  monkeypatch.setattr(folder_reader, "list_pictures", lambda *_: ["0.jpg", "2.jpg"])
+  with pytest.raises(InputError, match=r"None of the pictures .* can be read any more .*No such"):
+    folder_reader.read_folder(str(tmp_path), **options)
 
 
 def damage(path):

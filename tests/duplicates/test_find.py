@@ -199,6 +199,32 @@ def test_batches_are_of_different_pictures_and_large(joining):
     assert len(seen) == len(pairs) and batches < 600  # 199 at least, as each picture has 199 pairs
 
 
+def test_memory_goes_by_the_hits_and_not_by_the_queries(monkeypatch):
+  """Looks that are all near each other without being equal, as those of one camera's frames."""
+  rng = np.random.default_rng(0)
+  looks = rng.integers(0, 256, (1, 2, 13), np.uint8) ^ np.packbits(
+    rng.random((300, 2, 104)) < 0.12, axis=2
+  )
+  index = HammingIndex(np.arange(600, dtype=np.uint8).reshape(300, 2), [""] * 300)
+  index = HammingIndex(index.codes, index.names, columns={"look": looks})
+  held, ordered = [], find._ordered
+  monkeypatch.setattr(find, "_ordered", lambda a, *rest: held.append(len(a)) or ordered(a, *rest))
+  monkeypatch.setattr(find, "_neighbours_by_code", lambda *_: [np.zeros((0, 4), np.int64)])
+
+  def candidates(hits):
+    monkeypatch.setattr(find, "_HITS", hits)
+    held.clear()
+    batches = find._candidates(index, 28, find._Groups(300), lambda text: None)
+    pairs = [tuple(pair) for batch in batches for pair in batch.tolist()]
+    assert len(pairs) == len(set(pairs))
+    return set(pairs), max(held)
+
+  everything, most = candidates(10**9)
+  assert most > 20_000
+  assert candidates(2000) == (everything, pytest.approx(1500, abs=500))
+  assert candidates(1)[0] == everything  # one query at a time, however many hits it has
+
+
 def test_the_set_of_many_items_is_that_of_each():
   rng = np.random.default_rng(0)
   groups = find._Groups(500)

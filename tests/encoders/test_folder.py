@@ -1,5 +1,7 @@
 """An index follows its folder: what is encoded, kept and forgotten, and what a kill leaves."""
 
+import errno
+import io
 import os
 import pathlib
 import shutil
@@ -14,6 +16,7 @@ import pytest
 from PIL import Image
 
 from udh_jax.commands import encode, search
+from udh_jax.data import pictures as pictures_module
 from udh_jax.duplicates.looks import look_of
 from udh_jax.encoders import folder as folder_module
 from udh_jax.encoders.folder import encode_folder
@@ -175,6 +178,121 @@ def test_a_file_that_cannot_be_read_any_more_goes(encoder, pictures, tmp_path):
   assert not (tmp_path / "a.unreadable.txt").exists()
 
 
+def failing_with(number, *names):
+  """Stands where `open` does for pictures: the files of these names, or all, cannot be read."""
+
+  def open_one(path):
+    if not names or any(os.fspath(path).endswith(name) for name in names):
+      raise OSError(number, os.strerror(number), path)
+    return pictures_module.open_regular(path)
+
+  return open_one
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE])
+def test_a_file_out_of_reach_keeps_its_item(
+  encoder, pictures, tmp_path, monkeypatch, capsys, number
+):
+  output = tmp_path / "a"
+  before = rows_of(encode_folder(encoder, pictures, output))
+  os.utime(pictures / "group 2" / "5.jpg", ns=(5, 5))
+  monkeypatch.setattr(folder_module, "open_regular", failing_with(number, "/5.jpg"))
+  assert rows_of(encode_folder(encoder, pictures, output, update=True)) == before
+  assert "(1 kept unread)" in capsys.readouterr().out
+  assert f"5.jpg: {os.strerror(number)}" in (tmp_path / "a.unreadable.txt").read_text()
+  monkeypatch.setattr(folder_module, "open_regular", failing_with(number))
+  assert rows_of(encode_folder(encoder, pictures, output, update=True, verify=True)) == before
+  assert "(12 kept unread)" in capsys.readouterr().out
+  monkeypatch.undo()
+  encode_folder(encoder, pictures, output, update=True)
+  assert "(1 touched)" in capsys.readouterr().out
+
+
+def test_a_disk_that_fails_while_a_picture_is_decoded_is_no_damage(
+  encoder, pictures, tmp_path, monkeypatch
+):
+  class Failing(io.BufferedReader):
+    def seek(self, *place):
+      monkeypatch.setattr(Failing, "read", read)
+      return super().seek(*place)
+
+  def read(self, *_):
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+  output = tmp_path / "a"
+  before = rows_of(encode_folder(encoder, pictures, output))
+  picture(pictures / "group 1" / "4.png", 101)
+  monkeypatch.setattr(folder_module, "open_regular", lambda path: Failing(io.FileIO(path)))
+  assert rows_of(encode_folder(encoder, pictures, output, update=True)) == before
+  assert "4.png: Input/output error" in (tmp_path / "a.unreadable.txt").read_text()
+
+
+def test_nothing_is_taken_away_where_nothing_would_be_left(encoder, pictures, tmp_path, capsys):
+  output = tmp_path / "a"
+  encode_folder(encoder, pictures, output)
+  state = output.read_bytes()
+  files = sorted(path for path in pictures.rglob("*.*") if path.is_file())
+  for file in files[:-3]:
+    file.write_bytes(b"no picture")
+  capsys.readouterr()
+  assert len(encode_folder(encoder, pictures, output, update=True)) == 3
+  assert "(9 removed as unreadable)" in capsys.readouterr().out
+  output.write_bytes(state)
+  for file in files[-3:-1]:
+    file.write_bytes(b"no picture")
+  files[-1].unlink()
+  with pytest.raises(InputError, match="None of the 12 pictures"):
+    encode_folder(encoder, pictures, output, update=True)
+  assert output.read_bytes() == state
+
+
+def test_links_that_lead_nowhere_are_listed_and_keep_their_items(
+  encoder, pictures, tmp_path, capsys
+):
+  output, links = tmp_path / "a", tmp_path / "links"
+  links.mkdir()
+  for i in (1, 3, 5):
+    (links / f"{i}.jpg").symlink_to(pictures / f"group {i % 3}" / f"{i}.jpg")
+  (links / "never.jpg").symlink_to("nowhere.jpg")
+  before = rows_of(encode_folder(encoder, links, output))
+  assert len(before) == 3
+  assert "1 of 4 files cannot be read" in capsys.readouterr().out
+  assert (tmp_path / "a.unreadable.txt").read_text().startswith("never.jpg: No such file")
+  pictures.rename(tmp_path / "away")
+  assert rows_of(encode_folder(encoder, links, output, update=True)) == before
+  assert "(3 kept unread)" in capsys.readouterr().out
+  with pytest.raises(InputError, match="None of the 4 pictures"):
+    encode_folder(encoder, links, tmp_path / "b")
+  (links / "1.jpg").unlink()
+  assert len(encode_folder(encoder, links, output, update=True)) == 2
+
+
+def test_a_folder_with_few_of_the_names_is_another_folder(made, tmp_path):
+  """Cameras call their pictures alike."""
+  mine, other, output = tmp_path / "mine", tmp_path / "other", tmp_path / "a"
+  for i in range(10):
+    picture(mine / f"IMG_{i:04}.jpg", i)
+    picture(other / f"IMG_{i + 6:04}.jpg", 100 + i)
+  encode_folder(made, mine, output)
+  state = output.read_bytes()
+  with pytest.raises(InputError, match=r"other has 4 of the 10 pictures in the index, .*anew"):
+    encode_folder(made, other, output, update=True)
+  assert output.read_bytes() == state
+  picture(other / "IMG_0005.jpg", 5)
+  assert len(encode_folder(made, other, output, update=True)) == 11
+  for i in range(5, 14):  # of its own folder most may go
+    (other / f"IMG_{i:04}.jpg").unlink()
+  assert len(encode_folder(made, other, output, update=True)) == 2
+
+
+def test_files_of_other_kinds_are_told(made, pictures, tmp_path, capsys):
+  for name in ("1.heic", "2.heic", "1.xmp"):
+    (pictures / name).write_bytes(b"")
+  for update in (False, True):
+    encode_folder(made, pictures, tmp_path / "a", update=update)
+    assert "2 files of other kinds were passed over (.heic 2)." in capsys.readouterr().out
+
+
 def test_a_stopped_encoding_goes_on_where_it_saved(made, pictures, tmp_path, monkeypatch, capsys):
   whole = encode_folder(made, pictures, tmp_path / "whole", batch_size=4)
   monkeypatch.setattr(folder_module, "SAVE_EVERY", 0.0)
@@ -303,7 +421,7 @@ def test_a_folder_that_vanished_empties_no_index(made, pictures, tmp_path):
   picture(other / "q.png", 1)
   for folder, words in (
     (empty, "is a disk not mounted"),
-    (other, "No picture in .* is in the index"),
+    (other, r"other has 0 of the 12 pictures in the index, which is of .*; give that folder"),
     (tmp_path / "none", "is not a folder"),
   ):
     with pytest.raises(InputError, match=words):

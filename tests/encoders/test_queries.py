@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from udh_jax.data.pictures import read_picture
-from udh_jax.encoders.queries import search_picture, search_text
+from udh_jax.encoders.queries import search_picture, search_pictures, search_text
 from udh_jax.errors import InputError
 from udh_jax.retrieval.index import HammingIndex
 
@@ -51,6 +51,30 @@ def test_ties_of_an_asymmetric_search_go_by_index(one, image_encoder, options):
   found = search_picture(index, image_encoder, picture, asymmetric=True, **options)
   assert found.indices.tolist() == [1, 3, 4, 0, 2, 5][: options["k"]]
   assert found.distances.tolist() == [0, 0, 0, 2, 2, 2][: options["k"]]
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_an_index_with_fewer_items_than_k_gives_them_all(one, image_encoder, asymmetric):
+  index, picture = one
+  found = search_picture(index, image_encoder, picture, asymmetric=asymmetric)
+  assert found.indices.tolist() == [0]
+  (answer,) = search_pictures(index, image_encoder, [picture], k=1000, asymmetric=asymmetric)
+  assert answer.hits.indices.tolist() == [0]
+  empty = HammingIndex(index.codes[:0], [], num_bits=12)
+  with pytest.raises(InputError, match="the index is empty; add codes"):
+    search_picture(empty, image_encoder, picture, asymmetric=asymmetric)
+
+
+def test_words_find_at_most_all_items(pair_encoder):
+  index = HammingIndex(np.zeros((3, 2), np.uint8), list("abc"), num_bits=12)
+  assert sorted(search_text(index, pair_encoder, "sea").indices.tolist()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_batch_of_no_pictures_is_refused(one, image_encoder, size):
+  index, picture = one
+  with pytest.raises(InputError, match=f"The batch size is {size}; give 1 or more"):
+    list(search_pictures(index, image_encoder, [picture], k=1, batch_size=size))
 
 
 def test_words_need_an_encoder_of_pairs(one, image_encoder):

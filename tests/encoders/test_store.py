@@ -1,5 +1,6 @@
 """A folder in step with a store, from Python and from the command line."""
 
+import errno
 import json
 import os
 import pathlib
@@ -181,6 +182,30 @@ def test_names_that_a_store_cannot_hold_are_left_out(encoder, store, folder, exp
   done = encode_folder_to_store(encoder, folder, store, remove=True)
   assert "not UTF-8" in done.unreadable[name]
   assert codes_in(store) == expected
+
+
+def test_a_file_out_of_reach_keeps_its_item(encoder, store, folder, expected, monkeypatch):
+  from udh_jax.data import pictures
+
+  encode_folder_to_store(encoder, folder, store)
+  first, second, third = sorted(expected)[:3]
+  (folder / first).unlink()
+  (folder / first).symlink_to("on a disk that is away.png")
+  os.utime(folder / second, ns=(0, 1))
+  (folder / third).write_bytes(b"damaged")
+  opened = pictures.open_regular
+
+  def open_one(path):
+    if os.fspath(path).endswith(second):
+      raise OSError(errno.EIO, os.strerror(errno.EIO))
+    return opened(path)
+
+  monkeypatch.setattr(pictures, "open_regular", open_one)
+  done = encode_folder_to_store(encoder, folder, store, remove=True)
+  assert set(done.unreadable) == {first, second, third, "group 0/broken.jpg"}
+  assert done.removed == 1 and codes_in(store) == {
+    name: code for name, code in expected.items() if name != third
+  }
 
 
 def test_what_cannot_be_encoded(encoder, other_encoder, store, folder, tmp_path):

@@ -140,6 +140,14 @@ def require_all_within(queries, database, radius):
     np.testing.assert_array_equal(indices[mine], order[every <= radius])
 
 
+def test_a_radius_search_may_be_told_how_much_to_hold(rng):
+  queries, database = (rng.integers(0, 256, (n, 2), np.uint8) for n in (7, 90))
+  total = radius_search(queries, database, 7).indices.size
+  assert radius_search(queries, database, 7, most=total).indices.size == total
+  with pytest.raises(hamming.TooManyHitsError, match=rf"{total} items .* 7 queries, most is"):
+    radius_search(queries, database, 7, most=total - 1)
+
+
 def test_radius_search_of_nothing_is_nothing():
   one, none = np.zeros((1, 4), np.uint8), np.zeros((0, 4), np.uint8)
   assert radius_search(one, none, 3).starts.tolist() == [0, 0]

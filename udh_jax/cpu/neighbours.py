@@ -1,5 +1,7 @@
 """Exact nearest neighbours and all neighbours within a radius, on the CPU."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from udh_jax.cpu.compiled import (
@@ -177,7 +179,10 @@ def _in_order(distances, items, size, counts, last, out_distances, out_items):
 
 
 def within(
-  queries: np.ndarray, database: np.ndarray, radius: int
+  queries: np.ndarray,
+  database: np.ndarray,
+  radius: int,
+  check: Callable[[int], object] = lambda total: None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """All items within a radius of each query, nearest first, ties by index.
 
@@ -187,6 +192,7 @@ def within(
     queries: uint8 array of shape ``[q, bytes]``.
     database: uint8 array of shape ``[n, bytes]``.
     radius: 0 or more.
+    check: Called with how many items there are in all, before they are held.
 
   Returns:
     Where each query's items begin and the last one's end, int64 ``[q + 1]``; distances and indices,
@@ -220,6 +226,7 @@ def within(
   run(nothing, nothing)
   ends = counts.reshape(-1).cumsum()
   starts = np.concatenate([np.zeros(1, np.int64), ends[radius :: radius + 1]])
+  check(int(starts[-1]))
   counts[:] = (ends - counts.reshape(-1)).reshape(counts.shape)  # the places where each begins
   found = np.empty((2, starts[-1]), np.int32)
   if starts[-1]:

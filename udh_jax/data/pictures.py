@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import errno
 import functools
 import hashlib
 import io
@@ -15,7 +16,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -24,9 +25,32 @@ from udh_jax.data.images import DecodedImages, SomeImages
 from udh_jax.errors import InputError, require
 from udh_jax.files import write_text
 from udh_jax.machine import cache_folder, num_cores
+from udh_jax.printable import printable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
-NO_PICTURES = f"holds no pictures: no file in it ends in {', '.join(SUFFIXES)}."
+_ALWAYS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+_WHERE_READ = {".avif": "avif", ".jp2": "jpg_2000"}  # and Pillow's name of what reads it
+NO_PICTURES = (
+  f"holds no pictures: no file in it ends in {', '.join(_ALWAYS)}, or, where Pillow reads these, "
+  f"in {' or '.join(_WHERE_READ)}."
+)
+# What lies beside pictures and is none: texts, tables, and what programs leave.
+_BESIDE = {
+  ".txt", ".md", ".rst", ".pdf", ".htm", ".html", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".xmp",
+  ".aae", ".yml", ".yaml", ".toml", ".ini", ".log", ".npy", ".npz", ".mat", ".parquet", ".db",
+  ".sqlite", ".index", ".partial", ".tmp", ".py",
+}  # fmt: skip
+
+
+@functools.cache
+def picture_endings() -> tuple[str, ...]:
+  """What names of pictures end in that Pillow of this machine reads, in lower case."""
+  from PIL import features
+
+  known = {*features.modules, *features.codecs}  # an older Pillow warns of others
+  return _ALWAYS + tuple(
+    end for end, name in _WHERE_READ.items() if name in known and features.check(name)
+  )
+
 
 # EXIF orientation to what undoes it, by the names of PIL.Image.Transpose.
 _UPRIGHT = {
@@ -55,19 +79,33 @@ class Pictures(NamedTuple):
   kept: np.ndarray
 
 
+class OutOfReachError(ValueError):
+  """A file could not be read, and may be a sound picture all the same."""
+
+
 def read_picture(path: str | os.PathLike, size: int) -> np.ndarray:
   """Decodes a picture file as `decode_picture` does.
 
   Only regular files are opened: a named pipe would be waited for without end.
 
   Raises:
-    ValueError: If it cannot be read or decoded; says why in one line.
+    OutOfReachError: If it is there and cannot be read; says why in one line.
+    ValueError: The same if it is gone, or was read and cannot be decoded.
   """
   try:
     with open_regular(path) as file:
       return decode_picture(file, size)
   except OSError as error:
-    raise ValueError(error.strerror or str(error)) from error
+    kind = ValueError if is_gone(path, error) else OutOfReachError
+    raise kind(error.strerror or str(error)) from error
+
+
+def is_gone(path: str | os.PathLike, error: OSError) -> bool:
+  """Whether a file that cannot be opened is gone, and not only out of reach.
+
+  What a link leads to may be on a disk that is away for a while.
+  """
+  return isinstance(error, FileNotFoundError | NotADirectoryError) and not os.path.islink(path)
 
 
 def open_regular(path: str | os.PathLike) -> io.BufferedReader:
@@ -119,6 +157,7 @@ def decode_picture(
     Array of shape ``[size, size, 3]``, uint8.
 
   Raises:
+    OutOfReachError: If the file cannot be read.
     ValueError: If it is not a picture, is cut short or damaged, its values have no known range, or
       has more pixels than ``max_pixels`` or than Pillow decodes (`PIL.Image.MAX_IMAGE_PIXELS`,
       twice).
@@ -127,6 +166,9 @@ def decode_picture(
   try:
     return _decode(file, size, whole, formats, max_pixels)
   except Exception as error:  # Pillow raises many types on damaged files
+    # The system's errors have a number, Pillow's have none; a damaged file can have a wrong place.
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+      raise OutOfReachError(error.strerror) from error
     pixels = _without_metadata(file)
     if pixels is not None:
       with contextlib.suppress(Exception):
@@ -313,15 +355,10 @@ def _webp_chunks(data):
 def _to_rgb(image):
   from PIL import Image
 
-  if image.mode.startswith("I;16"):
-    grey = np.asarray(image).astype(np.uint16)
-    return Image.fromarray((grey / 257 + 0.5).astype(np.uint8)).convert("RGB")
-  if image.mode in ("I", "F"):
-    # 32-bit values: whole numbers may be 16-bit ones in a wide type, others have no known range.
-    values = np.asarray(image)
-    if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-      raise ValueError(f"pixel values of mode {image.mode} have no known range")
-    return Image.fromarray((values / 257 + 0.5).astype(np.uint8)).convert("RGB")
+  if image.mode.startswith("I"):
+    return Image.fromarray(_eight_bit_grey(image)).convert("RGB")
+  if image.mode == "F":
+    raise ValueError("pixel values of mode F have no known range")
   if image.has_transparency_data:
     image = image.convert("RGBA")
     white = Image.new("RGBA", image.size, "white")
@@ -329,7 +366,32 @@ def _to_rgb(image):
   return image.convert("RGB")
 
 
-def list_pictures(folder: pathlib.Path) -> list[str]:
+def _eight_bit_grey(image) -> np.ndarray:
+  """Whole numbers of more than 8 bits brought to 8, transparent ones to white."""
+  values, tags = np.asarray(image), getattr(image, "tag_v2", {})
+  (depth, *_), largest = tags.get(_BITS_PER_SAMPLE, (16,)), 65535
+  if depth == 12:
+    largest = 4095
+  elif depth == 32:  # no known range: values of 8 or 16 bits in a wide type
+    largest = 255 if values.max() <= 255 else 65535
+  if values.min() < 0 or values.max() > largest:
+    raise ValueError(f"pixel values of mode {image.mode} have no known range")
+  grey = (values / (largest / 255) + 0.5).astype(np.uint8)
+  if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    grey = 255 - grey
+  if (transparent := image.info.get("transparency")) is not None:
+    grey[values == transparent] = 255
+  return grey
+
+
+# Tags of a TIFF file.
+_BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
+_WHITE_IS_ZERO = 0
+
+
+def list_pictures(
+  folder: pathlib.Path, others: collections.Counter[str] | None = None
+) -> list[str]:
   """Finds the picture files in a folder and the folders in it.
 
   Links are followed, and each folder is looked into once, however many links lead to it: by the
@@ -338,6 +400,8 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
 
   Args:
     folder: Where to look. Hidden files and folders (".name") are passed over.
+    others: Counts the files of other kinds by their ending, for `passed_over`; texts, tables and
+      the like, which lie beside pictures, are not counted.
 
   Returns:
     Paths relative to ``folder`` with forward slashes, sorted by code point: the same on every host.
@@ -349,8 +413,9 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
   def refuse(error: OSError):
     raise InputError(f"{error.filename} cannot be listed ({error.strerror}).") from error
 
-  root = os.path.realpath(folder)
-  found, seen = [], set()
+  root, endings = os.path.realpath(folder), picture_endings()
+  found: list[str] = []
+  seen: set[str] = set()
   starts = collections.deque([os.fspath(folder)])  # the folder itself, then links to other folders
   while starts:
     start = starts.popleft()
@@ -368,13 +433,27 @@ def list_pictures(folder: pathlib.Path) -> list[str]:
       paths = [os.path.join(parent, name) for name in folders]
       links += [path for path in paths if os.path.islink(path)]
       relative = pathlib.Path(parent).relative_to(folder)
-      found += [
-        (relative / name).as_posix()
-        for name in files
-        if name.lower().endswith(SUFFIXES) and not name.startswith(".")
-      ]
+      for name in files:
+        if name.startswith("."):
+          continue
+        if name.lower().endswith(endings):
+          found.append((relative / name).as_posix())
+        elif others is not None and (ending := os.path.splitext(name)[1].lower()) not in _BESIDE:
+          others[ending] += 1
     starts.extend(sorted(links))
   return sorted(found)
+
+
+def passed_over(others: Mapping[str, int]) -> str:
+  """The files of other kinds that `list_pictures` has counted, in a sentence; "" for none."""
+  count = sum(others.values())
+  if not count:
+    return ""
+  kinds = sorted(others.items(), key=lambda item: (-item[1], item[0]))
+  named = [f"{printable(ending) or 'no ending'} {n:,}" for ending, n in kinds[:_SHOWN]]
+  named += [f"and {len(kinds) - _SHOWN} more kinds"] * (len(kinds) > _SHOWN)
+  words = "files of other kinds were" if count > 1 else "file of another kind was"
+  return f"{count:,} {words} passed over ({', '.join(named)})."
 
 
 def open_pictures(
@@ -461,7 +540,7 @@ def open_pictures(
 
 
 _CHUNK = 256  # files between two reports of progress
-_SHOWN = 5  # unreadable files named in the warning
+_SHOWN = 5  # unreadable files named in the warning, and kinds of files passed over
 _blake2b = functools.partial(hashlib.blake2b, digest_size=16)
 
 

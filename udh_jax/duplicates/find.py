@@ -13,12 +13,14 @@ from udh_jax.duplicates.alignment import SIDE, agreement
 from udh_jax.duplicates.looks import mirrored
 from udh_jax.errors import require, whole_number
 from udh_jax.machine import num_cores
+from udh_jax.retrieval.hamming import TooManyHitsError, radius_search
 from udh_jax.retrieval.index import HammingIndex
 
 REACH = 28  # bits of 104 by which looks of candidates may differ
 _FAR = 40  # and those that are near by the encoder's code
 _NEAR = 8  # neighbours by the encoder's code that are candidates
-_QUERIES = 1024  # searched at once
+_QUERIES = 1024  # searched at once, or fewer where they have more hits than the next number
+_HITS = 1 << 18  # in one search
 _PAIRS, _FEW = 128, 16  # compared at once
 _WAITING = 32 * _PAIRS  # pairs from which those of a batch are chosen
 # A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
@@ -133,13 +135,20 @@ def _candidates(
   kinds = kinds.reshape(-1)
   yield from _of_one_look(kinds, groups)
   alone = np.flatnonzero([groups.of(item) == item for item in range(len(looks))])
-  databases = [HammingIndex(looks[alone, view], [""] * len(alone)) for view in (0, 1)]
-  for start in range(0, len(alone), _QUERIES):
-    items = alone[start : start + _QUERIES]
-    yield from _unjoined(_found_by_looks(looks, kinds, alone, databases, items, reach), groups)
-    done = start + len(items)
-    if done < len(alone):
+  databases = [np.ascontiguousarray(looks[alone, view]) for view in (0, 1)]
+  done, size = 0, _QUERIES
+  while done < len(alone):
+    items = alone[done : done + size]
+    try:
+      pairs = _found_by_looks(looks, kinds, alone, databases, items, reach)
+    except TooManyHitsError:
+      size = -(-len(items) // 2)
+      continue
+    yield from _unjoined(pairs, groups)
+    before, done = done, done + len(items)
+    if before // _QUERIES < done // _QUERIES and done < len(alone):
       progress(f"{done:,} of {len(alone):,} looks searched")
+    size = min(2 * size, _QUERIES)
   found = [pairs[pairs[:, 3] > reach] for pairs in _neighbours_by_code(index, looks)]
   yield from _unjoined(_most_alike_first(np.concatenate(found)), groups)
 
@@ -159,15 +168,17 @@ def _found_by_looks(looks, kinds, alone, databases, items, reach) -> np.ndarray:
 
   Those that `_of_one_look` has made are left out, and those with an item before the first of these,
   where that one has found them.
+
+  Raises:
+    TooManyHitsError: If there are several items, and more than `_HITS` in a search.
   """
-  found = []
+  found, most = [], _HITS if len(items) > 1 else None
   for database in databases:
     for flip in (0, 1):
       queries = mirrored(looks[items, 0]) if flip else looks[items, 0]
-      hits = database.radius_search(queries, reach)
-      a = np.repeat(items, [len(hit.indices) for hit in hits])
-      b = alone[np.concatenate([hit.indices for hit in hits])]
-      distances = np.concatenate([hit.distances for hit in hits])
+      hits = radius_search(queries, database, reach, most=most)
+      a = np.repeat(items, np.diff(hits.starts))
+      b, distances = alone[hits.indices], hits.distances
       again = (b < items[0]) & (_distances(looks, b, a, flip) <= reach)
       again |= (kinds[a] == kinds[b]) & (flip == 0)
       found.append(_ordered(a[~again], b[~again], flip, distances[~again]))

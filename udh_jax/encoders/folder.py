@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import NO_PICTURES, decode_picture, list_pictures, open_regular
+from udh_jax.data.pictures import (
+  NO_PICTURES,
+  OutOfReachError,
+  decode_picture,
+  is_gone,
+  list_pictures,
+  open_regular,
+  passed_over,
+)
 from udh_jax.duplicates.looks import NUM_BITS, look_of
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.loading import absolute
@@ -48,12 +56,14 @@ class Changes(NamedTuple):
       int64 array.
     same: Whether size and time of change of each listed file are as noted. bool array.
     gone: Rows whose files are no longer there. int64 array.
+    others: Files of other kinds, see `udh_jax.data.pictures.passed_over`.
   """
 
   listed: Names
   rows: np.ndarray
   same: np.ndarray
   gone: np.ndarray
+  others: str = ""
 
 
 class LookedInto(NamedTuple):
@@ -66,6 +76,7 @@ class LookedInto(NamedTuple):
     picture: uint8 ``[size, size, 3]``, to be encoded; None where the code is known.
     known: Row of the index whose file had the same content, or -1.
     problem: Why it cannot be read, or "".
+    away: Whether it may be a sound picture all the same, so that what is known of it stays.
   """
 
   name: str
@@ -74,6 +85,7 @@ class LookedInto(NamedTuple):
   picture: np.ndarray | None = None
   known: int = -1
   problem: str = ""
+  away: bool = False
 
 
 def require_pictures(encoder: Encoder | PairEncoder) -> None:
@@ -103,7 +115,9 @@ def encode_folder(
   the next call, unless the encoder has changed; ``output`` appears at the end. Where ``output`` is
   a symbolic link, all this is done to the file that it names. With ``update``,
   ``output`` itself is added to, and is a whole index at every moment. Unreadable files are left out
-  and listed in ``output`` + ``.unreadable.txt``; they are tried again at the next update.
+  and listed in ``output`` + ``.unreadable.txt``; they are tried again at the next update. A file
+  that is there and cannot be read (no permission, a disk that fails, a link that leads nowhere)
+  keeps the item that it has; one that was read and is no picture any more loses it at the end.
 
   Args:
     encoder: From `load_encoder`.
@@ -123,7 +137,7 @@ def encode_folder(
   Raises:
     InputError: If the folder is missing or holds no readable picture, ``output`` cannot be
       written or another process writes to it, the encoder takes no pictures or is not the one of
-      the index to update.
+      the index to update, or that is of another folder, which lacks more than half of its pictures.
   """
   require_pictures(encoder)
   folder, output = pathlib.Path(folder), pathlib.Path(output)
@@ -228,12 +242,15 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
   num_files = len(changes.listed)
   todo = np.arange(num_files) if verify else np.flatnonzero(~changes.same)
   total = len(todo)
+  if changes.others:
+    _tell(changes.others)
   require(num_files, f"{folder} {NO_PICTURES}")
   if update or total < num_files:
     words = "are unchanged" if update else "were done before"
     _tell(f"{num_files - total:,} of {num_files:,} pictures {words}")
   pending = _Items(encoder.about["bits"])
-  removed: list[int] = []
+  removed: list[int] = []  # with the next commit
+  lost: list[int] = []  # with the last one
 
   def save(gone=()):
     if len(pending) or removed or len(gone) or writer.stored.about != about:
@@ -255,7 +272,11 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
     for found in batch:
       if found.problem:
         bad[found.name] = found.problem
-      elif found.known >= 0:
+        if found.old >= 0:
+          counts["kept unread" if found.away else "removed as unreadable"] += 1
+          lost += [] if found.away else [found.old]
+        continue
+      if found.known >= 0:
         code, values = old_rows[found.known]
         pending.add(found.name, code, values | found.values)
         counts["touched" if found.known == found.old else "moved"] += 1
@@ -273,16 +294,16 @@ def _follow(writer, encoder, folder, output, *, about, batch_size, update, verif
     if now - saved >= SAVE_EVERY:
       save()
       saved = now
-  save(changes.gone)
   list_unreadable(output, bad, num_files)
   require(
-    len(writer.stored),
+    len(writer.stored) + len(pending) > len(removed) + len(changes.gone) + len(lost),
     f"None of the {num_files} pictures in {folder} can be read; see {output}.unreadable.txt.",
   )
+  save([*changes.gone, *lost])
   if not update:
     return f", {done / max(time.monotonic() - started, 1e-9):.0f} pictures/s"
   counts["removed"] = len(changes.gone)
-  kinds = ("new", "changed", "moved", "touched", "removed")
+  kinds = ("new", "changed", "moved", "touched", "removed", "removed as unreadable", "kept unread")
   counted = [f"{counts[kind]:,} {kind}" for kind in kinds if counts[kind]]
   return f" ({', '.join(counted) or 'nothing new'})"
 
@@ -365,10 +386,12 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
     folder: Of the pictures.
 
   Raises:
-    InputError: If a folder in it cannot be listed; or if it has no picture, or none of those in the
-      index, which is then most likely of another folder.
+    InputError: If a folder in it cannot be listed; if it has no picture; or if it is not the folder
+      that the index names and has fewer than half of the pictures in it.
   """
-  files = list_pictures(folder)
+  counted: collections.Counter[str] = collections.Counter()
+  files = list_pictures(folder, counted)
+  others = passed_over(counted)
   require(
     files or not len(stored),
     f"There are no pictures in {folder}, and {len(stored):,} in its index; is a disk not mounted? "
@@ -382,12 +405,13 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   listed, live = Names.of(files), stored.live_rows()
   if not len(live):
     none = np.full(len(listed), -1)
-    return Changes(listed, none, np.zeros(len(listed), bool), live)
+    return Changes(listed, none, np.zeros(len(listed), bool), live, others)
   items = stored.names().find(listed)
+  found, noted = int((items >= 0).sum()), stored.about.get("folder")
   require(
-    (items >= 0).any() or stored.about.get("folder") == str(folder.resolve()),
-    f"No picture in {folder} is in the index, which is of {stored.about.get('folder')}; give that "
-    "folder, or another --output.",
+    (noted and os.path.realpath(noted) == str(folder.resolve())) or 2 * found >= len(live),
+    f"{folder} has {found:,} of the {len(live):,} pictures in the index, which is of {noted}; give "
+    "that folder or another --output, or leave out --update, which encodes all pictures anew.",
   )
   at = np.maximum(items, 0)
   as_noted = (stored.array("size")[at] == states[:, 0]) & (
@@ -396,11 +420,11 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   gone = np.ones(len(live), bool)
   gone[items[items >= 0]] = False
   rows = np.where(items >= 0, live[at], -1)
-  return Changes(listed, rows, (items >= 0) & as_noted, live[gone])
+  return Changes(listed, rows, (items >= 0) & as_noted, live[gone], others)
 
 
 def _states(folder, files) -> np.ndarray:
-  """Size and time of change of each file, int64 ``[n, 2]``; -1 for those that are not there."""
+  """Size and time of change of each file, int64 ``[n, 2]``; -1 for those that are gone."""
   prefix = os.path.join(os.fspath(folder), "")
 
   def some(start):
@@ -409,10 +433,8 @@ def _states(folder, files) -> np.ndarray:
       try:
         status = os.stat(prefix + name)
         states.append((status.st_size, status.st_mtime_ns))
-      except FileNotFoundError:
-        states.append((-1, -1))
-      except OSError:  # the reason is found when it is opened
-        states.append((0, 0))
+      except OSError as error:  # the reason is found when it is opened
+        states.append((-1, -1) if is_gone(prefix + name, error) else (0, 0))
     return states
 
   with concurrent.futures.ThreadPoolExecutor(8) as pool:  # a disk in the network makes them wait
@@ -486,6 +508,7 @@ def look_into(
       file.seek(0)
       return LookedInto(name, old, values, decode_picture(file, size, whole=whole))
   except OSError as error:
-    return LookedInto(name, old, {}, problem=error.strerror or str(error))
+    away = not is_gone(folder / name, error)
+    return LookedInto(name, old, {}, problem=error.strerror or str(error), away=away)
   except ValueError as error:
-    return LookedInto(name, old, {}, problem=str(error))
+    return LookedInto(name, old, {}, problem=str(error), away=isinstance(error, OutOfReachError))

@@ -97,6 +97,7 @@ def search_pictures(
     InputError: If the encoder takes no pictures, or an option is out of range.
   """
   require_pictures(encoder)
+  require(batch_size >= 1, f"The batch size is {batch_size}; give 1 or more.")
   find = _search_of(index, asymmetric)
   read = encoder.outputs if asymmetric else encoder
   size = encoder.about["picture_size"]
@@ -169,10 +170,11 @@ def _search_of(
   return functools.partial(_most_similar, index)
 
 
-def _given(k: int | None) -> int:
+def _as_many(index: Searchable, k: int | None) -> int:
+  """How many neighbours to ask of an index, which has perhaps fewer items; a store gives those."""
   if k is None:
     raise InputError("Neither k nor a radius is given; give one of them, or both.")
-  return k
+  return min(k, len(index)) if isinstance(index, HammingIndex) else k
 
 
 def _require_some(k: int | None) -> None:
@@ -186,7 +188,7 @@ def _most_similar(
   _require_some(k)
   codes = np.asarray(pack_codes(sign(outputs)))
   if radius is None:
-    rows = list(index.asymmetric_search(outputs, _given(k)).indices)
+    rows = list(index.asymmetric_search(outputs, _as_many(index, k)).indices)
   else:
     within = [np.sort(hits.indices) for hits in _nearest(index, codes, None, radius)]
     order = map(most_similar_first, outputs, (index.codes[rows] for rows in within))
@@ -203,6 +205,6 @@ def _most_similar(
 def _nearest(index: Searchable, codes: np.ndarray, k: int | None, radius: int | None) -> list[Hits]:
   _require_some(k)
   if radius is None:
-    return [Hits(*found) for found in zip(*index.search(codes, _given(k)), strict=True)]
+    return [Hits(*found) for found in zip(*index.search(codes, _as_many(index, k)), strict=True)]
   found = index.radius_search(codes, radius)
   return [Hits(hits.distances[:k], hits.indices[:k]) for hits in found]

@@ -9,7 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
+from udh_jax.data.pictures import (
+  NO_PICTURES,
+  OutOfReachError,
+  is_gone,
+  list_pictures,
+  read_picture,
+)
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.loading import absolute
@@ -37,7 +43,7 @@ class Stored(NamedTuple):
   Attributes:
     listed: Pictures in the folder.
     encoded: Of them, those that were new or had changed.
-    removed: Items whose files had gone, or can no longer be read.
+    removed: Items whose files had gone, or are no pictures any more.
     unreadable: What is wrong with the files that are not in the store, by name.
   """
 
@@ -94,10 +100,11 @@ def encode_folder_to_store(
   _note(store, folder, files, source, remove)
   bad: dict[str, str] = {}
   states: dict[str, tuple[int, int]] = {}
+  away: set[str] = set()  # may be sound pictures all the same: their items stay
   size = encoder.about["picture_size"]
   items = (
-    (name, functools.partial(read_picture, folder / name))
-    for name in _new_or_changed(folder, files, store, states, bad)
+    (name, functools.partial(_read, folder, name, away))
+    for name in _new_or_changed(folder, files, store, states, bad, away)
   )
   names: list[str] = []
   codes: list[np.ndarray] = []
@@ -129,7 +136,7 @@ def encode_folder_to_store(
       print(f"{encoded:,} new pictures encoded  {rate:.0f}/s", flush=True)
       shown = now
   write()
-  removed = store.delete([name for name in bad if name_problem(name) is None])
+  removed = store.delete([name for name in bad if name not in away and name_problem(name) is None])
   if remove:
     kept = set(files)
     gone = [name for part in store.names() for name in part if name not in kept]
@@ -171,6 +178,7 @@ def _new_or_changed(
   store: Store,
   states: dict[str, tuple[int, int]],
   bad: dict[str, str],
+  away: set[str],
 ) -> Iterator[str]:
   """Names that the store lacks or has of another state; fills in states, and what cannot be."""
   for start in range(0, len(files), _ASKED_AT_ONCE):
@@ -182,6 +190,8 @@ def _new_or_changed(
         found[name] = (state.st_size, state.st_mtime_ns)
       except OSError as error:
         problem = problem or error.strerror
+        if not is_gone(folder / name, error):
+          away.add(name)
       if problem is not None:
         found.pop(name, None)
         bad[name] = f"cannot be stored: {problem}"
@@ -193,3 +203,11 @@ def _new_or_changed(
       if known.get(name) != now:
         states[name] = now
         yield name
+
+
+def _read(folder: pathlib.Path, name: str, away: set[str], size: int) -> np.ndarray:
+  try:
+    return read_picture(folder / name, size)
+  except OutOfReachError:
+    away.add(name)
+    raise

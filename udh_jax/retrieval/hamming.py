@@ -12,7 +12,7 @@ from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.cpu.widths import MOST_BYTES, distance_dtype
-from udh_jax.errors import is_traced, require, whole_number
+from udh_jax.errors import InputError, is_traced, require, whole_number
 
 NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
 
@@ -46,6 +46,10 @@ class RadiusHits(NamedTuple):
   starts: np.ndarray
   distances: np.ndarray
   indices: np.ndarray
+
+
+class TooManyHitsError(InputError):
+  """More lies within the radius than was to be held."""
 
 
 def hamming_distance(queries: Array, database: Array) -> jax.Array:
@@ -124,7 +128,9 @@ def _search_on_cpu(queries, database, valid, k):
   return Neighbours(jnp.asarray(distances), jnp.asarray(indices if kept is None else kept[indices]))
 
 
-def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
+def radius_search(
+  queries: Array, database: Array, radius: int, *, most: int | None = None
+) -> RadiusHits:
   """All database items within a Hamming radius of each query: exact, ties by database index.
 
   On an accelerator items within the radius are counted first; then as many nearest ones are
@@ -135,11 +141,13 @@ def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
     database: uint8 array of shape ``[n, bytes]``; n may be 0. A JAX array is searched where it
       lies.
     radius: Largest distance, 0 or more.
+    most: How many hits all queries together may have; they are counted before they are held.
 
   Returns:
     The hits of all queries, a `RadiusHits` of NumPy arrays.
 
   Raises:
+    TooManyHitsError: If there are more than ``most``.
     InputError: If a dtype or shape is wrong, the widths differ or are beyond 8,191 bytes, or the
       radius is negative.
 
@@ -149,14 +157,23 @@ def radius_search(queries: Array, database: Array, radius: int) -> RadiusHits:
   queries, database = checked_codes("radius_search", queries, database)
   radius = whole_number("radius_search: radius", radius)
   require(radius >= 0, f"radius_search: radius is {radius}, expected 0 or more.")
+
+  def check(total: int) -> None:
+    if most is not None and total > most:
+      raise TooManyHitsError(
+        f"radius_search: {total:,} items lie within {radius} of {len(queries):,} queries, most is "
+        f"{most:,}; give fewer queries at once, or a smaller radius."
+      )
+
   if choice.use_numba(queries, database):
     from udh_jax.cpu import neighbours
 
-    return RadiusHits(*neighbours.within(np.asarray(queries), np.asarray(database), radius))
+    return RadiusHits(*neighbours.within(np.asarray(queries), np.asarray(database), radius, check))
   counts = np.zeros(len(queries), np.int64)
   if counts.size and len(database):
     counts[:] = _count_within(queries, database, min(radius, 8 * queries.shape[1]))
   starts = np.concatenate([np.zeros(1, np.int64), counts.cumsum()])
+  check(int(starts[-1]))
   found = np.empty((2, starts[-1]), np.int32)
   # One k for all counts up to a power of two, so that few programs are compiled.
   sizes = np.minimum(1 << np.ceil(np.log2(np.maximum(counts, 1))).astype(np.int64), len(database))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from udh_jax.data.readers import pairs
 from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
 
@@ -169,3 +170,26 @@ def test_unknown_columns_and_policies_are_refused(tmp_path, plain):
     load(path, on_missing="keep")
   with pytest.raises(InputError, match=r"set data\.path"):
     load("")
+
+
+def test_a_column_that_is_no_path_is_pictures_that_are_missing(tmp_path, plain):
+  """A caption is longer than names of files may be."""
+  rows = [("caption " * 40, text, label) for _, text, label in plain[:2]]
+  data = load(table(tmp_path, [*plain, *rows]))
+  assert len(data.images) == 12
+  assert any("2 rows whose picture is not there" in note for note in data.notes)
+  with pytest.raises(InputError, match="no row is left: 2 rows whose picture is not there"):
+    load(table(tmp_path, rows))
+
+
+def test_a_picture_that_vanishes_while_a_table_is_read_is_one_line(tmp_path, plain, monkeypatch):
+  opened = pairs.open_pictures
+
+  def open_pictures(*args, **options):
+    found = opened(*args, **options)
+    (tmp_path / "p" / "3.png").unlink()
+    return found
+
+  monkeypatch.setattr(pairs, "open_pictures", open_pictures)
+  with pytest.raises(InputError, match=r"3\.png cannot be read any more .*start again"):
+    load(table(tmp_path, plain))

@@ -113,6 +113,15 @@ def test_a_text_file_of_paths(encoder, pictures, expected, tmp_path):
     make_plan(encoder, str(listing), output)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_path(encoder, pictures, expected, tmp_path):
+  names = sorted(expected)[:2]
+  (tmp_path / "l.txt").write_text("\r\n".join(names), "utf-8-sig")
+  output = str(tmp_path / "codes")
+  plan = make_plan(encoder, str(tmp_path / "l.txt"), output, root=str(pictures))
+  encode_all(encoder, plan, output)
+  assert found_in(output) == {name: expected[name] for name in names}
+
+
 @pytest.mark.parametrize("form", ["name and bytes", "image"])
 def test_pictures_within_parquet(encoder, pictures, expected, tmp_path, form):
   names = sorted(expected)
@@ -131,6 +140,58 @@ def test_pictures_within_parquet(encoder, pictures, expected, tmp_path, form):
   assert found_in(output) == {name: code for name, code in expected.items() if name != bad}
   table = pq.read_table(tmp_path / "codes" / "unreadable" / "part-00000000.parquet")
   assert table["name"].to_pylist() == [bad]
+
+
+@pytest.mark.parametrize("form", ["name and bytes", "image", "bytes"])
+@pytest.mark.parametrize("group", [2, 100])
+def test_rows_with_bytes_are_pictures_of_their_own(
+  encoder, pictures, expected, tmp_path, capsys, form, group
+):
+  """As Hugging Face writes them: without a path, or with a bare file name that many have."""
+  pytest.importorskip("ray")
+  first, second, third = sorted(expected)[:3]
+  data = [(pictures / name).read_bytes() for name in (first, second, third, first, second)]
+  names = [None, "image.png", "", "own.png", "image.png"]
+  called = ["{}/0", "{}/1/image.png", "{}/2", "own.png", "{}/4/image.png"]
+  table: dict = {"bytes": data}
+  if form == "image":
+    struct = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    rows = [{"bytes": d, "path": n} for n, d in zip(names, data, strict=True)]
+    table = {"image": pa.array(rows, struct)}
+  elif form == "bytes":
+    called = [f"{{}}/{row}" for row in range(5)]
+  else:
+    table["name"] = names
+  (tmp_path / "tables").mkdir()
+  listing = parquet(tmp_path / "tables" / "a.parquet", table, row_group_size=group)
+  codes = [expected[name] for name in (first, second, third, first, second)]
+  for number, images in enumerate((listing, str(tmp_path / "tables"))):
+    output = str(tmp_path / f"codes {number}")
+    plan = make_plan(encoder, images, output)
+    encode_all(encoder, plan, output, batch_size=2)
+    assert list(found_in(output).items()) == [
+      (name.format("a.parquet"), code) for name, code in zip(called, codes, strict=True)
+    ]
+    encode_distributed(encoder, images, output)  # nothing is left to do
+    assert f"{output}: 5 pictures" in capsys.readouterr().out
+
+
+def test_rows_that_repeat_others_are_counted_as_such(encoder, pictures, expected, tmp_path, capsys):
+  pytest.importorskip("ray")
+  first, second = sorted(expected)[:2]
+  table = {"name": ["a", "a", "a", None, None], "path": [first, first, second, second, None]}
+  listing, output = parquet(tmp_path / "l.parquet", table), str(tmp_path / "codes")
+  plan = make_plan(encoder, listing, output, root=str(pictures))
+  encode_all(encoder, plan, output)
+  assert found_in(output) == {
+    "l.parquet/0/a": expected[first],
+    "l.parquet/2/a": expected[second],
+    second: expected[second],
+  }
+  encode_distributed(encoder, listing, output, root=str(pictures))
+  out = capsys.readouterr().out
+  assert "1 of 5 pictures cannot be read" in out and "1 of 5 rows name a picture" in out
+  assert f"{output}: 3 pictures" in out
 
 
 def test_pictures_that_cannot_be_read(encoder, pictures, expected, tmp_path):

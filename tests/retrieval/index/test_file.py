@@ -144,6 +144,26 @@ def replaced(path, num_items=500):
   return path.read_bytes()
 
 
+def test_a_file_overwritten_in_place_is_another(path, rng):
+  """As cp does it: the same inode, and both at their first commit."""
+  index = HammingIndex.load(path)
+  more = batch(rng, ["g"])
+  larger = index.add(more.codes, more.names, columns=more.columns)
+  other = path.with_name("other")
+  first = batch(rng, list("uvwxyz"))
+  HammingIndex(first.codes, first.names, columns=first.columns, about={"n": 0}).save(other)
+  assert other.stat().st_size == path.stat().st_size
+  version = file_version(path)
+  with IndexWriter(path) as writer:
+    path.write_bytes(other.read_bytes())
+    assert file_version(path) != version
+    with pytest.raises(InputError, match="was overwritten by another program"):
+      writer.append(more)
+  assert path.read_bytes() == other.read_bytes()
+  larger.save(path)
+  assert [name for name, _ in contents(path)[1]] == list("abcdefg")
+
+
 def test_a_whole_write_is_refused_while_another_process_writes(path, rng):
   before = path.read_bytes()
   whole = batch(rng, ["x"])

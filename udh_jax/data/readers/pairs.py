@@ -143,7 +143,7 @@ def read_pairs_table(
     require(policy == "keep" or not bad.all(), f"{table}: no row is left: {'; '.join(notes[1:])}.")
     return pairs if policy == "keep" else pairs.take(np.flatnonzero(~bad))
 
-  missing = np.array([not name or not (root / name).is_file() for name in pairs.pictures])
+  missing = np.array([not name or not _is_file(root / name) for name in pairs.pictures])
   pairs = leave_out(pairs, missing, on_missing, "on_missing", "rows whose picture is not there")
   if pairs.words is not None:
     empty = np.array([not words for words in pairs.words])
@@ -155,7 +155,13 @@ def read_pairs_table(
   readable = {name: row for row, name in enumerate(pictures.names)}
   bad = np.array([name not in readable for name in pairs.pictures])
   pairs = leave_out(pairs, bad, "skip", "on_unreadable", "rows whose picture cannot be read")
-  contents = _contents(root, pictures.names)
+  try:
+    contents = _contents(root, pictures.names)
+  except OSError as error:
+    raise InputError(
+      f"{error.filename} cannot be read any more ({error.strerror}); start again, which finds out "
+      "which pictures are there."
+    ) from error
   groups = np.array([contents[readable[name]] for name in pairs.pictures], np.int64)
   seen: set[tuple] = set()
   repeats = np.zeros(len(groups), bool)
@@ -288,6 +294,13 @@ def _load(file) -> np.ndarray:
   except (OSError, ValueError) as error:
     reason = getattr(error, "strerror", None) or error
     raise InputError(f"{file} cannot be read as an .npy file ({reason}).") from error
+
+
+def _is_file(path: pathlib.Path) -> bool:
+  try:
+    return path.is_file()
+  except (OSError, ValueError):  # a name too long, or a folder that may not be entered
+    return False
 
 
 def _contents(root: pathlib.Path, names: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 from udh_jax.encoders.distributed.file_systems import EXTRA
 from udh_jax.encoders.distributed.listing import Plan, make_plan
 from udh_jax.encoders.distributed.parts import (
+  count_codes,
   count_pictures,
   count_unreadable,
   encode_part,
@@ -30,7 +31,7 @@ class Encoded(NamedTuple):
   """What a call has done.
 
   Attributes:
-    pictures: In the whole listing.
+    pictures: Rows of the whole listing.
     encoded: Pictures that this call encoded.
     unreadable: Pictures of the whole listing that cannot be read.
     seconds: From the first part's beginning to the last one's end.
@@ -158,14 +159,16 @@ def encode_distributed(
     f"{len(absent)} parts were encoded but are not in {output} as this machine sees it; give a "
     "folder that all machines share, or a URL.",
   )
-  pictures, bad = count_pictures(output, plan), count_unreadable(output)
+  pictures, bad, items = count_pictures(output, plan), count_unreadable(output), count_codes(output)
   if bad:
     print(f"{bad:,} of {pictures:,} pictures cannot be read; see {output}/unreadable")
+  if repeated := pictures - bad - items:
+    print(f"{repeated:,} of {pictures:,} rows name a picture that was named before")
   encoded = sum(by_worker.values())
   rate = encoded / max(seconds, 1e-9)
   print(
-    f"{output}: {pictures - bad:,} pictures, {plan.num_bits} bits, {rate:.0f} "
-    f"pictures/s on {len(by_worker)} workers",
+    f"{output}: {items:,} pictures, {plan.num_bits} bits, {rate:.0f} pictures/s "
+    f"on {len(by_worker)} workers",
     flush=True,
   )
   return Encoded(pictures, encoded, bad, seconds, dict(by_worker))

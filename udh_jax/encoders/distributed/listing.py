@@ -1,5 +1,7 @@
 """What is to be encoded: a folder or listing of pictures, cut into parts."""
 
+import codecs
+import collections
 import functools
 import hashlib
 import io
@@ -8,12 +10,18 @@ import json
 import pathlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from udh_jax.data.pictures import SUFFIXES, decode_picture, list_pictures, read_picture
+from udh_jax.data.pictures import (
+  decode_picture,
+  list_pictures,
+  passed_over,
+  picture_endings,
+  read_picture,
+)
 from udh_jax.encoders.distributed.file_systems import (
   EXTRA,
   delete_file,
@@ -38,6 +46,7 @@ UNREACHABLE = "could not be reached: "  # begins what is tried again at the next
 LEFT_OUT = "listing.parquet"  # in unreadable/: names that no part can hold
 PART_SIZE = 10_000
 _LISTED_AT_ONCE = 1_000_000  # rows of a file of our own listing
+_COLUMNS = ("name", "path", "bytes")  # of a listing
 _TRIES = 3  # to read a picture from a file system that fails
 
 
@@ -209,28 +218,53 @@ def find_plan(output: str) -> Plan | None:
 
 
 def pictures_of(plan: Plan, part: Part) -> Iterator[tuple[str, Callable[[int], np.ndarray]]]:
-  """The pictures of a part, each name once.
+  """The pictures of a part, each under a name of its own.
+
+  A row with bytes is a picture of its own; rows without are one picture where name and path are
+  equal. A row without a name is called by its file and row (``train.parquet/3``), and so is each
+  of several pictures of one name (``train.parquet/3/image.png``).
 
   Yields:
     A name, and a function that reads its picture: of a size, to uint8 ``[size, size, 3]``, or
     `ValueError` that says why it cannot be read.
   """
-  seen = set()
-  for batch in _listed(part):
-    columns = {name: batch.column(name).to_pylist() for name in batch.schema.names}
-    paths = columns.get("path", [None] * batch.num_rows)
-    names = columns.get("name", paths)
-    contents = columns.get("bytes", [None] * batch.num_rows)
-    for name, path, data in zip(names, paths, contents, strict=True):
-      if name is None:
-        name = path
-      if name is None or name in seen:
+  file = part.key or file_system_of(part.file)[1].rpartition("/")[2]
+  shared = _shared_names(part)
+  seen: set[tuple[str | None, str | None]] = set()
+  for row, (name, path, data) in enumerate(_rows_of(part), part.start):
+    if data is None and name is not None:
+      if (name, path) in seen:
         continue
-      seen.add(name)
-      if data is not None:
-        yield name, functools.partial(decode_picture, data)
-      else:
-        yield name, functools.partial(_read, plan.root, path)
+      seen.add((name, path))
+    if name is None or name in shared:
+      name = f"{file}/{row}" if name is None else f"{file}/{row}/{name}"
+    if data is not None:
+      yield name, functools.partial(decode_picture, data)
+    else:
+      yield name, functools.partial(_read, plan.root, path)
+
+
+def _rows_of(
+  part: Part, columns: Collection[str] = _COLUMNS
+) -> Iterator[tuple[str | None, str | None, bytes | None]]:
+  """Name (or else path), path and bytes of each row, None for what it or ``columns`` lacks."""
+  for batch in _listed(part, columns):
+    nothing = [None] * batch.num_rows
+    found = {name: batch.column(name).to_pylist() for name in batch.schema.names}
+    for row in zip(*(found.get(name, nothing) for name in _COLUMNS), strict=True):
+      name, path, data = row
+      yield name or path or None, path, data
+
+
+def _shared_names(part: Part) -> set[str]:
+  """Names that several pictures of a part have: of rows with bytes, or with different paths."""
+  with open_parquet(part.file, part.key) as file:
+    columns = set(_columns_of(file.schema_arrow, joined(part.file, part.key)).values())
+  if len(columns) == 1:  # no names, or the paths, of which each is one picture
+    return set()
+  names = ((name, path) for name, path, _ in _rows_of(part, ("name", "path")))
+  counts = collections.Counter(name for name, _ in (names if "bytes" in columns else set(names)))
+  return {name for name, count in counts.items() if count > 1 and name is not None}
 
 
 def _read(root: str, path: str | None, size: int) -> np.ndarray:
@@ -254,8 +288,8 @@ def _read(root: str, path: str | None, size: int) -> np.ndarray:
   raise AssertionError
 
 
-def _listed(part: Part) -> Iterator[Any]:
-  """Rows of a part in record batches, with the columns among name, path and bytes that it has."""
+def _listed(part: Part, wanted: Collection[str]) -> Iterator[Any]:
+  """Rows of a part in record batches, with those of the wanted columns that it has."""
   pa = require_extra("pyarrow", extra=EXTRA)
   with open_parquet(part.file, part.key) as file:
     groups: list[int] = []
@@ -268,6 +302,7 @@ def _listed(part: Part) -> Iterator[Any]:
       row += rows
     row = first
     columns = _columns_of(file.schema_arrow, joined(part.file, part.key))
+    columns = {old: new for old, new in columns.items() if new in wanted}
     for batch in file.iter_batches(batch_size=256, row_groups=groups, columns=list(columns)):
       begin, end = (min(max(at - row, 0), batch.num_rows) for at in (part.start, part.stop))
       chosen = batch.slice(begin, end - begin)
@@ -279,14 +314,14 @@ def _listed(part: Part) -> Iterator[Any]:
 
 def _columns_of(schema: Any, file: str) -> dict[str, str]:
   """Columns of a listing to read (``image.bytes`` for a struct's), and what they are."""
-  found = {name: name for name in ("name", "path", "bytes") if name in schema.names}
+  found = {name: name for name in _COLUMNS if name in schema.names}
   if "image" in schema.names and not {"path", "bytes"} & found.keys():
     image = schema.field("image").type
     inner = [image.field(i).name for i in range(image.num_fields)]
     found |= {f"image.{name}": name for name in ("path", "bytes") if name in inner}
   values = set(found.values())
   require(
-    "path" in values or {"name", "bytes"} <= values,
+    values & {"path", "bytes"},
     f"{file} has the columns {', '.join(schema.names)}; a listing has path, or name and bytes.",
   )
   return found
@@ -354,20 +389,25 @@ def _own_listing(images: str, output: str, root: str | None) -> tuple[_Files, st
 def _pictures_in(folder: str) -> Iterator[str]:
   fs, path = file_system_of(folder)
   if fs.type_name == "local":
-    return iter(list_pictures(pathlib.Path(path)))
+    others: collections.Counter[str] = collections.Counter()
+    names = list_pictures(pathlib.Path(path), others)
+    if others:
+      print(passed_over(others), flush=True)
+    return iter(names)
   start = len(path.rstrip("/")) + 1
   names = [
     info.path[start:]
     for info in infos_in(folder, recursive=True)
-    if info.type.name == "File" and info.path.lower().endswith(SUFFIXES)
+    if info.type.name == "File" and info.path.lower().endswith(picture_endings())
   ]
   return iter(sorted(name for name in names if not re.search(r"(^|/)\.", name)))
 
 
 def _lines_of(fs: Any, path: str) -> Iterator[str]:
   with fs.open_input_file(path) as file:
-    for line in io.BufferedReader(file):
-      if text := line.rstrip(b"\r\n"):
+    for number, line in enumerate(io.BufferedReader(file)):
+      text = line.rstrip(b"\r\n")
+      if text := text if number else text.removeprefix(codecs.BOM_UTF8):
         yield text.decode("utf-8", "surrogateescape")
 
 

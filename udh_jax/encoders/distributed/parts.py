@@ -3,7 +3,7 @@
 A listing is cut into parts, and a part's codes are one file, which is there whole or not at all. So
 any machine may encode any part, a part that was begun and lost is begun again, and what is done is
 known by looking which files are there: every picture of the listing is in the result once. A name
-that several parts have is there once for each.
+that several parts have is there once for each; a store keeps the last.
 """
 
 import json
@@ -156,8 +156,13 @@ def count_unreadable(output: str) -> int:
   return sum(_num_rows(output, f"unreadable/{name}") for name in files_in(output, "unreadable"))
 
 
+def count_codes(output: str) -> int:
+  """How many items the parts have that are done."""
+  return sum(_num_rows(output, _part("codes", number)) for number in parts_done(output))
+
+
 def count_pictures(output: str, plan: Plan) -> int:
-  """Pictures of the whole listing: those of the parts, and those whose names no part can hold."""
+  """Rows of the whole listing: those of the parts, and those whose names no part can hold."""
   left_out = LEFT_OUT in files_in(output, "unreadable")
   return plan.num_pictures + (_num_rows(output, f"unreadable/{LEFT_OUT}") if left_out else 0)
 
@@ -177,7 +182,7 @@ def parts_to_index(output: str, index: str | os.PathLike) -> int:
   """
   plan = read_plan(output)
   _require_done(output, plan)
-  num_items = sum(_num_rows(output, _part("codes", n)) for n in range(len(plan.parts)))
+  num_items = count_codes(output)
   like = Batch(np.zeros((0, -(-plan.num_bits // 8)), np.uint8), Names.of([]), {})
   write_index(
     index,

@@ -104,7 +104,8 @@ class StoredIndex:
 
   Attributes:
     path: Of the file.
-    version: Tells this state from every other of a file at this path: device, inode, commit.
+    version: Tells this state from every other of a file at this path: device, inode, number and
+      SHA-256 of the newest commit, for a file may be overwritten in place.
     num_bits: Length of the codes.
     about: JSON values by name.
     segments: From the first commit to the last.
@@ -126,7 +127,7 @@ class StoredIndex:
     require(start.startswith(MAGIC), f"{path} is not an index of udh_jax{REMEDY}")
     require(len(start) >= _FIRST, f"{path} is cut short{REMEDY}")
     number, place, length, digest = _newest(file, path)
-    self.version = (status.st_dev, status.st_ino, number)
+    self.version = (status.st_dev, status.st_ino, number, digest)
     self.end = _aligned(place + length)
     require(status.st_size >= place + length, f"{path} is cut short{REMEDY}")
     mapped = mmap.mmap(file.fileno(), place + length, access=mmap.ACCESS_READ)
@@ -245,7 +246,7 @@ def names_of(segment: Segment) -> Names:
   return Names(*(cast(np.ndarray, segment.parts[part]) for part in ("names", "name_ends")))
 
 
-def file_version(path: str | os.PathLike) -> tuple[int, int, int] | None:
+def file_version(path: str | os.PathLike) -> tuple[int, int, int, bytes] | None:
   """The `StoredIndex.version` of the file at ``path`` now, read in microseconds; None if absent.
 
   Raises:
@@ -254,7 +255,8 @@ def file_version(path: str | os.PathLike) -> tuple[int, int, int] | None:
   try:
     with open(path, "rb", buffering=0) as file:
       status = os.fstat(file.fileno())
-      return status.st_dev, status.st_ino, _newest(file, path)[0]
+      number, _, _, digest = _newest(file, path)
+      return status.st_dev, status.st_ino, number, digest
   except OSError:
     return None
 
@@ -718,6 +720,11 @@ class IndexWriter:
     batch = batch._replace(columns=columns)
     _require_at(self._path, self._file)
     newest = _newest(self._file, self._path)
+    require(
+      (newest[0], newest[3]) == stored.version[2:],
+      f"{self._path} was overwritten by another program while this one was writing to it, so that "
+      "nothing more is written; start again with the file that is there now.",
+    )
     record = {
       "num_items": len(stored) + len(batch.codes) - len(removed),
       "num_bits": stored.num_bits,
