@@ -32,7 +32,7 @@ def names(config):
 def test_codes_come_from_features_where_the_network_stays():
   found = names(folder_config(psch))
   assert found[-2:] == ["psch_32bits", "guard_32bits"]
-  assert found[9:12] == ["partitions", "discriminant", "start_32bits"]
+  assert found[4:8] == ["views", "partitions", "discriminant", "adapt"]
   found = names(folder_config(udh_ecc))
   assert "tuned_baselines_32bits" not in found and "encode_32bits" not in found
   assert make_plan(folder_config(udh_ecc)).network == "guard_32bits"
@@ -42,15 +42,22 @@ def test_codes_come_from_features_where_the_network_stays():
 def test_all_that_is_learned_is_on_the_adapted_network_and_held_to_the_untouched(method):
   stages = {stage.name: stage for stage in make_plan(folder_config(method)).stages}
   found = list(stages)
-  assert found.index("cluster_1") < found.index("adapt") < found.index("features_2")
-  assert stages["adapt"].inputs == {"teacher": "teacher", "clustering": "cluster_1"}
-  assert stages["features_2"].inputs["teacher"] == stages["views"].inputs["teacher"] == "adapt"
-  assert stages["partitions"].inputs == {"views": "kept_view", "features": "features_2"}
-  assert stages["kept_view"].inputs["teacher"] == stages["guard_32bits"].inputs["teacher"]
+  assert found.index("discriminant") < found.index("adapt") < found.index("features_2")
+  roles = {"teacher": "teacher", "clustering": "cluster_1", "discriminant": "discriminant"}
+  assert stages["adapt"].inputs == roles
+  for name, before in {
+    "features_2": "features_1",
+    "cluster_2": "cluster_1",
+    **{f"adapted_{name}": name for name in ("views", "partitions", "discriminant")},
+  }.items():
+    assert stages[name].inputs["adapted"] == "adapt" and stages[name].inputs["before"] == before
+  assert stages["adapted_partitions"].inputs["views"] == "views"  # the untouched network's
   first = stages["psch_32bits" if method is psch else "finetune_1"].inputs
   assert first["teacher"] == "adapt" and first["clustering"] == "cluster_2"
-  assert stages["guard_32bits"].inputs["untouched"] == "features_1"
-  assert stages["baselines_32bits"].inputs == {"features": "features_1"}
+  assert first["views"] == "adapted_views"
+  of_guard = stages["guard_32bits"].inputs
+  assert of_guard["untouched"] == stages["baselines_32bits"].inputs["features"] == "features_1"
+  assert of_guard["partitions"] == "partitions" and of_guard["features"] == "features_2"
   assert make_plan(folder_config(method)).clusters == ("cluster_1", "cluster_2")
 
 
@@ -60,9 +67,9 @@ def test_a_network_that_is_not_adapted_has_one_round(method):
   config.adapt.steps = 0
   found = make_plan(config)
   stages = {stage.name: stage for stage in found.stages}
-  assert not {"adapt", "features_2", "kept_view", "adapted_baselines_32bits"} & stages.keys()
+  assert not {"adapt", "features_2", "adapted_views", "adapted_baselines_32bits"} & stages.keys()
   assert stages["partitions"].inputs == {"views": "views", "features": "features_1"}
-  assert "teacher" not in stages["guard_32bits"].inputs
+  assert "adapted" not in stages["guard_32bits"].inputs
   assert found.clusters == ("cluster_1",)
 
 

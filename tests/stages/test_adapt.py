@@ -7,6 +7,7 @@ from by_hand import PLAIN, finished, teacher_of
 
 from udh_jax.configuration import select
 from udh_jax.methods import automatic, udh_ecc
+from udh_jax.runtime.stage import Stage, Work
 from udh_jax.sharding import split_rows
 from udh_jax.stages import adapt, finetune
 from udh_jax.stages.network import backbone_variables, facts
@@ -28,11 +29,14 @@ def setting(context, *, share):
     "distances": split_rows(context.mesh, rng.random((100, 2)).astype(np.float32)),
     "threshold": np.ones(2, np.float32),
   }
-  return config, {"teacher": teacher_of(context), "clustering": clustering}
+  agreement = np.zeros((3, 5, 4), np.float32)
+  agreement[:, -1] = 0.3  # ITQ's
+  inputs = {"teacher": teacher_of(context), "clustering": clustering}
+  return config, inputs | {"discriminant": {"agreement": agreement}}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_weights_are_the_mean_of_before_and_after(context, share):
+def test_weights_are_the_mean_of_before_and_after(context, share, capsys):
   config, inputs = setting(context, share=share)
   made = finished(adapt.STAGE.build(context, select(config, adapt.STAGE.fields), inputs))
   own = select(config, finetune.STAGE.fields)
@@ -44,3 +48,38 @@ def test_weights_are_the_mean_of_before_and_after(context, share):
     np.testing.assert_allclose(found, (1 - share) * b + share * a, atol=1e-6)
     moved += float(np.abs(a - b).sum())
   assert moved > 0 and facts(made) == facts(inputs["teacher"])
+  assert adapt.was_adapted(made) and float(made["itq"]) == pytest.approx(0.3)
+  assert (
+    "by 0.30 with clusters of another view, below 0.45: it is adapted" in capsys.readouterr().out
+  )
+
+
+def test_a_network_that_knows_the_pictures_is_left_alone(context, capsys):
+  config, inputs = setting(context, share=0.5)
+  config.adapt.agreement = 0.25
+  work = adapt.STAGE.build(context, select(config, adapt.STAGE.fields), inputs)
+  made = finished(work)
+  assert work.num_steps == 0 and not adapt.was_adapted(made)
+  jax.tree.map(
+    np.testing.assert_array_equal, made["variables"], backbone_variables(inputs["teacher"])
+  )
+  assert "not below 0.25: it knows such pictures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("adapted", [0, 1])
+@pytest.mark.parametrize("before", [None, "first"])
+def test_what_was_made_on_the_network_stays_where_it_does(context, adapted, before):
+  def build(context, config, inputs):
+    assert inputs.keys() == {"teacher"}
+    return Work(finish=lambda state: {"rows": "new", "fact": 1}, row_outputs=("rows",))
+
+  stage = adapt.on_adapted(Stage("second", build, ()).named("second", teacher="t"), "adapt", before)
+  assert stage.inputs == {"teacher": "t", "adapted": "adapt"} | (
+    {"before": "first"} if before else {}
+  )
+  inputs = {"teacher": {}, "adapted": {"adapted": np.int32(adapted)}}
+  if before:
+    inputs["before"] = {"rows": "old", "fact": 0}
+  work = stage.build(context, None, inputs)
+  found = {"rows": "new", "fact": 1} if adapted else inputs.get("before", {})
+  assert work.finish({}) == found and work.row_outputs == (("rows",) if found else ())

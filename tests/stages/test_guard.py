@@ -196,30 +196,26 @@ def test_a_network_of_its_own_is_compared_and_not_replaced(context, config, made
   assert found.keys() == {"agreement", "chosen"} and int(found["chosen"]) == 1
 
 
-@pytest.mark.parametrize("better", ["learned", "itq"])
+@pytest.mark.parametrize(
+  ("adapted", "lost", "expected"), [(1, 2.0, 0), (1, -9.0, 2), (0, 2.0, 2), (0, -9.0, 2)]
+)
 def test_itq_of_the_untouched_network_comes_with_that_network(
-  context, config, made, monkeypatch, better
+  context, config, made, monkeypatch, adapted, lost, expected
 ):
-  kept = {"learned": 0, "itq": 2}[better]
-  compared = []
-  monkeypatch.setattr(guard, "best_row", lambda found: compared.append(len(found)) or kept)
+  monkeypatch.setattr(guard, "LOST", lost)  # as no codes are, or all
+  monkeypatch.setattr(guard, "itq_suits", lambda found: True)  # of a network that was not adapted
   layer = {"kernel": jnp.ones((WIDTH, BITS)), "bias": jnp.zeros(BITS)}
   untouched = dict(made["features"]) | {"centre": made["features"]["centre"] + 1}
-  teacher = {
-    "variables": {"params": {"conv": jnp.full(3, 7.0)}},
-    "about": made["features"]["centre"],
-  }
-  network = hash_network(layer)
-  inputs = {**made, "network": network, "teacher": teacher, "untouched": untouched}
+  teacher = {"variables": {"params": {"conv": jnp.full(3, 7.0)}}, "about": "about"}
+  inputs = {**made, "network": hash_network(layer), "teacher": teacher, "untouched": untouched}
+  inputs["adapted"] = {"adapted": jnp.int32(adapted)}
+  monkeypatch.setattr(guard, "best_row", lambda found: 0)
   found = guard.STAGE.build(context, config, inputs).finish({})
-  assert compared == [3] and int(found["chosen"]) == kept  # ITQ is compared as the others are
   parameters = found["variables"]["params"]
-  if better == "learned":
-    assert jax.tree.all(
-      jax.tree.map(
-        np.array_equal, parameters["backbone"], network["variables"]["params"]["backbone"]
-      )
-    )
+  assert int(found["chosen"]) == expected
+  assert found["variables"]["params"].keys() == {"backbone", "hash", "head"}
+  if expected == 0:
+    assert parameters["backbone"] == {}
     return
   np.testing.assert_array_equal(parameters["backbone"]["conv"], np.full(3, 7.0))
   np.testing.assert_array_equal(found["codes"], made["baselines"]["itq"])
@@ -230,6 +226,12 @@ def test_itq_of_the_untouched_network_comes_with_that_network(
   assert clear[:ROWS].mean() > 0.5
   codes = np.asarray(pack_codes(sign(outputs)))
   np.testing.assert_array_equal(codes[clear], np.asarray(found["codes"])[clear])
+
+
+def test_training_that_went_wrong_is_far_below_at_every_number_of_clusters():
+  itq = np.array([[0.5, 0.7], [0.3, 0.5]])  # means of .6 and .4
+  assert guard.is_far_below(0.84 * itq, itq) and not guard.is_far_below(0.86 * itq, itq)
+  assert not guard.is_far_below(np.array([[0.5, 0.5], [0.4, 0.4]]), itq)
 
 
 def test_rules_by_hand():

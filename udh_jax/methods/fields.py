@@ -73,6 +73,7 @@ KINDS: Mapping[str, Kind] = {
   "steps": _COUNT,
   "adapt.steps": _ROWS,
   "share": _SHARE,
+  "agreement": _SHARE,
   "epochs": whole(1, 10**6),
   "sampled_pairs": _COUNT,
   "sweeps": whole(0, 10**6),

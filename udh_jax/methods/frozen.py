@@ -26,30 +26,46 @@ from udh_jax.retrieval.agreement import DEFINITION
 from udh_jax.runtime.log import say
 from udh_jax.runtime.plan import CodeSource, Drawing
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import adapt, discriminant, features, guard, partitions, views
-from udh_jax.stages import start as start_lib
-
-ADAPTED = ", adapted network"
+from udh_jax.stages import adapt, discriminant, features, guard, partitions, start, views
 
 
 class Frozen(NamedTuple):
   """What a method does on a network that stays as it is, and how it guards its codes.
 
   Attributes:
-    before: Stages that adapt the network, where it is adapted, and make views, clusterings and the
-      start; none without a section ``views``.
-    inputs: Of trainings, by role: the views and the start where the backbone is not trained.
-    rounds: How often features are read and clustered: twice where the network is adapted.
+    before: Stages that make views, clusterings and the start, and the adapted network before that;
+      none without a section ``views``.
+    start: The stage that training starts at; none where the backbone is trained.
+    rounds: How often features are read and clustered: twice where the network may be adapted.
   """
 
   before: tuple[Stage, ...] = ()
-  inputs: Mapping[str, str] = {}
+  start: str = ""
   rounds: int = 1
 
   @property
+  def stays(self) -> bool:
+    """Whether the backbone stays as it is while codes are learned."""
+    return bool(self.start)
+
+  @property
+  def may_adapt(self) -> bool:
+    """Whether there is a stage that may adapt the network before."""
+    return self.rounds > 1
+
+  @property
   def teacher(self) -> str:
-    """The stage of the network that is trained upon."""
-    return "teacher" if self.rounds == 1 else "adapt"
+    """The stage of the network that codes are learned on."""
+    return "adapt" if self.may_adapt else "teacher"
+
+  @property
+  def inputs(self) -> dict[str, str]:
+    """Of trainings, by role: the views and the start where the backbone is not trained."""
+    return {"views": self.of("views"), "start": self.start} if self.stays else {}
+
+  def of(self, name: str) -> str:
+    """The name of a stage on that network."""
+    return f"adapted_{name}" if self.may_adapt else name
 
   @property
   def features(self) -> str:
@@ -114,34 +130,56 @@ def frozen_stages(
     "adapt.trained is 'head', which leaves the network as it is; give 'last' or 'all', or set "
     "adapt.steps to 0.",
   )
-  of_views = views.STAGE.named("views", teacher="teacher", features="features_1")
-  if not stays:
-    held_to = partitions.STAGE.named("partitions", views="views", features="features_1")
-    return Frozen((of_views, held_to))
-  start = f"start_{config.bits}bits"
-  frozen = Frozen((), {"views": "views", "start": start}, rounds=2 if adapts else 1)
-  before, kept = [of_views], "views"
-  if adapts:
-    # What codes are compared by stays the untouched network's.
-    kept = "kept_view"
-    before = [
-      views.STAGE.with_options(number=1).named(kept, **of_views.inputs),
-      adapt.STAGE.named(frozen.teacher, teacher="teacher", clustering="cluster_1"),
-      features_stage(config, 2, frozen.teacher, reading),
-      *clustered_stages(config, 2, clustering),
-      views.STAGE.named("views", teacher=frozen.teacher, features=frozen.features),
-    ]
-  common = {"partitions": "partitions", "features": frozen.features}
-  before += [
-    partitions.STAGE.named("partitions", views=kept, features=frozen.features),
-    discriminant.STAGE.named("discriminant", **common),
-    start_lib.STAGE.named(
-      start, discriminant="discriminant", baselines=baselines_stage(config).name, **common
-    ),
+  before = [
+    views.STAGE.named("views", teacher="teacher", features="features_1"),
+    partitions.STAGE.named("partitions", views="views", features="features_1"),
   ]
+  if not stays:
+    return Frozen(tuple(before))
+  before.append(
+    discriminant.STAGE.named("discriminant", partitions="partitions", features="features_1")
+  )
+  frozen = Frozen((), f"start_{config.bits}bits", rounds=2 if adapts else 1)
   if adapts:
-    before.append(baselines_stage(config, "adapted_baselines", frozen.features))
-  return frozen._replace(before=tuple(before))
+    before += _on_adapted_network(config, frozen, clustering, reading)
+  begin = start.STAGE.named(
+    frozen.start,
+    discriminant=frozen.of("discriminant"),
+    baselines=baselines_stage(config).name,
+    partitions=frozen.of("partitions"),
+    features=frozen.features,
+  )
+  return frozen._replace(before=(*before, begin))
+
+
+def _on_adapted_network(
+  config: ConfigDict, frozen: Frozen, clustering: Stage, reading: Stage
+) -> list[Stage]:
+  """The network that is adapted, and all that was made on the one it was, made again on it.
+
+  Codes go on to be compared by the clusters of the untouched network's view.
+  """
+  network, features = frozen.teacher, frozen.features
+  *places, clusters = clustered_stages(config, frozen.rounds, clustering)
+  again = {
+    "features_1": features_stage(config, frozen.rounds, network, reading),
+    "cluster_1": clusters,
+    "views": views.STAGE.named(frozen.of("views"), teacher=network, features=features),
+    "partitions": partitions.STAGE.named(frozen.of("partitions"), views="views", features=features),
+    "discriminant": discriminant.STAGE.named(
+      frozen.of("discriminant"), partitions=frozen.of("partitions"), features=features
+    ),
+  }
+  read, *others = (adapt.on_adapted(stage, network, before) for before, stage in again.items())
+  roles = {"teacher": "teacher", "clustering": "cluster_1", "discriminant": "discriminant"}
+  baselines = baselines_stage(config, frozen.of("baselines"), features)
+  return [
+    adapt.STAGE.named(network, **roles),
+    read,
+    *places,
+    *others,
+    adapt.on_adapted(baselines, network),
+  ]
 
 
 def stages_after_training(
@@ -162,13 +200,12 @@ def stages_after_training(
   if not frozen.before:
     return (encode,), network
   common = {"partitions": "partitions", "baselines": baselines_stage(config).name}
-  if not frozen.inputs:
+  if not frozen.stays:
     return (encode, guard.STAGE.named(name, encoded=encode.name, **common)), network
-  start = frozen.inputs["start"]
-  roles = {"network": network, "start": start, "features": frozen.features}
+  roles = {"network": network, "start": frozen.start, "features": frozen.features}
   roles |= {"discriminant": "discriminant"}
-  if frozen.rounds > 1:
-    roles |= {"teacher": "teacher", "untouched": "features_1"}
+  if frozen.may_adapt:
+    roles |= {"adapted": frozen.teacher, "teacher": "teacher", "untouched": "features_1"}
   return (guard.STAGE.named(name, **roles, **common),), name
 
 
@@ -185,15 +222,16 @@ def guarded_codes_of(
   if not frozen.before:
     return (codes_of(config, title),), ()
   name = f"guard_{config.bits}bits"
-  stages = (name, "discriminant", frozen.inputs["start"]) if frozen.inputs else (name,)
+  stages = (name, frozen.of("discriminant"), frozen.start) if frozen.stays else (name,)
+  if frozen.may_adapt:
+    stages += (frozen.teacher,)
   drawing = Drawing(stages, functools.partial(guard_section, title, stages))
-  if not frozen.inputs:
+  if not frozen.stays:
     return (codes_of(config, title),), (drawing,)
   own = CodeSource(title, {"image": (name, "codes")})
-  where = "" if frozen.rounds == 1 else ADAPTED
-  start = CodeSource(f"Discriminant ITQ{where}", {"image": (frozen.inputs["start"], "codes")})
-  rows = baselines_of(config, "adapted_baselines", where) if where else ()
-  return (own, start, *rows), (drawing,)
+  begin = CodeSource("Discriminant ITQ", {"image": (frozen.start, "codes")})
+  rows = baselines_of(config, frozen.of("baselines"), ", adapted network")
+  return (own, begin, *(rows if frozen.may_adapt else ())), (drawing,)
 
 
 def guard_section(
@@ -208,7 +246,8 @@ def guard_section(
 
   Args:
     title: Of the method.
-    stages: The guard's, and where there are any that of the start's directions and the start's.
+    stages: The guard's, and where there are any that of the start's directions, the start's and the
+      adapted network's.
     dataset: Images.
     config: ``bits`` is read.
     outputs: By stage.
@@ -218,9 +257,9 @@ def guard_section(
   found, chosen = np.asarray(guarded["agreement"]), int(guarded["chosen"])
   rows = [title, "ITQ"]
   if len(stages) > 1:
-    directions, flatness = (int(outputs[stage]["chosen"]) for stage in stages[1:])
+    directions, flatness = (int(outputs[stage]["chosen"]) for stage in stages[1:3])
     settings = discriminant.words(directions, len(dataset.splits.train))
-    settings += f", flatness {start_lib.FLATNESSES[flatness]:g}"
+    settings += f", flatness {start.FLATNESSES[flatness]:g}"
     rows = [f"{title}, trained", f"its start, discriminant ITQ ({settings})", "ITQ"]
   counts = [k for k, _ in partitions.sizes(len(dataset.splits.train), partitions.HELD_TO)]
   table = Table(
@@ -237,13 +276,18 @@ def guard_section(
   learned = chosen if chosen < len(found) - 1 else 0
   ratios = guard.over_itq(found)[learned]
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
+  better = "better"
+  if len(stages) > 3 and adapt.was_adapted(outputs[stages[3]]):
+    better = f"better (ITQ's: by {guard.LOST:.0%}, as clusters are the published network's)"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that "
     "lies in the same cluster of another view.",
     f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
-    "Learned codes give way only to codes that agree better at every number of clusters.",
+    f"Learned codes give way only to codes that agree {better} at every number of clusters.",
   ]
+  if len(stages) > 3:
+    words.insert(1, adapt.in_words(float(outputs[stages[3]]["itq"]), config.adapt.agreement))
   if chosen == len(found) - 1:
     advice = "use configs/baseline.py:itq for this collection"
     advice = "the published network has ITQ's layer" if len(stages) > 1 else advice

@@ -94,7 +94,7 @@ def plan(config: ConfigDict) -> Plan:
   reading = parts.STAGE if config.psch.similarity == "parts" else features.STAGE
   frozen = frozen_stages(config, "psch", clustering=pseudo_labels.STAGE, reading=reading)
   require(
-    not frozen.inputs or config.psch.hash_start == "itq",
+    not frozen.stays or config.psch.hash_start == "itq",
     f"psch.hash_start is {config.psch.hash_start!r}, but psch.trained is 'head': codes of such a "
     "network start at discriminant ITQ's; set psch.hash_start to 'itq' or train the backbone.",
   )
@@ -115,7 +115,7 @@ def plan(config: ConfigDict) -> Plan:
     if number == 1 and bits != config.bits:
       stages.append(baselines_stage(config))
     inputs = {"features": f"features_{number}", "clustering": f"cluster_{number}"}
-    if frozen.inputs:
+    if frozen.stays:
       inputs = {"features": frozen.features, "clustering": frozen.clustering}
       teacher = frozen.teacher
     inputs |= {"baselines": baselines.name, **frozen.inputs}

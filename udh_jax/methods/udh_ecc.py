@@ -80,13 +80,13 @@ def plan(config: ConfigDict) -> Plan:
     )
     require_enough_features(config, "student.start='random'")
   frozen = frozen_stages(config, "finetune", "distill", clustering=cluster.STAGE)
-  stays = bool(frozen.inputs)
+  stays = frozen.stays
   require(
     student.start == "teacher" or config.distill.trained == "all",
     f"student.start is {student.start!r}, but distill.trained is {config.distill.trained!r}: what "
     "is not trained would stay random; set distill.trained to 'all' or student.start to 'teacher'.",
   )
-  views = {"views": "views"} if stays else {}
+  views = {"views": frozen.of("views")} if stays else {}
   rounds = []
   teacher = "teacher"
   for number in range(1, config.rounds + 1):

@@ -19,6 +19,7 @@ from udh_jax.stages.network import backbone_variables
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
+LOST = 0.15  # of ITQ's agreement, see `is_far_below`
 TRAINED_SHARE = 0.5  # of the hash layer that is compared; the rest is the one it started at
 
 
@@ -131,6 +132,22 @@ def itq_suits(discriminant: Mapping[str, Any]) -> bool:
   return bool((ratios[int(discriminant["chosen"])] < 1).all())
 
 
+def is_far_below(learned: np.ndarray, itq: np.ndarray) -> bool:
+  """Whether codes agree so much less than ITQ's that training went wrong.
+
+  Args:
+    learned: Average precision, from `agreements`: array of shape ``[sizes of clusters, queries]``.
+    itq: That of ITQ's codes.
+
+  Returns:
+    True if the mean is more than `LOST` below ITQ's, in parts of it, at every number of clusters.
+
+  References:
+    Our own rule.
+  """
+  return bool((learned.mean(axis=1) < (1 - LOST) * itq.mean(axis=1)).all())
+
+
 def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Compares learned codes with ITQ's; on a network that stayed as it is, keeps the better ones.
 
@@ -140,8 +157,10 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   Inputs: ``partitions``, ``baselines``; and either ``encoded``, codes of a network of its own, or
   ``network`` with ``start``, ``features`` and ``discriminant``, where all are hash layers on one
   network. ITQ's codes are then kept where `itq_suits`: of one length alone the comparison is noisy.
-  With ``teacher``, that network was adapted from this one, whose features ``untouched`` the
-  baselines are of; ITQ's codes are then kept where they are the `best_row`.
+  ``adapted``, where there is one, is the network that `udh_jax.stages.adapt` handed on; baselines
+  are of the features ``untouched`` of the ``teacher`` before it. Where it is another network, its
+  codes agree less with that teacher's clusters, good ones too: they give way to ITQ's by
+  `is_far_below`.
 
   Outputs: ``agreement`` float32 ``[candidates, sizes]``: of the learned codes, of the start where
   there is one, and of ITQ; ``chosen``, the row that is kept; and for hash layers on one network
@@ -179,11 +198,12 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     )
     codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes)
-    if "teacher" in inputs:
-      best = best_row(found)
+    best = best_row(found[:2])
+    if "adapted" in inputs and int(inputs["adapted"]["adapted"]):
+      itq_is_better = is_far_below(found[best], found[2])
     else:
-      best = 2 if itq_suits(inputs["discriminant"]) else best_row(found[:2])
-    chosen = mesh_lib.agreed(best)
+      itq_is_better = itq_suits(inputs["discriminant"])
+    chosen = mesh_lib.agreed(2 if itq_is_better else best)
     layer, variables = learned if chosen == 0 else started, dict(network["variables"])
     if chosen == 2:
       untouched = dict(inputs.get("untouched", inputs["features"]))
@@ -208,5 +228,4 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # Version 2: the learned layer is the mean of the trained one and its start.
 # Version 3: where no image is held out, none is its own neighbour.
 # Version 4: agreement does not depend on the order of the images.
-# Of a network that was adapted it has other inputs, which the record of a stage names.
 STAGE = Stage("guard", guard, ("bits",), version=4)

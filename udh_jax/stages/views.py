@@ -15,20 +15,12 @@ from udh_jax.stages.network import backbone_of, backbone_variables, facts, prepr
 _SEED = 20
 
 
-def views(
-  context: Context, config: ConfigDict, inputs: Inputs, *, number: int | None = None
-) -> Work:
+def views(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Features of random views of every image, by a network that stays as it is.
 
-  Outputs: ``views`` float16 ``[rows, 1 + number, d]``, not centred: the whole image first, then
-  random views. The last one is kept for comparing codes, see `kept_view`; the others are trained
-  on, see `udh_jax.stages.training.random_view`.
-
-  Args:
-    context: Devices and images.
-    config: Of the stage.
-    inputs: ``teacher``, a network, and ``features``, which it made.
-    number: Of the random views; None is ``views.number``.
+  Outputs: ``views`` float16 ``[rows, 1 + views.number, d]``, not centred: the whole image first,
+  then random views. The last one is kept for comparing codes, see `kept_view`; the others are
+  trained on, see `udh_jax.stages.training.random_view`.
 
   References:
     Our own: what a frozen network makes of a view need not be made again in every step.
@@ -43,7 +35,7 @@ def views(
       )
       return module.apply(variables, prepare(pictures))
 
-    keys = jax.random.split(jax.random.key(_SEED), number or settings.number)
+    keys = jax.random.split(jax.random.key(_SEED), settings.number)
     return {"views": jnp.stack([one(key).astype(jnp.float16) for key in keys], axis=1)}
 
   whole = jax.jit(
