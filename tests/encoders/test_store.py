@@ -94,6 +94,12 @@ def test_a_store_follows_its_folder(encoder, store, folder, expected):
   assert codes_in(store) == now
 
 
+def test_files_of_other_kinds_are_told(encoder, store, folder, capsys):
+  (folder / "film.mov").write_bytes(b"a film")
+  encode_folder_to_store(encoder, folder, store)
+  assert "1 file of another kind was passed over (.mov 1)." in capsys.readouterr().out
+
+
 def test_own_columns_outlive_encoding_again(encoder, folder, expected, tmp_path):
   about = {"encoder": {"digest": encoder.digest, "source": ""}}
   columns = {**FILE_COLUMNS, "label": "text"}

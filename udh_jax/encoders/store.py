@@ -1,5 +1,6 @@
 """A folder of pictures in, their codes in a store, which is then kept in step with it."""
 
+import collections
 import functools
 import os
 import pathlib
@@ -14,6 +15,7 @@ from udh_jax.data.pictures import (
   OutOfReachError,
   is_gone,
   list_pictures,
+  passed_over,
   read_picture,
 )
 from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
@@ -95,8 +97,11 @@ def encode_folder_to_store(
   )
   folder = pathlib.Path(folder)
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
-  files = list_pictures(folder)
-  require(files, f"{folder} {NO_PICTURES}")
+  others: collections.Counter[str] = collections.Counter()
+  files = list_pictures(folder, others)
+  require(files, f"{folder} {NO_PICTURES} {passed_over(others)}".rstrip())
+  if others:
+    print(passed_over(others), flush=True)
   _note(store, folder, files, source, remove)
   bad: dict[str, str] = {}
   states: dict[str, tuple[int, int]] = {}
