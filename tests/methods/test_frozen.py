@@ -43,7 +43,7 @@ def test_all_that_is_learned_is_on_the_adapted_network_and_held_to_the_untouched
   stages = {stage.name: stage for stage in make_plan(folder_config(method)).stages}
   found = list(stages)
   assert found.index("discriminant") < found.index("adapt") < found.index("features_2")
-  roles = {"teacher": "teacher", "clustering": "cluster_1", "discriminant": "discriminant"}
+  roles = {"teacher": "teacher", "clustering": "cluster_1", "views": "views"}
   assert stages["adapt"].inputs == roles
   for name, before in {
     "features_2": "features_1",
@@ -79,6 +79,7 @@ def test_what_is_adapted_is_a_mobile_network_whose_codes_are_learned_on_features
   for backbone, trained, adapts in [
     ("mobilenetv2_100", "auto", True),
     ("tf_efficientnet_lite0", "head", True),
+    ("efficientnet_b0", "head", False),
     ("mobilenetv2_100", "last", False),
     ("vit_small_patch14_dinov2", "auto", False),
   ]:
@@ -157,10 +158,13 @@ def test_a_baseline_reads_one_side():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("trained", ["head", pytest.param("all", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+  "case", ["head", "adapted", "left alone", pytest.param("all", marks=pytest.mark.long)]
+)
 def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
-  tmp_path, trained, small_weights
+  tmp_path, case, small_weights, capsys
 ):
+  trained, may_adapt = ("all" if case == "all" else "head"), case in ("adapted", "left alone")
   rng = np.random.default_rng(0)
   pictures = tmp_path / "pictures"
   for number in range(60):
@@ -176,6 +180,10 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   views = defaults.augmentation(flip=False)
   config.psch.update(batch_size=20, steps=6, trained=trained)
   config.views.augment = views
+  if may_adapt:
+    config.adapt.update(
+      steps=3, batch_size=20, invariance=1.0 if case == "adapted" else -1.0, trained="all"
+    )
   workdir = tmp_path / "run"
   scores = train(config, workdir, devices=jax.devices()[:1])
   record = json.loads((workdir / "guard_12bits.json").read_text())
@@ -191,6 +199,12 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
     settings = r"its start, discriminant ITQ \(\d+ clusters, power [.\d]+, flatness [.\d]+\)"
     assert re.fullmatch(settings, rows[1])
   assert "Are the learned codes better?" in (workdir / "report.html").read_text()
+  printed = capsys.readouterr().out
+  assert ("it is adapted to these pictures" in printed) == (case == "adapted")
+  assert ("knows such pictures and stays as it is" in printed) == (case == "left alone")
+  assert ("ITQ, adapted network" in scores) == (case == "adapted")
+  if case == "left alone":
+    assert "[guard] To the published network two views" in printed
   encoder = udh_jax.load_encoder(workdir / "encoder_12bits")
   images = np.stack([np.asarray(Image.open(path)) for path in sorted(pictures.rglob("*.png"))])
   codes = np.unpackbits(encoder(images), axis=1)

@@ -13,7 +13,6 @@ from udh_jax.configuration import flatten
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.methods import defaults
-from udh_jax.models.inverted_residual import InvertedResidualNet
 from udh_jax.models.registry import BACKBONES, create_backbone
 
 AUTO = defaults.AUTO
@@ -26,11 +25,13 @@ TRAINING_SHARE = 0.75  # side of random crops to side of whole pictures, see `re
 HELD_OUT = 10  # percent
 MULTIPLE = 32  # sides are multiples of the networks' stride, or of two patches
 
-LIGHT = tuple(name for name, made in BACKBONES.items() if isinstance(made(), InvertedResidualNet))
+# Networks that may be adapted, with the `udh_jax.stages.adapt.invariance` from which on they know
+# such pictures: halfway between photographs or products and CIFAR-10's 32 pixels.
+INVARIANCE = {"mobilenetv2_100": 0.64, "tf_efficientnet_lite0": 0.73, "efficientnet_lite0": 0.73}
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 LABELLED_LONGER = 2  # times as many passes where there are labels, which bear it
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
-ADAPTING_LONGER = 1.5  # times as many passes where a network is adapted, see `adapts`
+ADAPTING_LONGER = 1.5  # times as many passes where a network is adapted, see `may_adapt`
 FEW_LABELLED = 1000  # fewer pictures with labels train the hash layer alone, more all of it
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
 LABELLED_HEAD_STEPS = 1500  # of the same with labels: the best of DHIH on three collections
@@ -61,7 +62,7 @@ def on_any_pictures(config: ConfigDict) -> None:
     config.data.held_out = HELD_OUT
     config.views = defaults.views()
     config.adapt = defaults.adaptation()
-    fields.append("views.number")
+    fields += ["views.number", "adapt.invariance"]
   fields += [f"{section}.{name}" for section in SECTIONS for name in ("steps", "trained")]
   for field in fields:
     section, _, name = field.partition(".")
@@ -118,15 +119,15 @@ def steps(num_train: int, batch_size: int, *, longer: float = 1) -> int:
   return math.ceil(number * longer)
 
 
-def adapts(config: ConfigDict, backbone: str) -> bool:
-  """Whether a network is to be adapted to the pictures before codes are learned on its features.
+def may_adapt(config: ConfigDict, backbone: str) -> bool:
+  """Whether a network is adapted to pictures that it does not know, before codes are learned on it.
 
-  Mobile networks are, for which a CPU needs minutes, where the trainings leave the backbone as it
-  is. What larger ones gain was not measured.
+  Those of `INVARIANCE` are, for which a CPU needs minutes, where the trainings leave the backbone
+  as it is. What others gain, and how alike views are to them, was not measured.
   """
   trainings = [section for section in SECTIONS if section != "adapt" and section in config]
   stays = all(config[section].trained in (AUTO, "head") for section in trainings)
-  return stays and backbone in LIGHT
+  return stays and backbone in INVARIANCE
 
 
 def clusters(num_train: int) -> int:
@@ -192,8 +193,10 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       passes = steps(collection.num_train, config[section].batch_size, longer=longer)
       on_features = LABELLED_HEAD_STEPS if labelled else HEAD_STEPS
       values[f"{section}.steps"] = on_features if stays else passes
-      if adapting and not adapts(config, backbone):
-        values["adapt.steps"] = 0
+      if adapting:
+        values["adapt.invariance"] = INVARIANCE.get(backbone, 1.0)
+        if not may_adapt(config, backbone):
+          values["adapt.steps"] = 0
   config, chosen = with_values(config, values)
   chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
   return config, chosen

@@ -112,10 +112,10 @@ def views() -> dict[str, Any]:
 def adaptation() -> dict[str, Any]:
   """Fields of `udh_jax.stages.adapt`; with 0 ``steps`` the network stays as it is.
 
-  ``share`` is that of the trained weights in the mean that goes on. A network whose ITQ codes agree
-  with clusters of another view by ``agreement`` or more stays as it is; 1 adapts any.
+  ``share`` is that of the trained weights in the mean that goes on. A network to which two views of
+  a picture are alike by ``invariance`` (a mean cosine) or more stays as it is; 1 adapts any.
   """
-  return training(label_smoothing=0.1, share=0.5, agreement=0.45)
+  return training(label_smoothing=0.1, share=0.5, invariance=1.0)
 
 
 def pair_training(**changes: Any) -> dict[str, Any]:

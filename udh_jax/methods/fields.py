@@ -73,7 +73,7 @@ KINDS: Mapping[str, Kind] = {
   "steps": _COUNT,
   "adapt.steps": _ROWS,
   "share": _SHARE,
-  "agreement": _SHARE,
+  "invariance": number(-1, 1),
   "epochs": whole(1, 10**6),
   "sampled_pairs": _COUNT,
   "sweeps": whole(0, 10**6),

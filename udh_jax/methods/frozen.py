@@ -171,7 +171,7 @@ def _on_adapted_network(
     ),
   }
   read, *others = (adapt.on_adapted(stage, network, before) for before, stage in again.items())
-  roles = {"teacher": "teacher", "clustering": "cluster_1", "discriminant": "discriminant"}
+  roles = {"teacher": "teacher", "clustering": "cluster_1", "views": "views"}
   baselines = baselines_stage(config, frozen.of("baselines"), features)
   return [
     adapt.STAGE.named(network, **roles),
@@ -287,7 +287,8 @@ def guard_section(
     f"Learned codes give way only to codes that agree {better} at every number of clusters.",
   ]
   if len(stages) > 3:
-    words.insert(1, adapt.in_words(float(outputs[stages[3]]["itq"]), config.adapt.agreement))
+    alike = float(outputs[stages[3]]["invariance"])
+    words.insert(1, adapt.in_words(alike, config.adapt.invariance))
   if chosen == len(found) - 1:
     advice = "use configs/baseline.py:itq for this collection"
     advice = "the published network has ITQ's layer" if len(stages) > 1 else advice

@@ -4,14 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import say
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import clusterings
+from udh_jax.stages.features import centred_rows
 from udh_jax.stages.finetune import classifier
+from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.network import Network, backbone_variables
 
 
@@ -35,45 +36,64 @@ def mean_of_backbones(before: Network, after: Network, share: float) -> dict[str
   return {"variables": variables, "about": before["about"]}
 
 
-def in_words(itq: float, limit: float) -> str:
+def invariance(context: Context, views: jax.Array) -> float:
+  """How alike two views of a picture are to a network: their mean cosine, of centred features.
+
+  Args:
+    context: Devices and images; training images count.
+    views: Output of `udh_jax.stages.views`, with two random views at least.
+
+  References:
+    Our own measure.
+  """
+  centred = [
+    centred_rows(context, jax.jit(lambda views, i=i: views[:, i].astype(jnp.float32))(views))[0]
+    for i in (1, -1)
+  ]
+
+  @jax.jit
+  def mean(first, second, weights):
+    return jnp.sum(weights * jnp.sum(first * second, axis=1)) / jnp.sum(weights)
+
+  return float(mean(*centred, train_weights(context)))
+
+
+def in_words(found: float, limit: float) -> str:
   """Whether a network is adapted, and why.
 
   Args:
-    itq: Output of `adapt`.
-    limit: ``adapt.agreement``.
+    found: `invariance` of the network.
+    limit: ``adapt.invariance``.
   """
   verdict = f"below {limit:g}: it is adapted to these pictures."
-  if itq >= limit:
+  if found >= limit:
     verdict = f"not below {limit:g}: it knows such pictures and stays as it is."
-  return (
-    f"ITQ's codes on the published network agree by {itq:.2f} with clusters of another view, "
-    f"{verdict}"
-  )
+  return f"To the published network two views of a picture are alike by {found:.2f}, {verdict}"
 
 
 def adapt(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Trains the network on pseudo labels, and takes the mean of its weights before and after.
 
   Training alone gathers the clusters and loses what else the network told apart; halfway there it
-  keeps both. A network that knows such pictures loses by it: where ITQ's codes agree with the
-  clusters of another view by ``adapt.agreement`` or more, it stays as it is.
+  keeps both. A network that knows such pictures gains nothing by it: one whose `invariance` is
+  ``adapt.invariance`` or more stays as it is.
 
-  Inputs: ``teacher``, a network, ``clustering``, and ``discriminant``, which compared ITQ's codes.
+  Inputs: ``teacher``, a network, ``clustering``, and ``views``, which the network made.
 
-  Outputs: a network of the backbone alone; ``itq`` float32 [], the agreement of ITQ's codes in the
-  mean over lengths and numbers of clusters; and ``adapted``, whether it is another network.
+  Outputs: a network of the backbone alone; ``invariance`` float32 [], of the network as it was; and
+  ``adapted``, whether it is another network.
 
   References:
     `udh_jax.stages.finetune`, and `mean_of_backbones`; the rest is our own, and docs/results.md has
     what it gains.
   """
   teacher, settings = inputs["teacher"], config.adapt
-  itq = float(np.asarray(inputs["discriminant"]["agreement"])[:, -1].mean())
-  adapts = bool(mesh_lib.agreed(int(itq < settings.agreement)))
-  say(f"[adapt] {in_words(itq, settings.agreement)}")
+  found = invariance(context, inputs["views"]["views"])
+  adapts = bool(mesh_lib.agreed(int(found < settings.invariance)))
+  say(f"[adapt] {in_words(found, settings.invariance)}")
 
   def outputs(network):
-    facts = {"itq": jnp.float32(itq), "adapted": jnp.int32(adapts)}
+    facts = {"invariance": jnp.float32(found), "adapted": jnp.int32(adapts)}
     return {**network, **mesh_lib.replicate(context.mesh, facts)}
 
   def finish(trained):
@@ -82,7 +102,8 @@ def adapt(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   if not adapts:
     same = {"variables": backbone_variables(teacher), "about": teacher["about"]}
     return Work(finish=lambda state: outputs(same))
-  return classifier(context, config, inputs, settings=settings, seed=config.seed + 1, finish=finish)
+  given = {role: inputs[role] for role in ("teacher", "clustering")}  # pictures are read, not views
+  return classifier(context, config, given, settings=settings, seed=config.seed + 1, finish=finish)
 
 
 STAGE = Stage("adapt", adapt, ("adapt", "teacher.image_size", *clusterings.FIELDS, "seed", "dtype"))
@@ -100,7 +121,7 @@ def on_adapted(stage: Stage, adapted: str, before: str | None = None) -> Stage:
     stage: With its inputs.
     adapted: Name of the stage `adapt`.
     before: Name of the same stage on the network as it was, whose outputs it has where the network
-      was left alone; None has none.
+      was left alone; of None it has none but that this was so.
   """
 
   def build(context, config, inputs):
@@ -108,7 +129,7 @@ def on_adapted(stage: Stage, adapted: str, before: str | None = None) -> Stage:
     work = stage.build(context, config, given)
     if was_adapted(inputs["adapted"]):
       return work
-    same = dict(inputs.get("before", {}))
+    same = dict(inputs.get("before", {"adapted": inputs["adapted"]["adapted"]}))
     rows = tuple(name for name in work.row_outputs if name in same)
     return Work(finish=lambda state: same, row_outputs=rows)
 
