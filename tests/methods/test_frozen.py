@@ -22,7 +22,7 @@ def folder_config(method, **trained):
   config.rounds = 1
   for section, value in trained.items():
     config[section].trained = value
-  return automatic.provisional(config)
+  return automatic.resolve(config, automatic.Collection(3000, 224))[0]
 
 
 def names(config):
@@ -76,21 +76,23 @@ def test_a_network_that_is_not_adapted_has_one_round(method):
 def test_what_is_adapted_is_a_mobile_network_whose_codes_are_learned_on_features():
   config = psch.default_config("folder")
   automatic.on_any_pictures(config)
-  for backbone, trained, adapts in [
-    ("mobilenetv2_100", "auto", True),
-    ("tf_efficientnet_lite0", "head", True),
-    ("efficientnet_b0", "head", False),
-    ("mobilenetv2_100", "last", False),
-    ("vit_small_patch14_dinov2", "auto", False),
+  for backbone, trained, pictures, adapts in [
+    ("mobilenetv2_100", "auto", 2000, True),
+    ("mobilenetv2_100", "auto", 1999, False),
+    ("tf_efficientnet_lite0", "head", 2000, True),
+    ("efficientnet_b0", "head", 2000, False),
+    ("mobilenetv2_100", "last", 2000, False),
+    ("vit_small_patch14_dinov2", "auto", 2000, False),
   ]:
     config.teacher.backbone, config.psch.trained = backbone, trained
-    assert (automatic.provisional(config).adapt.steps > 0) == adapts
+    chosen = automatic.resolve(config, automatic.Collection(pictures, 224))[0]
+    assert (chosen.adapt.steps > 0) == adapts
 
 
 def test_what_adapts_a_network_has_to_train_it_alone():
   config = folder_config(psch)
   config.psch.trained = "last"
-  with pytest.raises(InputError, match=r"adapt\.steps is 188, but psch\.trained is 'last'"):
+  with pytest.raises(InputError, match=r"adapt\.steps is 563, but psch\.trained is 'last'"):
     make_plan(config)
   config = folder_config(psch)
   config.adapt.trained = "head"

@@ -31,6 +31,7 @@ INVARIANCE = {"mobilenetv2_100": 0.64, "tf_efficientnet_lite0": 0.73, "efficient
 PASSES, FEWEST_STEPS, MOST_STEPS = 8, 60, 400
 LABELLED_LONGER = 2  # times as many passes where there are labels, which bear it
 SMALL_COLLECTION = 4000  # fewer pictures train the last blocks of a published network only
+FEWEST_TO_ADAPT = 2000  # pictures, see `may_adapt`
 ADAPTING_LONGER = 1.5  # times as many passes where a network is adapted, see `may_adapt`
 FEW_LABELLED = 1000  # fewer pictures with labels train the hash layer alone, more all of it
 HEAD_STEPS = 400  # of what is trained on features that were made once: seconds
@@ -119,15 +120,16 @@ def steps(num_train: int, batch_size: int, *, longer: float = 1) -> int:
   return math.ceil(number * longer)
 
 
-def may_adapt(config: ConfigDict, backbone: str) -> bool:
+def may_adapt(config: ConfigDict, backbone: str, num_train: int) -> bool:
   """Whether a network is adapted to pictures that it does not know, before codes are learned on it.
 
   Those of `INVARIANCE` are, for which a CPU needs minutes, where the trainings leave the backbone
-  as it is. What others gain, and how alike views are to them, was not measured.
+  as it is and there are `FEWEST_TO_ADAPT`: on 1,000 pictures nothing was gained. What other
+  networks gain, and how alike views are to them, was not measured.
   """
   trainings = [section for section in SECTIONS if section != "adapt" and section in config]
   stays = all(config[section].trained in (AUTO, "head") for section in trainings)
-  return stays and backbone in INVARIANCE
+  return stays and backbone in INVARIANCE and num_train >= FEWEST_TO_ADAPT
 
 
 def clusters(num_train: int) -> int:
@@ -195,7 +197,7 @@ def resolve(config: ConfigDict, collection: Collection) -> tuple[ConfigDict, dic
       values[f"{section}.steps"] = on_features if stays else passes
       if adapting:
         values["adapt.invariance"] = INVARIANCE.get(backbone, 1.0)
-        if not may_adapt(config, backbone):
+        if not may_adapt(config, backbone, collection.num_train):
           values["adapt.steps"] = 0
   config, chosen = with_values(config, values)
   chosen.pop("student.backbone", None)  # the teacher's, whatever the pictures are
