@@ -1,5 +1,6 @@
 """Pseudo labels in, out comes a backbone that is half the collection's and half what it was."""
 
+import functools
 from typing import Any
 
 import jax
@@ -51,7 +52,7 @@ def invariance(context: Context, views: jax.Array) -> float:
     for i in (1, -1)
   ]
 
-  @jax.jit
+  @functools.partial(jax.jit, out_shardings=mesh_lib.replicated(context.mesh))
   def mean(first, second, weights):
     return jnp.sum(weights * jnp.sum(first * second, axis=1)) / jnp.sum(weights)
 
