@@ -222,7 +222,9 @@ def guarded_codes_of(
   if not frozen.before:
     return (codes_of(config, title),), ()
   name = f"guard_{config.bits}bits"
-  stages = (name, frozen.of("discriminant"), frozen.start) if frozen.stays else (name,)
+  stages: tuple[str, ...] = (name,)
+  if frozen.stays:
+    stages += (frozen.of("discriminant"), frozen.start)
   if frozen.may_adapt:
     stages += (frozen.teacher,)
   drawing = Drawing(stages, functools.partial(guard_section, title, stages))
