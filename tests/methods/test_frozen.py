@@ -58,7 +58,7 @@ def test_all_that_is_learned_is_on_the_adapted_network_and_held_to_the_untouched
   of_guard = stages["guard_32bits"].inputs
   assert of_guard["untouched"] == stages["baselines_32bits"].inputs["features"] == "features_1"
   assert of_guard["partitions"] == "partitions" and of_guard["features"] == "features_2"
-  assert make_plan(folder_config(method)).clusters == ("cluster_1", "cluster_2")
+  assert make_plan(folder_config(method)).clusters == ("cluster_2",)  # that codes are learned from
 
 
 @pytest.mark.parametrize("method", [psch, udh_ecc])
@@ -87,6 +87,26 @@ def test_what_is_adapted_is_a_mobile_network_whose_codes_are_learned_on_features
     config.teacher.backbone, config.psch.trained = backbone, trained
     chosen = automatic.resolve(config, automatic.Collection(pictures, 224))[0]
     assert (chosen.adapt.steps > 0) == adapts
+  config.teacher.update(backbone="mobilenetv2_100", weights="")
+  config.psch.trained = "auto"
+  assert automatic.resolve(config, automatic.Collection(2000, 224))[0].adapt.steps == 0
+
+
+def test_the_graph_of_neighbours_is_made_again_where_the_network_was_adapted():
+  config = folder_config(psch)
+  config.cluster.space = "neighbours"
+  stages = {stage.name: stage for stage in make_plan(config).stages}
+  assert stages["embedding_2"].inputs["before"] == "embedding_1"
+  assert stages["cluster_2"].inputs["features"] == "embedding_2"
+
+
+def test_a_run_of_a_version_without_adaptation_has_the_plan_that_it_had():
+  config = folder_config(psch)
+  del config["adapt"]
+  found = names(config)
+  assert "adapt" not in found and found[4:8] == [
+    "views", "partitions", "discriminant", "start_32bits",
+  ]  # fmt: skip
 
 
 def test_what_adapts_a_network_has_to_train_it_alone():

@@ -407,6 +407,17 @@ def test_another_input_of_a_finished_stage_is_refused(context, config, tmp_path)
     Runner(context, config, tmp_path).run([walk, alone._replace(inputs={"walked": "walk"})])
 
 
+def test_a_later_stage_is_refused_before_an_earlier_one_runs(context, config, tmp_path):
+  made = Counted()
+  walk, scale = made.stages()
+  first, second = walk.named("first"), scale.named("second", walked="first")
+  Runner(context, config, tmp_path).run([first, second])
+  made.steps.clear()
+  with pytest.raises(InputError, match=r"second.*was made from the walked of another first"):
+    Runner(context, config, tmp_path).run([first, walk, second.named("second", walked="walk")])
+  assert made.steps == []
+
+
 @pytest.mark.parametrize("change", ["rate", "version", "labels"])
 def test_what_was_made_of_an_older_stage_further_back_is_refused(context, config, tmp_path, change):
   """The first two of three stages are made anew; the last is still of the old ones."""

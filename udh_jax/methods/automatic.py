@@ -129,7 +129,8 @@ def may_adapt(config: ConfigDict, backbone: str, num_train: int) -> bool:
   """
   trainings = [section for section in SECTIONS if section != "adapt" and section in config]
   stays = all(config[section].trained in (AUTO, "head") for section in trainings)
-  return stays and backbone in INVARIANCE and num_train >= FEWEST_TO_ADAPT
+  is_published = bool(config.teacher.weights)  # one trained on these pictures knows them
+  return stays and is_published and backbone in INVARIANCE and num_train >= FEWEST_TO_ADAPT
 
 
 def clusters(num_train: int) -> int:

@@ -119,14 +119,17 @@ def frozen_stages(
     f"views.number is {number}, but with trained='head' one view is trained on and one kept for "
     "the comparison of codes; give 2 or more.",
   )
-  adapts = config.adapt.steps > 0
+  adapts = "adapt" in config and config.adapt.steps > 0  # runs of earlier versions have none
   require(
     stays or not adapts,
-    f"adapt.steps is {config.adapt.steps}, but {sections[0]}.trained is {trained[sections[0]]!r}: "
-    "a network that is trained with the codes is not adapted before; set adapt.steps to 0.",
+    lambda: (
+      f"adapt.steps is {config.adapt.steps}, but {sections[0]}.trained is "
+      f"{trained[sections[0]]!r}: a network that is trained with the codes is not adapted before; "
+      "set adapt.steps to 0."
+    ),
   )
   require(
-    not adapts or config.adapt.trained != "head",
+    "adapt" not in config or config.adapt.trained != "head",
     "adapt.trained is 'head', which leaves the network as it is; give 'last' or 'all', or set "
     "adapt.steps to 0.",
   )
@@ -160,24 +163,21 @@ def _on_adapted_network(
   Codes go on to be compared by the clusters of the untouched network's view.
   """
   network, features = frozen.teacher, frozen.features
-  *places, clusters = clustered_stages(config, frozen.rounds, clustering)
+  before = (stage.name for stage in clustered_stages(config, 1, clustering))
   again = {
     "features_1": features_stage(config, frozen.rounds, network, reading),
-    "cluster_1": clusters,
+    **dict(zip(before, clustered_stages(config, frozen.rounds, clustering), strict=True)),
     "views": views.STAGE.named(frozen.of("views"), teacher=network, features=features),
     "partitions": partitions.STAGE.named(frozen.of("partitions"), views="views", features=features),
     "discriminant": discriminant.STAGE.named(
       frozen.of("discriminant"), partitions=frozen.of("partitions"), features=features
     ),
   }
-  read, *others = (adapt.on_adapted(stage, network, before) for before, stage in again.items())
   roles = {"teacher": "teacher", "clustering": "cluster_1", "views": "views"}
   baselines = baselines_stage(config, frozen.of("baselines"), features)
   return [
     adapt.STAGE.named(network, **roles),
-    read,
-    *places,
-    *others,
+    *(adapt.on_adapted(stage, network, before) for before, stage in again.items()),
     adapt.on_adapted(baselines, network),
   ]
 
@@ -280,7 +280,8 @@ def guard_section(
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
   better = "better"
   if len(stages) > 3 and adapt.was_adapted(outputs[stages[3]]):
-    better = f"better (ITQ's: by {guard.LOST:.0%}, as clusters are the published network's)"
+    better = "better (to ITQ's, as clusters are the published network's, only if they agree "
+    better += f"{guard.LOST:.0%} less)"
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that "

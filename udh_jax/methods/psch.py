@@ -141,9 +141,9 @@ def plan(config: ConfigDict) -> Plan:
     ),
     published,
     (*codes, *rows, *baselines_of(config)),
-    clusters=tuple(
-      f"cluster_{number}" for number in range(1, max(config.rounds, frozen.rounds) + 1)
-    ),
+    clusters=(frozen.clustering,)
+    if frozen.stays
+    else tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
     drawings=(*drawings, Drawing(("teacher",), draw_attention)),
     check=enough_are_confident(config.cluster),
   )

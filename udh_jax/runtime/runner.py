@@ -203,6 +203,8 @@ class Runner:
       TrainingError: If a loss turns non-finite.
     """
     outputs = _Outputs(self)
+    for stage in stages:  # all of them, before hours go into the first
+      self._identities[stage.name] = self._identity(self._check(stage, self._record(stage)))
     for position, stage in enumerate(stages):
       record = self._check(stage, self._record(stage))
       folder = self._folder(stage)
