@@ -1,6 +1,7 @@
 """A small encoder, a folder of pictures with its index, and clients that check every answer."""
 
 import contextlib
+import logging
 import pathlib
 
 import jax
@@ -25,6 +26,17 @@ from udh_jax.service.following import Following, IndexFile, Served, StoreTable
 from udh_jax.service.thumbnails import Cache, Thumbnails
 
 SIZES = (1, 4)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loggers_as_they_were():
+  """A server takes the loggers of its process for itself; other tests share them."""
+  loggers = [logging.getLogger(name) for name in ("udh_jax", "uvicorn.error", "uvicorn.access")]
+  before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+  yield
+  for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")
