@@ -99,6 +99,11 @@ def require_pictures(encoder: Encoder | PairEncoder) -> None:
   )
 
 
+def is_noted(folder: pathlib.Path, noted: str | None) -> bool:
+  """Whether a folder is the one that an index or a store names as that of its pictures."""
+  return bool(noted and os.path.realpath(noted) == str(folder.resolve()))
+
+
 def encode_folder(
   encoder: Encoder | PairEncoder,
   folder: str | os.PathLike,
@@ -409,7 +414,7 @@ def changes_of(stored: StoredIndex, folder: pathlib.Path) -> Changes:
   items = stored.names().find(listed)
   found, noted = int((items >= 0).sum()), stored.about.get("folder")
   require(
-    (noted and os.path.realpath(noted) == str(folder.resolve())) or 2 * found >= len(live),
+    is_noted(folder, noted) or 2 * found >= len(live),
     f"{folder} has {found:,} of the {len(live):,} pictures in the index, which is of {noted}; give "
     "that folder or another --output, or leave out --update, which encodes all pictures anew.",
   )

@@ -18,7 +18,7 @@ from udh_jax.data.pictures import (
   passed_over,
   read_picture,
 )
-from udh_jax.encoders.folder import SHOW_EVERY, require_pictures
+from udh_jax.encoders.folder import SHOW_EVERY, is_noted, require_pictures
 from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.loading import absolute
 from udh_jax.encoders.pair import PairEncoder
@@ -157,7 +157,7 @@ def _note(
   if source:
     about["encoder"] = {**about["encoder"], "source": absolute(source)}
   noted = about.get("folder")
-  if not noted or os.path.realpath(noted) != str(folder.resolve()):
+  if not is_noted(folder, noted):
     listed, found, items = set(files), 0, 0
     for part in store.names():
       items += len(part)

@@ -77,6 +77,12 @@ class Frozen(NamedTuple):
     """The stage of the clusters of these."""
     return f"cluster_{self.rounds}"
 
+  def clusterings(self, rounds: int) -> tuple[str, ...]:
+    """The stages of clusters that codes are learned from, of a method of so many rounds."""
+    if self.stays:
+      return (self.clustering,)
+    return tuple(f"cluster_{number}" for number in range(1, rounds + 1))
+
 
 def frozen_stages(
   config: ConfigDict, *sections: str, clustering: Stage, reading: Stage = features.STAGE
@@ -268,7 +274,7 @@ def guard_section(
     ["codes", *(f"{k} clusters" for k in counts)],
     [[row, *(f"{v:.3f}" for v in values)] for row, values in zip(rows, found, strict=True)],
   )
-  held = len(np.setdiff1d(dataset.splits.database, dataset.splits.train))
+  held = len(guard.held_out_rows(dataset.splits))
   where = (
     f"of {min(held, guard.MOST_QUERIES):,} images that were not trained on"
     if held

@@ -141,9 +141,7 @@ def plan(config: ConfigDict) -> Plan:
     ),
     published,
     (*codes, *rows, *baselines_of(config)),
-    clusters=(frozen.clustering,)
-    if frozen.stays
-    else tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    clusters=frozen.clusterings(config.rounds),
     drawings=(*drawings, Drawing(("teacher",), draw_attention)),
     check=enough_are_confident(config.cluster),
   )

@@ -124,9 +124,7 @@ def plan(config: ConfigDict) -> Plan:
     ),
     published,
     (*codes, *rows, *baselines_of(config)),
-    clusters=(frozen.clustering,)
-    if frozen.stays
-    else tuple(f"cluster_{number}" for number in range(1, config.rounds + 1)),
+    clusters=frozen.clusterings(config.rounds),
     drawings=drawings,
     check=sizes_can_be_met(config.cluster),
   )

@@ -72,6 +72,7 @@ class Runner:
     self._workdir = pathlib.Path(workdir)
     self._num_rows = len(context.dataset.images)
     self._identities: dict[str, str] = {}
+    self._files: dict[str, dict[str, str]] = {}
     self._events = Events(self._workdir / "events")
 
   def _folder(self, stage: Stage) -> pathlib.Path:
@@ -90,7 +91,9 @@ class Runner:
       data += f", training labels {dataset.training_labels_digest[:12]}"
     config = stage.read(self._config)
     fields = flatten(config)
-    files = {} if stage.files is None else stage.files(config)
+    if stage.name not in self._files:  # contents are read for them
+      self._files[stage.name] = {} if stage.files is None else stage.files(config)
+    files = self._files[stage.name]
     record = {
       "version": stage.version,
       "images": dataset.images_digest[:12],

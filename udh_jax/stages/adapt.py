@@ -1,7 +1,6 @@
 """Pseudo labels in, out comes a backbone that is half the collection's and half what it was."""
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,27 +13,7 @@ from udh_jax.stages import clusterings
 from udh_jax.stages.features import centred_rows
 from udh_jax.stages.finetune import classifier
 from udh_jax.stages.map_rows import train_weights
-from udh_jax.stages.network import Network, backbone_variables
-
-
-def mean_of_backbones(before: Network, after: Network, share: float) -> dict[str, Any]:
-  """A network of the backbone alone, whose weights are a mean of those of two.
-
-  Args:
-    before: A network, whose facts the mean has.
-    after: The same network, trained.
-    share: Of ``after``, from 0 to 1.
-
-  References:
-    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
-  """
-
-  @jax.jit
-  def mean(before, after):
-    return jax.tree.map(lambda b, a: b + share * (a - b), before, after)
-
-  variables = mean(backbone_variables(before), backbone_variables(after))
-  return {"variables": variables, "about": before["about"]}
+from udh_jax.stages.network import Network, backbone_variables, mean_of_weights
 
 
 def invariance(context: Context, views: jax.Array) -> float:
@@ -85,7 +64,7 @@ def adapt(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   ``adapted``, whether it is another network.
 
   References:
-    `udh_jax.stages.finetune`, and `mean_of_backbones`; the rest is our own, and docs/results.md has
+    `udh_jax.stages.finetune`, and `mean_of_weights`; the rest is our own, and docs/results.md has
     what it gains.
   """
   teacher, settings = inputs["teacher"], config.adapt
@@ -93,16 +72,19 @@ def adapt(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   adapts = bool(mesh_lib.agreed(int(found < settings.invariance)))
   say(f"[adapt] {in_words(found, settings.invariance)}")
 
-  def outputs(network):
+  before = backbone_variables(teacher)
+
+  def outputs(variables):
     facts = {"invariance": jnp.float32(found), "adapted": jnp.int32(adapts)}
-    return {**network, **mesh_lib.replicate(context.mesh, facts)}
+    facts = mesh_lib.replicate(context.mesh, facts)
+    return {"variables": variables, "about": teacher["about"], **facts}
 
   def finish(trained):
-    return outputs(mean_of_backbones(teacher, trained, settings.share))
+    mean = jax.jit(functools.partial(mean_of_weights, share=settings.share))
+    return outputs(mean(before, backbone_variables(trained)))
 
   if not adapts:
-    same = {"variables": backbone_variables(teacher), "about": teacher["about"]}
-    return Work(finish=lambda state: outputs(same))
+    return Work(finish=lambda state: outputs(before))
   given = {role: inputs[role] for role in ("teacher", "clustering")}  # pictures are read, not views
   return classifier(context, config, given, settings=settings, seed=config.seed + 1, finish=finish)
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax.data.protocol import permutation
+from udh_jax.data.protocol import Splits, permutation
 from udh_jax.retrieval.agreement import agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
 from udh_jax.stages.hash_network import first_hash_function, layer_codes, linear_layer
-from udh_jax.stages.network import backbone_variables
+from udh_jax.stages.network import backbone_variables, mean_of_weights
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
@@ -28,10 +28,9 @@ def _some(rows: np.ndarray, most: int) -> np.ndarray:
   return rows if len(rows) <= most else np.sort(rows[permutation(len(rows), 0)[:most]])
 
 
-def is_held_out(context: Context) -> bool:
-  """Whether images of the database are left out of the training."""
-  splits = context.dataset.splits
-  return len(np.setdiff1d(splits.database, splits.train)) > 0
+def held_out_rows(splits: Splits) -> np.ndarray:
+  """Images of the database that are left out of the training, in ascending order."""
+  return np.setdiff1d(splits.database, splits.train)
 
 
 def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
@@ -41,8 +40,8 @@ def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
   training images, and sought in the others: an image is never its own neighbour.
   """
   splits = context.dataset.splits
-  if is_held_out(context):
-    return _some(np.setdiff1d(splits.database, splits.train), MOST_QUERIES), splits.train
+  if len(held_out := held_out_rows(splits)):
+    return _some(held_out, MOST_QUERIES), splits.train
   queries = _some(splits.train, min(MOST_QUERIES, max(1, len(splits.train) // 2)))
   others = np.setdiff1d(splits.train, queries)
   return queries, others if len(others) else splits.train  # of one image there are no others
@@ -191,11 +190,8 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     del state
     features = dict(inputs["features"])
     started = linear_layer(context, features, first_hash_function(inputs))
-    learned = jax.tree.map(
-      lambda trained, start: TRAINED_SHARE * trained + (1 - TRAINED_SHARE) * start,
-      dict(network["variables"]["params"]["hash"]),
-      started,
-    )
+    trained = dict(network["variables"]["params"]["hash"])
+    learned = mean_of_weights(started, trained, TRAINED_SHARE)
     codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes)
     best = best_row(found[:2])

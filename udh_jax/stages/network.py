@@ -75,6 +75,15 @@ def _part(tree: Any, chosen: Callable[[tuple[str, ...]], bool]) -> Any:
   return traverse_util.unflatten_dict({path: leaf for path, leaf in flat.items() if chosen(path)})
 
 
+def mean_of_weights(before: Any, after: Any, share: float) -> Any:
+  """The mean of parameters before and after training, of which ``share`` is after.
+
+  References:
+    Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+  """
+  return jax.tree.map(lambda b, a: share * a + (1 - share) * b, before, after)
+
+
 class NewNetwork(NamedTuple):
   """A network before training.
 

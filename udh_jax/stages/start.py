@@ -9,7 +9,7 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
-from udh_jax.stages.guard import agreements, is_held_out, over_itq
+from udh_jax.stages.guard import agreements, held_out_rows, over_itq
 
 FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
@@ -64,8 +64,8 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     codes = [packed_codes(function, features) for function in functions]
     found = agreements(context, inputs["partitions"], [*codes, inputs["baselines"]["itq"]])
     agreement = found.mean(axis=2)
-    held_out = found.shape[-1] if is_held_out(context) else 0
-    chosen = mesh_lib.agreed(flatness_that_suits(agreement, held_out))
+    num_queries = min(found.shape[-1], len(held_out_rows(context.dataset.splits)))
+    chosen = mesh_lib.agreed(flatness_that_suits(agreement, num_queries))
     return {
       "codes": codes[chosen],
       "function": functions[chosen]._asdict(),
