@@ -81,6 +81,7 @@ COVERED_BY = {
   "cpu/lookup.py": "cpu/test_distances.py",
   "cpu/neighbours.py": "retrieval/test_hamming.py",
   "cpu/ranking.py": "retrieval/test_metrics.py",
+  "cpu/similarity.py": "retrieval/test_asymmetric.py",
   "cpu/sweeps.py": "coding/test_dcc.py",
   "losses/competing.py": "stages/test_supervised.py",
   "losses/family.py": "stages/test_supervised.py",

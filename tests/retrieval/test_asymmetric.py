@@ -10,8 +10,11 @@ from jax.sharding import PartitionSpec as P
 
 from udh_jax.coding import pack_codes
 from udh_jax.coding.binary import sign
+from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import NO_NEIGHBOUR, asymmetric, asymmetric_search, search
+
+pytestmark = pytest.mark.usefixtures("each_kernel")
 
 
 def plain(outputs, signs, k):
@@ -41,6 +44,23 @@ def test_the_most_similar_come_first_and_ties_by_index(rng, monkeypatch, bits, i
   np.testing.assert_array_equal(found.indices, order)
   np.testing.assert_array_equal(found.similarities, similarities)
   assert found.indices.dtype == np.int32 and found.similarities.dtype == np.float32
+
+
+@pytest.mark.parametrize("bits", [1, 5, 32, 61, 64, 200, 300])
+@pytest.mark.parametrize("k", [1, 10, 600])
+def test_both_kernels_sum_alike(rng, each_kernel, bits, k):
+  if each_kernel == "jax":
+    pytest.skip("the two are compared once")
+  outputs = rng.normal(size=(3, bits)).astype(np.float32)
+  outputs[1] **= 9  # of few bits that matter: distances say little
+  outputs[2] = np.sign(outputs[2])  # distances say all, and most items tie
+  flipped = rng.random((5000, bits)) < rng.random((5000, 1)) / 2
+  codes = np.packbits((outputs[rng.integers(0, 3, 5000)] >= 0) ^ flipped, axis=1)
+  found = asymmetric_search(outputs, codes, k)
+  with choice.kernels("jax"):
+    wanted = asymmetric_search(outputs, codes, k)
+  for part, other in zip(found, wanted, strict=True):
+    np.testing.assert_array_equal(part, other)
 
 
 def test_of_signs_it_is_the_order_of_hamming_distances(rng):

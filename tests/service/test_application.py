@@ -104,7 +104,11 @@ def test_a_text_is_answered(serve, pair_encoder, pictures, tmp_path, rows_of):
   encoder, source = pair_encoder
   index = encode_folder(encoder, pictures, tmp_path / "pairs.index", source=str(source))
   client = serve(tmp_path / "pairs.index")
-  assert client.get("/v1/collection").json()["takes"] == {"pictures": True, "texts": True}
+  assert client.get("/v1/collection").json()["takes"] == {
+    "pictures": True,
+    "texts": True,
+    "asymmetric": True,
+  }
   for text, words, unknown in (
     ("dog", ["dog"], []),
     ("beach unicorn dog", ["beach", "dog"], ["unicorn"]),
@@ -163,7 +167,7 @@ def test_an_index_that_names_no_encoder_answers_codes_and_items(serve, tmp_path,
   client = serve(tmp_path / "bare.index")
   assert pairs(client.post(f"{POST}?k=2", json={"hex": "05"})) == [(0, "5.png"), (1, "1.png")]
   takes = client.get("/v1/collection").json()
-  assert takes["encoder"] is None and takes["takes"] == {"pictures": False, "texts": False}
+  assert takes["encoder"] is None and not any(takes["takes"].values())
   sent = client.post(POST, content=b"x", headers={"Content-Type": "image/png"})
   assert problem_of(sent, 400) == "no_pictures"
   assert problem_of(client.post(POST, json={"text": "x"}), 400) == "no_texts"
@@ -178,6 +182,94 @@ def test_an_empty_index_is_served(serve, tmp_path):
   assert client.get("/v1/items").json()["items"] == []
 
 
+# By outputs.
+
+
+@pytest.fixture
+def by_outputs(index_path):
+  """Neighbours of outputs and a code by sums in float64: pairs of distance and name."""
+  index = HammingIndex.load(index_path)
+  bits = np.unpackbits(index.codes, axis=1)[:, : index.num_bits].astype(int)
+
+  def find(outputs, code, radius=99):
+    similarities = (2 * bits - 1) @ outputs.astype(np.float64)
+    distances = np.unpackbits(index.codes ^ code, axis=1).sum(axis=1)
+    order = sorted(range(len(index)), key=lambda row: (-round(similarities[row], 4), row))
+    return [(int(distances[row]), index.names[row]) for row in order if distances[row] <= radius]
+
+  return find
+
+
+def test_queries_are_answered_in_the_order_of_their_outputs(
+  client, query, encoders, pictures, index_path, by_outputs, expected
+):
+  encoder, _ = encoders[0]
+  data, code = query
+  (outputs,) = encoder.outputs(decode_picture(data, 8)[None])
+  wanted = by_outputs(outputs, code)
+  assert wanted != expected(code)  # else nothing is shown
+  headers = {"Content-Type": "image/png"}
+  answer = client.post(f"{POST}?k=4&asymmetric=true", content=data, headers=headers)
+  assert pairs(answer) == wanted[:4] and not answer.json()["complete"]
+  said = answer.json()["query"]
+  assert said["kind"] == "picture" and said["code"] == code.tobytes().hex()
+  np.testing.assert_allclose(
+    np.frombuffer(base64.b64decode(said["outputs"]), "<f4"), outputs, rtol=1e-5, atol=1e-5
+  )
+  again = client.post(f"{POST}?k=9&asymmetric=true", json={"outputs": said["outputs"]})
+  assert pairs(again) == wanted and again.json()["complete"]
+  assert again.json()["query"] == {"kind": "code", **{k: said[k] for k in ("code", "outputs")}}
+  plain = client.post(f"{POST}?k=9&asymmetric=false", json={"outputs": said["outputs"]})
+  assert pairs(plain) == expected(code) and "outputs" not in plain.json()["query"]
+  for radius in (0, 4, 6, 12):
+    near = client.post(f"{POST}?radius={radius}&asymmetric=true", content=data, headers=headers)
+    assert pairs(near) == by_outputs(outputs, code, radius) and near.json()["complete"]
+  near = client.post(f"{POST}?radius=6&k=1&asymmetric=true", content=data, headers=headers)
+  assert pairs(near) == by_outputs(outputs, code, 6)[:1]
+  index = HammingIndex.load(index_path)
+  for row, name in enumerate(index.names):
+    picture = decode_picture((pictures / name).read_bytes(), 8)
+    (outputs,) = encoder.outputs(picture[None])
+    wanted = [pair for pair in by_outputs(outputs, index.codes[row]) if pair[1] != name]
+    answer = client.get(POST, params={"name": name, "k": 5, "asymmetric": "true"})
+    assert pairs(answer) == wanted[:5]
+
+
+def test_a_text_is_answered_in_the_order_of_its_outputs(serve, pair_encoder, pictures, tmp_path):
+  encoder, source = pair_encoder
+  index = encode_folder(encoder, pictures, tmp_path / "pairs.index", source=str(source))
+  client = serve(tmp_path / "pairs.index")
+  answer = client.post(f"{POST}?k=9&asymmetric=true", json={"text": "dog"})
+  _, rows = index.asymmetric_search(encoder.text_outputs([["dog"]]), 9)
+  assert [name for _, name in pairs(answer)] == [index.names[row] for row in rows[0]]
+
+
+def test_outputs_are_refused_where_there_are_none(client, serve, pictures, tmp_path, index_path):
+  assert client.get("/v1/collection").json()["takes"]["asymmetric"]
+  asked = f"{POST}?asymmetric=true"
+  assert problem_of(client.post(asked, json={"hex": "0000"}), 400) == "no_outputs"
+  for bad in (b"", b"\0" * 47, np.full(12, np.nan, "<f4").tobytes()):
+    sent = {"outputs": base64.b64encode(bad).decode()}
+    assert problem_of(client.post(asked, json=sent), 422) == "bad_code"
+  assert problem_of(client.post(asked, json={"outputs": "?"}), 422) == "bad_code"
+  (pictures / NAMES[0]).unlink()
+  gone = {"name": NAMES[0], "asymmetric": "true"}
+  assert problem_of(client.get(POST, params=gone), 404) == "picture_gone"
+  data = (pictures / NAMES[2]).read_bytes()
+  (pictures / NAMES[2]).write_bytes(data[:60])
+  damaged = {"name": NAMES[2], "asymmetric": "true"}
+  assert problem_of(client.get(POST, params=damaged), 422) == "unreadable_picture"
+  codes = np.arange(20, dtype=np.uint8)[:, None]
+  HammingIndex(codes, [f"{i}.png" for i in range(20)]).save(tmp_path / "bare.index")
+  bare = serve(tmp_path / "bare.index")
+  assert not bare.get("/v1/collection").json()["takes"]["asymmetric"]
+  asked = {"name": "1.png", "asymmetric": "true"}
+  assert problem_of(bare.get(POST, params=asked), 400) == "no_pictures"
+  HammingIndex(np.zeros((0, 2), np.uint8), []).save(tmp_path / "empty.index")
+  sent = {"outputs": base64.b64encode(np.ones(16, "<f4").tobytes()).decode()}
+  assert pairs(serve(tmp_path / "empty.index").post(f"{POST}?asymmetric=true", json=sent)) == []
+
+
 # Bad input.
 
 
@@ -188,6 +280,7 @@ def test_an_empty_index_is_served(serve, tmp_path):
     ("k=1.5", "bad_argument"), ("k=", "bad_argument"), ("k=1&k=2", "bad_argument"),
     ("k=%D9%A3", "bad_argument"), (f"k={'9' * 5000}", "bad_argument"),
     ("radius=-1", "bad_argument"), ("radius=1e3", "bad_argument"), ("engine=jax", "bad_argument"),
+    ("asymmetric=1", "bad_argument"), ("asymmetric=true&asymmetric=true", "bad_argument"),
     ("where=year>1", "bad_request"), ("&".join(["where=a=1"] * 21), "bad_argument"),
     ("&".join(["k=1"] * 200), "bad_request"),
   ],
@@ -358,7 +451,15 @@ def test_the_collection_is_listed_in_pages(client):
   rest = client.get("/v1/items?limit=200&offset=4").json()
   assert [item["name"] for item in rest["items"]] == sorted(NAMES)[4:]
   assert client.get("/v1/items?offset=9").json()["items"] == []
-  for bad in ("limit=0", "limit=201", "offset=-1"):
+  for part, names in (
+    ("JPG", [n for n in sorted(NAMES) if n.endswith("jpg")]),
+    ("p 0/", [n for n in sorted(NAMES) if "p 0/" in n]),
+    ("none", []),
+    ("", sorted(NAMES)),
+  ):
+    found = client.get("/v1/items", params={"contains": part, "offset": 1, "limit": 2}).json()
+    assert [item["name"] for item in found["items"]] == names[1:3] and found["total"] == len(names)
+  for bad in ("limit=0", "limit=201", "offset=-1", f"contains={'x' * 101}"):
     assert problem_of(client.get(f"/v1/items?{bad}"), 400) == "bad_argument"
 
 
@@ -590,9 +691,10 @@ def test_nothing_is_compiled_after_the_start(serve, index_path, query):
   )
 
   def ask(i):
-    if i % 2:
+    if i % 3 == 2:
       return client.post(f"{POST}?k={i + 1}", json={"hex": code.tobytes().hex()})
-    return client.post(f"{POST}?k={i + 1}", content=data, headers={"Content-Type": "image/png"})
+    asked = f"{POST}?k={i + 1}&asymmetric={('false', 'true')[i % 3]}"
+    return client.post(asked, content=data, headers={"Content-Type": "image/png"})
 
   try:
     with concurrent.futures.ThreadPoolExecutor(8) as pool:

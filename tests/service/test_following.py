@@ -35,7 +35,7 @@ def look(following):
 
 
 def names(following):
-  return following.now.collection.page(0, 1000)
+  return following.now.collection.page(0, 1000)[0]
 
 
 def test_a_new_file_is_taken_up_once(following, tmp_path):

@@ -278,6 +278,76 @@ def test_of_two_pictures_with_one_code_the_last_one_is_shown(visit, folder, tmp_
   assert page.get_attribute("#query-picture img", "src") != first
 
 
+def test_the_most_similar_come_first_where_that_is_asked(visit, folder):
+  page = visit()
+  settled(page, "of 130")
+  tiles(page).nth(2).click()
+  plain = names(page) if settled(page, "24 neighbours") else None
+  assert distances(page) == sorted(distances(page))
+  page.check("#asymmetric")
+  assert "most similar first" in settled(page, "most similar")
+  assert "asymmetric=true" in page.url and names(page) != plain
+  ordered = names(page)
+  page.reload()
+  settled(page, "most similar")
+  assert names(page) == ordered and page.is_checked("#asymmetric")
+  page.uncheck("#asymmetric")
+  settled(page, "bits.")
+  assert names(page) == plain
+  page.set_input_files("#file", folder / "warm" / "004.png")
+  page.wait_for_url("**code=**")
+  settled(page, "24 neighbours")
+  assert "outputs=" not in page.url
+  short = page.url
+  page.check("#asymmetric")  # the picture was sent without
+  settled(page, "most similar")
+  ordered = names(page)
+  assert "outputs=" in page.url and "warm/004.png" in ordered[:3]
+  page.reload()
+  settled(page, "most similar")
+  assert names(page) == ordered
+  page.goto(short + "&asymmetric=true")  # whose outputs nobody knows
+  assert "no more than its code is known" in settled(page, "24 neighbours")
+  assert distances(page) == sorted(distances(page))
+
+
+def test_an_item_without_its_picture_is_still_answered(visit, sites, folder):
+  page = visit(expected=["404"])
+  settled(page, "of 130")
+  page.check("#asymmetric")
+  settled(page, "of 130")
+  name = folder / "warm" / "128.png"
+  kept = name.read_bytes()
+  name.unlink()
+  try:
+    page.goto(sites("pictures").address + "?name=warm%2F128.png&asymmetric=true")
+    said = settled(page, "24 neighbours")
+    assert "no longer in the folder" in said and "most similar" not in said
+  finally:
+    name.write_bytes(kept)
+
+
+def test_pictures_are_found_by_a_part_of_their_names(visit):
+  page = visit()
+  settled(page, "of 130")
+  page.fill("#contains", "COLD/")
+  page.press("#contains", "Enter")
+  assert "with “COLD/” in their names" in settled(page, "1 to 60 of 65 pictures")
+  assert all(name.startswith("cold/") for name in names(page))
+  page.click("#next")
+  settled(page, "61 to 65 of 65")
+  assert "contains=COLD" in page.url
+  page.reload()
+  settled(page, "61 to 65 of 65")
+  assert page.input_value("#contains") == "COLD/"
+  tiles(page).first.click()
+  settled(page, "24 neighbours")
+  assert page.input_value("#contains") == ""
+  page.fill("#contains", "nothing")
+  page.press("#contains", "Enter")
+  settled(page, "There are no pictures with “nothing” in their names.")
+
+
 def test_what_cannot_be_read_is_said_and_nothing_else_changes(visit, folder, tmp_path):
   page = visit(expected=["422"])
   settled(page, "of 130")

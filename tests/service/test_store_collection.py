@@ -54,10 +54,27 @@ def test_answers_are_those_of_the_index(client, table, rows_of):
   assert found == wanted and answer["complete"] and answer["items"] == 9
   names = [item["name"] for item in client.get("/v1/items?offset=3&limit=4").json()["items"]]
   assert names == list(index.names[3:7])
+  for part in ("PNG", "group 1", "none"):
+    asked = {"contains": part, "offset": 1, "limit": 3}
+    found = client.get("/v1/items", params=asked).json()
+    wanted = [name for name in index.names if part.lower() in name.lower()]
+    assert [item["name"] for item in found["items"]] == wanted[1:4]
+    assert found["total"] == len(wanted)
   item = client.get("/v1/item", params={"name": index.names[0]}).json()
   assert item["code"] == index.codes[0].tobytes().hex()
   assert item["metadata"] == {"year": 2010, "label": None}
   assert client.get("/v1/item?name=none").status_code == 404
+
+
+def test_an_order_by_outputs_is_refused(client, table):
+  _, index = table
+  assert not client.get("/v1/collection").json()["takes"]["asymmetric"]
+  for answer in (
+    client.get(POST, params={"name": index.names[0], "asymmetric": "true"}),
+    client.post(f"{POST}?asymmetric=true", json={"hex": "0000"}),
+  ):
+    assert answer.status_code == 400 and answer.json()["error"]["code"] == "no_outputs"
+    assert "udh-jax copy" in answer.json()["error"]["message"]
 
 
 def test_conditions_select(client, table):

@@ -25,7 +25,15 @@ def empty_tile(num_bytes: int) -> np.ndarray:
   A row is a byte of all items, filled up to a multiple of four with zeros, which are never
   different; or a nibble, the lower ones of all bytes first.
   """
-  rows = 2 * num_bytes if _BY_TABLE else num_bytes + -num_bytes % 4
+  return empty_nibbles(num_bytes) if _BY_TABLE else _room(num_bytes + -num_bytes % 4)
+
+
+def empty_nibbles(num_bytes: int) -> np.ndarray:
+  """Room for a tile of nibbles: uint64 ``[2 * bytes, items / 8]``, the lower ones first."""
+  return _room(2 * num_bytes)
+
+
+def _room(rows: int) -> np.ndarray:
   blocks = max(1, min(_MOST_BLOCKS, _TILE_BYTES // (BLOCK * rows)))
   return np.zeros((rows, BLOCK * blocks // 8), np.uint64)
 
@@ -44,6 +52,26 @@ def turn(rows, num_bytes, start, stop, tile):
   Eight items are turned at once, eight bytes of each. What the tile holds after the last item is
   anything.
   """
+  if _BY_TABLE:
+    turn_to_nibbles(rows, num_bytes, start, stop, tile)
+  else:
+    _turn_bytes(rows, num_bytes, start, stop, tile)
+
+
+@compiled()
+def turn_to_nibbles(rows, num_bytes, start, stop, tile):
+  """Turns items as `turn` does, into a tile of nibbles."""
+  _turn_bytes(rows, num_bytes, start, stop, tile)
+  for byte in range(num_bytes):
+    lower, upper = tile[byte], tile[num_bytes + byte]
+    for i in range(tile.shape[1]):
+      word = lower[i]
+      lower[i], upper[i] = word & _HALVES, (word >> np.uint64(4)) & _HALVES
+
+
+@compiled()
+def _turn_bytes(rows, num_bytes, start, stop, tile):
+  """Turns items so that the first rows of the tile have a byte of all of them."""
   whole_words = num_bytes // 8
   for group in range((stop - start) // 8):
     at = (start + 8 * group) * num_bytes
@@ -56,12 +84,6 @@ def turn(rows, num_bytes, start, stop, tile):
   for item in range(8 * ((stop - start) // 8), stop - start):
     for byte in range(8 * whole_words):
       bytes_of[byte, item] = rows[(start + item) * num_bytes + byte]
-  if _BY_TABLE:
-    for byte in range(num_bytes):
-      lower, upper = tile[byte], tile[num_bytes + byte]
-      for i in range(tile.shape[1]):
-        word = lower[i]
-        lower[i], upper[i] = word & _HALVES, (word >> np.uint64(4)) & _HALVES
 
 
 @compiled()

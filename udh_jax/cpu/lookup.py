@@ -11,15 +11,24 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 _LANES = 32  # bytes of a register
-_INSTRUCTION = "llvm.x86.avx2.pshuf.b"
+_LOOK_UP = "llvm.x86.avx2.pshuf.b"
+_ADD = "llvm.uadd.sat.v32i8"
 
 _BITS = np.array([[(a ^ b).bit_count() for b in range(16)] for a in range(16)], np.uint8)
 
 
+def has_look_ups() -> bool:
+  """Whether kernels are compiled for a processor that has AVX2."""
+  return "+avx2" in _features()
+
+
 def by_table() -> bool:
-  """Whether kernels are compiled for a processor that has AVX2 and does not count bits of bytes."""
-  _, _, features = cpu_target.target_context.codegen().magic_tuple()
-  return "+avx2" in features.split(",") and "+avx512bitalg" not in features.split(",")
+  """Whether kernels are compiled for one that has AVX2 and does not count bits of bytes."""
+  return has_look_ups() and "+avx512bitalg" not in _features()
+
+
+def _features() -> list[str]:
+  return cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 
 
 def tables(codes: np.ndarray) -> np.ndarray:
@@ -40,8 +49,8 @@ def add_looked_up(typing_context, query, nibbles, start, first, stop, out):
     nibbles: Rows of nibbles: uint8 ``[rows, items]``.
     start: First of the items.
     first: First of the rows.
-    stop: The row after the last; later than ``first``, by 63 at most.
-    out: uint8 ``[256]``, written over.
+    stop: The row after the last; later than ``first``.
+    out: uint8 ``[256]``, written over; sums beyond 255 are 255.
   """
 
   def generate(context, builder, signature, arguments):
@@ -56,8 +65,10 @@ def add_looked_up(typing_context, query, nibbles, start, first, stop, out):
       place = builder.bitcast(builder.gep(pointer, [offset]), kind.as_pointer())
       return builder.load(place, align=1)
 
-    look_up = builder.module.globals.get(_INSTRUCTION) or ir.Function(
-      builder.module, ir.FunctionType(register, [register, register]), _INSTRUCTION
+    look_up, add = (
+      builder.module.globals.get(name)
+      or ir.Function(builder.module, ir.FunctionType(register, [register, register]), name)
+      for name in (_LOOK_UP, _ADD)
     )
     tables, rows, found = (given(position).data for position in (0, 1, 5))
     length = builder.extract_value(given(1).shape, 1)
@@ -81,7 +92,8 @@ def add_looked_up(typing_context, query, nibbles, start, first, stop, out):
     row.add_incoming(following, loop)
     totals = []
     for total, offset in zip(sums, offsets, strict=True):
-      added = builder.add(total, builder.call(look_up, [own, load(items, offset, register)]))
+      said = builder.call(look_up, [own, load(items, offset, register)])
+      added = builder.call(add, [total, said])
       total.add_incoming(ir.Constant(register, [0] * _LANES), before)
       total.add_incoming(added, loop)
       totals.append(added)

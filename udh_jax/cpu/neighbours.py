@@ -93,7 +93,7 @@ def _nearest(
       for first in range(start, stop, BLOCK):
         block_distances(queries[query], tile_bytes, first - start, part, distances)
         mark_below(distances, limit[query], stop - first, below)
-        if not _any(words):
+        if not any_marked(words):
           continue
         for word in range(len(words)):
           bits = words[word]
@@ -143,7 +143,8 @@ def mark_below(distances, limit, count, below):
 
 
 @compiled()
-def _any(words):
+def any_marked(words):
+  """Whether `mark_below` marked one; of its answer as uint64 words."""
   found = np.uint64(0)
   for i in range(len(words)):
     found |= words[i]
@@ -258,7 +259,7 @@ def _within(
       for first in range(start, stop, BLOCK):
         block_distances(queries[query], tile_bytes, first - start, part, distances)
         mark_below(distances, radius + 1, stop - first, below)
-        if not _any(words):
+        if not any_marked(words):
           continue
         for word in range(len(words)):
           bits = words[word]

@@ -19,6 +19,11 @@ from udh_jax.machine import num_cores
 from udh_jax.retrieval.asymmetric import most_similar_first
 from udh_jax.retrieval.index import HammingIndex, Hits, Searchable
 
+ASYMMETRIC_READS_ALL = (
+  "An asymmetric search reads all codes, which an index has at hand and a store has not; make an "
+  "index of the store with udh-jax copy."
+)
+
 
 def search_picture(
   index: Searchable,
@@ -163,11 +168,12 @@ def _search_of(
   if not asymmetric:
     return functools.partial(_nearest, index)
   if not isinstance(index, HammingIndex):
-    raise InputError(
-      "An asymmetric search reads all codes, which an index has at hand and a store has not; make "
-      "an index of the store with udh-jax copy."
-    )
-  return functools.partial(_most_similar, index)
+    raise InputError(ASYMMETRIC_READS_ALL)
+
+  def find(outputs, k, radius):
+    return most_similar(index, np.asarray(pack_codes(sign(outputs))), outputs, k, radius)
+
+  return find
 
 
 def _as_many(index: Searchable, k: int | None) -> int:
@@ -181,12 +187,30 @@ def _require_some(k: int | None) -> None:
   require(k is None or k >= 1, f"k is {k}, expected 1 or more.")
 
 
-def _most_similar(
-  index: HammingIndex, outputs: np.ndarray, k: int | None, radius: int | None
+def most_similar(
+  index: HammingIndex,
+  codes: np.ndarray,
+  outputs: np.ndarray,
+  k: int | None = None,
+  radius: int | None = None,
 ) -> list[Hits]:
-  """Of each query, its neighbours in the order of the similarity, with their Hamming distances."""
+  """Neighbours in the order of `udh_jax.retrieval.asymmetric_search`, with Hamming distances.
+
+  Args:
+    index: To search.
+    codes: Of the queries, packed: distances are to them. uint8 array of shape ``[q, bytes]``.
+    outputs: What the encoder says of the queries before signs are taken. Float array of shape
+      ``[q, num_bits]``.
+    k: How many, at most.
+    radius: Only items within this Hamming distance of the code.
+
+  Returns:
+    For each query its `Hits`, most similar first.
+
+  Raises:
+    InputError: If neither k nor a radius is given, or a shape or dtype is wrong.
+  """
   _require_some(k)
-  codes = np.asarray(pack_codes(sign(outputs)))
   if radius is None:
     rows = list(index.asymmetric_search(outputs, _as_many(index, k)).indices)
   else:

@@ -10,6 +10,7 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
+from udh_jax.cpu import choice
 from udh_jax.errors import require, require_finite
 from udh_jax.retrieval.hamming import NO_NEIGHBOUR, checked_request
 
@@ -44,6 +45,7 @@ def asymmetric_search(
   its output is from 0, so that items at equal distances differ, unless their codes are equal.
   Queries and items are taken some at a time: besides the answer, about 2^22 similarities are held
   at once (or those of one query with 256 or k items), and as many numbers of the queries' tables.
+  On a CPU with AVX2, outside a trace, `udh_jax.cpu.similarity` gives the same, many times as fast.
 
   Args:
     outputs: Of a hash function before signs are taken, finite in float32; their scale does not
@@ -84,7 +86,30 @@ def asymmetric_search(
   with np.errstate(over="ignore"):  # what is beyond float32 is refused
     outputs = outputs.astype(np.float32)
   require_finite("asymmetric_search: outputs", outputs)
+  if axis_name is None and choice.use_numba(outputs, database, valid):
+    from udh_jax.cpu.lookup import has_look_ups
+
+    if has_look_ups():
+      return _search_on_cpu(np.asarray(outputs), np.asarray(database), valid, k)
   return _search(outputs, database, valid, k=k, axis_name=axis_name, chunk=_CHUNK)
+
+
+def _search_on_cpu(outputs, database, valid, k):
+  from udh_jax.cpu.similarity import most_similar
+
+  kept = None if valid is None else np.flatnonzero(valid).astype(np.int32)
+  database = database if kept is None else database[kept]
+  scale = _scale(outputs, np)
+  padded = np.pad(outputs / scale, ((0, 0), (0, -outputs.shape[1] % 8)))
+  together = max(1, _CHUNK // (256 * database.shape[1]))
+  found = [
+    most_similar(_tables(padded[first : first + together], np), database, k)
+    for first in range(0, max(len(padded), 1), together)
+  ]
+  similarities, indices = (np.concatenate(parts) for parts in zip(*found, strict=True))
+  return AsymmetricNeighbours(
+    jnp.asarray(similarities * scale), jnp.asarray(indices if kept is None else kept[indices])
+  )
 
 
 def most_similar_first(outputs: np.ndarray, codes: np.ndarray) -> np.ndarray:
@@ -112,9 +137,7 @@ def _search(outputs, database, valid, *, k, axis_name, chunk):
   together = max(1, min(num_queries, chunk // max(256 * width, k, _FEWEST)))
   rows = min(num_items, max(_FEWEST, k, chunk // together))
   starts = jnp.arange(-(-num_items // rows), dtype=jnp.int32) * rows
-  most = jnp.max(jnp.abs(outputs), axis=1, keepdims=True)
-  scale = jnp.ldexp(jnp.float32(1), jnp.frexp(most)[1] - 1)  # a power of two: nothing is rounded
-  scale = jnp.where((most > 0) & (scale > 0), scale, 1)
+  scale = _scale(outputs, jnp)
   padded = jnp.pad(outputs / scale, ((0, -num_queries % together), (0, 8 * width - num_bits)))
 
   def best(similarities, indices):
@@ -160,6 +183,16 @@ def _search(outputs, database, valid, *, k, axis_name, chunk):
     values, indices = best(*gathered)
   indices = jnp.where(values == -jnp.inf, NO_NEIGHBOUR, indices)
   return AsymmetricNeighbours(values * scale, indices)
+
+
+def _scale(outputs: Any, np: Any) -> Any:
+  """By which sums of each query's outputs stay in range: ``[q, c]`` to ``[q, 1]``.
+
+  Powers of two, so that nothing is rounded. ``np`` is NumPy or JAX's.
+  """
+  most = np.max(np.abs(outputs), axis=1, keepdims=True)
+  scale = np.ldexp(np.float32(1), np.frexp(most)[1] - 1)
+  return np.where((most > 0) & (scale > 0), scale, 1)
 
 
 def _tables(outputs: Any, np: Any) -> Any:

@@ -14,7 +14,7 @@ import mimetypes
 import secrets
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -26,13 +26,15 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
+from udh_jax.data.pictures import decode_picture
+from udh_jax.encoders.queries import ASYMMETRIC_READS_ALL
 from udh_jax.errors import InputError
 from udh_jax.machine import num_cores
 from udh_jax.service import interface
 from udh_jax.service.access import PAGE_POLICY, Access, SafeHeaders
 from udh_jax.service.batching import Batcher
 from udh_jax.service.collection import LARGEST_K, Collection, Hit
-from udh_jax.service.encoding import Coder
+from udh_jax.service.encoding import Coder, Encoded, encoded
 from udh_jax.service.files import SHOWN, Opened, open_picture
 from udh_jax.service.following import Following, Served
 from udh_jax.service.metrics import KIND as FIGURES
@@ -81,6 +83,8 @@ class _Query(NamedTuple):
   code: np.ndarray
   k: int
   where: tuple[str, ...]
+  outputs: np.ndarray | None = None  # what the order is by; None: the distances
+  radius: int | None = None  # of a search by outputs; others are cut afterwards
 
 
 class Service:
@@ -182,6 +186,7 @@ class Service:
         "takes": {
           "pictures": bool(coder and coder.picture_size),
           "texts": bool(coder and coder.words),
+          "asymmetric": coder is not None and served.collection.takes_outputs,
         },
         "columns": dict(served.collection.columns),
         "limits": {
@@ -195,8 +200,9 @@ class Service:
   async def items(self, request: Request, arguments: Mapping[str, Any]) -> Response:
     """Names of the collection, a page at a time."""
     collection, offset = self._following.now.collection, arguments["offset"]
-    names = await self._searches.call(collection.page, offset, arguments["limit"])
-    total = await self._searches.call(collection.count)
+    names, total = await self._searches.call(
+      collection.page, offset, arguments["limit"], arguments["contains"]
+    )
     return _answer(
       {
         "items": [_links(name) for name in names],
@@ -234,14 +240,21 @@ class Service:
 
   # Neighbours.
 
+  def _asked(self, arguments: Mapping[str, Any]) -> Served:
+    """What is served, if it can be asked so."""
+    served = self._following.now
+    if arguments["asymmetric"] and not served.collection.takes_outputs:
+      raise Problem(ASYMMETRIC_READS_ALL, code="no_outputs")
+    return served
+
   async def neighbours_of_item(self, request: Request, arguments: Mapping[str, Any]) -> Response:
     """Neighbours of an item, itself left out."""
-    served = self._following.now
+    served = self._asked(arguments)
     return await self._by_name(served, arguments["name"], arguments)
 
   async def neighbours(self, request: Request, arguments: Mapping[str, Any]) -> Response:
     """Neighbours of a picture, a code, a text or an item."""
-    served = self._following.now
+    served = self._asked(arguments)
     kind = _media_type(request)
     if kind == "application/json":
       body = await read_body(request, _LONGEST_JSON)
@@ -258,24 +271,28 @@ class Service:
       data = await read_body(request, self._limits.upload_bytes, share=share)
       if not raw:
         data = await picture_of_form(request, data)  # in its place: a form is not held twice
-      picture = await self._decoded(data, served.coder.picture_size)
-    code = await self._pictures((served.coder, picture))
-    return await self._found(served, {"kind": "picture"}, code, arguments)
+      picture = await self._decoded(
+        data,
+        served.coder.picture_size,
+        lambda data, size: decode_upload(data, size, self._limits.pixels),
+      )
+    query = await self._pictures((served.coder, picture))
+    return await self._found(served, {"kind": "picture"}, query, arguments)
 
-  async def _decoded(self, data: bytes, size: int) -> np.ndarray:
+  async def _decoded(
+    self, data: bytes, size: int, decode: Callable[[bytes, int], np.ndarray]
+  ) -> np.ndarray:
     """A picture, decoded in a thread; a small file can take as long as any."""
     if self._decoding >= self._limits.waiting:
       raise Busy(f"{self._decoding} pictures are being decoded already; send it again in a moment.")
     self._decoding += 1
     try:
-      return await asyncio.get_running_loop().run_in_executor(
-        self._decoders, decode_upload, data, size, self._limits.pixels
-      )
+      return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, data, size)
     finally:
       self._decoding -= 1
 
   async def _by_json(self, served: Served, asked: dict, arguments) -> Response:
-    known = ("hex", "base64", "text", "name")
+    known = ("hex", "base64", "text", "name", "outputs")
     if len(asked) != 1 or not set(asked) <= set(known):
       raise Problem(
         f"The JSON object has {', '.join(map(repr, sorted(asked))) or 'nothing'}; give one of "
@@ -289,13 +306,34 @@ class Service:
       return await self._by_name(served, value, arguments)
     if kind == "text":
       return await self._by_text(served, value, arguments)
-    code = _code_of(value, kind, served.collection.num_bits)
-    return await self._found(served, {"kind": "code"}, code, arguments)
+    num_bits = served.collection.num_bits
+    if kind == "outputs":
+      query = encoded(_outputs_of(value, num_bits))
+    else:
+      query = Encoded(_code_of(value, kind, num_bits), None)
+    return await self._found(served, {"kind": "code"}, query, arguments)
 
   async def _by_name(self, served: Served, name: str, arguments) -> Response:
     item = await self._item(served.collection, name)
-    query = {"kind": "item", "name": name}
-    return await self._found(served, query, item.code, arguments)
+    outputs = None
+    if arguments["asymmetric"]:
+      outputs = await self._outputs_of_item(served, name)
+    about = {"kind": "item", "name": name}
+    return await self._found(served, about, Encoded(item.code, outputs), arguments)
+
+  async def _outputs_of_item(self, served: Served, name: str) -> np.ndarray:
+    """What the encoder says of an item, whose picture is read again: the index has its code."""
+    if served.coder is None or not served.coder.picture_size:
+      raise Problem(
+        "The encoder of this collection takes no pictures; ask without asymmetric.",
+        code="no_pictures",
+      )
+    opened = await self._open(served.collection, name)
+    with opened.file, Share(self._room) as share:
+      share.take(opened.size)
+      data = await self._thumbnails.call(opened.file.read, opened.size)
+      picture = await self._decoded(data, served.coder.picture_size, _decode_own)
+    return (await self._pictures((served.coder, picture))).outputs
 
   async def _by_text(self, served: Served, text: str, arguments) -> Response:
     if served.coder is None:
@@ -303,17 +341,28 @@ class Service:
         "The encoder of this collection is not known; ask by an item or a code.", code="no_texts"
       )
     known, unknown = served.coder.known_words(text)
-    code = await self._texts((served.coder, known))
-    query = {"kind": "text", "words": known, "unknown_words": unknown}
-    return await self._found(served, query, code, arguments)
+    query = await self._texts((served.coder, known))
+    about = {"kind": "text", "words": known, "unknown_words": unknown}
+    return await self._found(served, about, query, arguments)
 
-  async def _found(self, served: Served, query: dict, code: np.ndarray, arguments) -> Response:
-    """The answer for a code, which the collection of the same ``served`` has to give."""
+  async def _found(self, served: Served, about: dict, query: Encoded, arguments) -> Response:
+    """The answer for a query, which the collection of the same ``served`` has to give."""
     collection, radius = served.collection, arguments["radius"]
     k = arguments["k"] or (interface.DEFAULT_K if radius is None else LARGEST_K)
-    own = query.get("name")
+    own = about.get("name")
     # One more than is shown tells whether there are more, and another stands for the item itself.
-    wanted = _Query(collection, code, k + 1 + (own is not None), tuple(arguments["where"]))
+    most = k + 1 + (own is not None)
+    wanted = _Query(collection, query.code, most, tuple(arguments["where"]))
+    about = about | {"code": query.code.tobytes().hex()}
+    if arguments["asymmetric"]:
+      if query.outputs is None:
+        raise Problem(
+          "A code has nothing but signs; ask by a picture, text, item or outputs, or without "
+          "asymmetric.",
+          code="no_outputs",
+        )
+      wanted = wanted._replace(outputs=query.outputs, radius=radius)
+      about["outputs"] = base64.b64encode(query.outputs.astype("<f4").tobytes()).decode()
     hits = await self._searches(wanted)
     if isinstance(hits, InputError):
       raise hits
@@ -325,7 +374,7 @@ class Service:
     items = await self._searches.call(collection.count)
     return _answer(
       {
-        "query": query | {"code": code.tobytes().hex()},
+        "query": about,
         "bits": collection.num_bits,
         "items": items,
         "complete": complete,
@@ -339,8 +388,7 @@ class Service:
 
   # Pictures.
 
-  async def _open(self, name: str) -> Opened:
-    collection = self._following.now.collection
+  async def _open(self, collection: Collection, name: str) -> Opened:
     await self._item(collection, name)
     return await self._thumbnails.call(
       functools.partial(open_picture, collection.folder, name, follow_links=self._follow_links)
@@ -349,7 +397,7 @@ class Service:
   async def picture(self, request: Request, arguments: Mapping[str, Any]) -> Response:
     """The picture of an item, as its file is."""
     name = arguments["name"]
-    opened = await self._open(name)
+    opened = await self._open(self._following.now.collection, name)
     headers = {
       "ETag": opened.tag,
       "Cache-Control": "private, no-cache",
@@ -374,8 +422,9 @@ class Service:
   async def thumbnail(self, request: Request, arguments: Mapping[str, Any]) -> Response:
     """A small square copy of an item's picture."""
     name = arguments["name"]
-    place = f"{self._following.now.collection.folder}\0{name}"
-    found = await self._thumbnails.get(place, await self._open(name))
+    collection = self._following.now.collection
+    opened = await self._open(collection, name)
+    found = await self._thumbnails.get(f"{collection.folder}\0{name}", opened)
     self.figures.thumbnails.labels("made" if found.made else "kept").inc()
     headers = {"ETag": found.tag, "Cache-Control": "private, no-cache"}
     if request.headers.get("if-none-match") == found.tag:
@@ -495,21 +544,21 @@ class Service:
     return _problem(Problem(message, status=error.status_code, code=code, headers=headers))
 
 
-def _encode_pictures(batch: list[tuple[Coder, np.ndarray]]) -> list[np.ndarray]:
+def _encode_pictures(batch: list[tuple[Coder, np.ndarray]]) -> list[Encoded]:
   return _by_coder(batch, lambda coder, pictures: coder.pictures(pictures))
 
 
-def _encode_texts(batch: list[tuple[Coder, list[str]]]) -> list[np.ndarray]:
+def _encode_texts(batch: list[tuple[Coder, list[str]]]) -> list[Encoded]:
   return _by_coder(batch, lambda coder, texts: coder.texts(texts))
 
 
-def _by_coder(batch, encode) -> list[np.ndarray]:
+def _by_coder(batch, encode) -> list[Encoded]:
   """Encodes a batch, in which there are two encoders just after the index was replaced."""
   found: list[Any] = [None] * len(batch)
   for coder in {id(coder): coder for coder, _ in batch}.values():
     rows = [row for row, (own, _) in enumerate(batch) if own is coder]
-    for row, code in zip(rows, encode(coder, [batch[row][1] for row in rows]), strict=True):
-      found[row] = code
+    for row, query in zip(rows, encode(coder, [batch[row][1] for row in rows]), strict=True):
+      found[row] = query
   return found
 
 
@@ -518,12 +567,21 @@ def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
   found: list[Any] = [None] * len(batch)
   groups: dict[tuple, list[int]] = {}
   for row, query in enumerate(batch):
-    groups.setdefault((id(query.collection), query.where), []).append(row)
+    by_outputs = query.outputs is not None
+    group = (id(query.collection), query.where, by_outputs, query.radius)
+    groups.setdefault(group, []).append(row)
   for rows in groups.values():
-    first, most = batch[rows[0]], max(batch[row].k for row in rows)
-    codes = np.stack([batch[row].code for row in rows])
+    queries = [batch[row] for row in rows]
+    first, most = queries[0], max(query.k for query in queries)
+    codes = np.stack([query.code for query in queries])
+    outputs = [query.outputs for query in queries if query.outputs is not None]
     try:
-      several = first.collection.nearest(codes, most, first.where)
+      if outputs:
+        several = first.collection.most_similar(
+          codes, np.stack(outputs), most, first.radius, first.where
+        )
+      else:
+        several = first.collection.nearest(codes, most, first.where)
     except InputError as error:
       for row in rows:
         found[row] = error
@@ -533,15 +591,42 @@ def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
   return found
 
 
+def _decode_own(data: bytes, size: int) -> np.ndarray:
+  """Decodes a picture of the collection, as it was when it was encoded."""
+  try:
+    return decode_picture(data, size)
+  except ValueError as error:
+    message = f"The picture cannot be read any more ({' '.join(str(error).split())})."
+    raise Problem(message, status=422, code="unreadable_picture") from None
+
+
+def _bytes_of(text: str, kind: str, what: str) -> bytes:
+  """What a client has written down in hexadecimal or base64."""
+  try:
+    return bytes.fromhex(text) if kind == "hex" else base64.b64decode(text, validate=True)
+  except (ValueError, binascii.Error):
+    raise Problem(f"{what} no {kind} text.", status=422, code="bad_code") from None
+
+
+def _outputs_of(text: str, num_bits: int) -> np.ndarray:
+  """Outputs that a client has from an earlier answer."""
+  data = _bytes_of(text, "base64", "The outputs are")
+  if len(data) != 4 * num_bits:
+    raise Problem(
+      f"The outputs have {len(data)} bytes; codes of this collection have {num_bits} bits, which "
+      f"are {4 * num_bits} bytes of float32.",
+      status=422,
+      code="bad_code",
+    )
+  outputs = np.frombuffer(data, "<f4").astype(np.float32)
+  if not np.isfinite(outputs).all():
+    raise Problem("The outputs are not finite.", status=422, code="bad_code")
+  return outputs
+
+
 def _code_of(text: str, kind: str, num_bits: int) -> np.ndarray:
   """A code that a client has written down."""
-  try:
-    if kind == "hex":
-      data = bytes.fromhex(text)
-    else:
-      data = base64.b64decode(text, validate=True)
-  except (ValueError, binascii.Error):
-    raise Problem(f"The code is no {kind} text.", status=422, code="bad_code") from None
+  data = _bytes_of(text, kind, "The code is")
   num_bytes = -(-num_bits // 8)
   if len(data) != num_bytes:
     raise Problem(

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from udh_jax.encoders.queries import most_similar
 from udh_jax.errors import require
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.service.batching import by_batches
@@ -53,6 +54,7 @@ class Collection(Protocol):
     digest: Of the encoder that made the codes; None if it is not known.
     folder: Of the pictures; None if it is not known.
     columns: Type of each metadata column by its name.
+    takes_outputs: Whether `most_similar` answers.
   """
 
   title: str
@@ -61,6 +63,7 @@ class Collection(Protocol):
   digest: str | None
   folder: pathlib.Path | None
   columns: Mapping[str, str]
+  takes_outputs: bool
 
   def count(self) -> int:
     """Number of items."""
@@ -76,6 +79,28 @@ class Collection(Protocol):
     """
     ...
 
+  def most_similar(
+    self,
+    codes: np.ndarray,
+    outputs: np.ndarray,
+    k: int,
+    radius: int | None = None,
+    where: Sequence[str] = (),
+  ) -> list[list[Hit]]:
+    """The k items most similar to each query by its outputs, fewer where there are fewer.
+
+    Args:
+      codes: As of `nearest`; distances are to them.
+      outputs: Of the encoder for the queries. float32 array of shape ``[q, num_bits]``.
+      k: 1 to `LARGEST_K` + 2.
+      radius: Only items within this distance.
+      where: As of `nearest`.
+
+    Raises:
+      InputError: If the collection has not ``takes_outputs``.
+    """
+    ...
+
   def is_exact(self, k: int) -> bool:
     """Whether `nearest` misses no nearer item where it finds k."""
     ...
@@ -84,8 +109,14 @@ class Collection(Protocol):
     """The item of a name, or None."""
     ...
 
-  def page(self, offset: int, limit: int) -> list[str]:
-    """Names of the items from ``offset`` on, at most ``limit``."""
+  def page(self, offset: int, limit: int, contains: str = "") -> tuple[list[str], int]:
+    """Names of items, and how many there are to leaf through.
+
+    Args:
+      offset: Of the first.
+      limit: How many at most.
+      contains: Only names with this text in them, its ASCII letters in either case.
+    """
     ...
 
 
@@ -93,6 +124,7 @@ class IndexCollection:
   """One state of an index file. What happens to the file later does not change it."""
 
   columns: Mapping[str, str] = {}
+  takes_outputs = True
 
   def __init__(
     self,
@@ -131,9 +163,13 @@ class IndexCollection:
     """Compiles each search that there will be, and makes what searches need."""
     if not len(self._index):
       return
-    for k in {self._k(k) for k in _K_SIZES}:
-      for size in self._batch_sizes:
-        self._search(np.repeat(self._index.codes[:1], size, axis=0), k)
+    for size in self._batch_sizes:
+      codes = np.repeat(self._index.codes[:1], size, axis=0)
+      outputs = np.ones((size, self.num_bits), np.float32)
+      for k in {self._k(k) for k in _K_SIZES}:
+        self._search(codes, k)
+        most_similar(self._index, codes, outputs, k)
+      most_similar(self._index, codes, outputs, 1, 0)
     self.item(self._index.names[0])
 
   def count(self) -> int:
@@ -148,11 +184,32 @@ class IndexCollection:
 
   def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
     """See `Collection.nearest`; an index holds no metadata."""
-    require(not where, "An index has no metadata to filter by; a store has (--store).")
+    _require_no_conditions(where)
     if not len(self._index):
       return [[] for _ in codes]
+    return self._hits(self._search(codes, self._k(k)), k)
+
+  def most_similar(
+    self,
+    codes: np.ndarray,
+    outputs: np.ndarray,
+    k: int,
+    radius: int | None = None,
+    where: Sequence[str] = (),
+  ) -> list[list[Hit]]:
+    """See `Collection.most_similar`; an index holds no metadata."""
+    _require_no_conditions(where)
+    if not len(self._index):
+      return [[] for _ in codes]
+
+    def find(rows):
+      return most_similar(self._index, codes[rows], outputs[rows], self._k(k), radius)
+
+    return self._hits(by_batches(find, np.arange(len(codes)), self._batch_sizes), k)
+
+  def _hits(self, found, k: int) -> list[list[Hit]]:
+    """The first k of each query's distances and indices."""
     names = self._index.names
-    found = self._search(codes, self._k(k))
     return [
       [Hit(names[int(i)], int(d), {}) for d, i in zip(distances[:k], indices[:k], strict=True)]
       for distances, indices in found
@@ -173,6 +230,14 @@ class IndexCollection:
       return None
     return Item(name, self._index.codes[names.index(name)], {})
 
-  def page(self, offset: int, limit: int) -> list[str]:
-    """Names of the items from ``offset`` on, at most ``limit``."""
-    return list(self._index.names[offset : offset + limit])
+  def page(self, offset: int, limit: int, contains: str = "") -> tuple[list[str], int]:
+    """See `Collection.page`."""
+    names = self._index.names
+    if not contains:
+      return list(names[offset : offset + limit]), len(names)
+    rows = names.containing(contains)
+    return list(names.take(rows[offset : offset + limit])), len(rows)
+
+
+def _require_no_conditions(where: Sequence[str]) -> None:
+  require(not where, "An index has no metadata to filter by; a store has (--store).")

@@ -1,6 +1,7 @@
 """An encoder behind a server: what it takes, compiled before the first query, in few shapes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,6 +9,28 @@ from udh_jax.encoders.image import Encoder
 from udh_jax.encoders.pair import PairEncoder
 from udh_jax.service.batching import by_batches
 from udh_jax.service.problems import Problem
+
+
+class Encoded(NamedTuple):
+  """What an encoder says of a query.
+
+  Attributes:
+    code: Packed. uint8 array of shape ``[bytes]``.
+    outputs: Before signs are taken. float32 array of shape ``[bits]``; None if only the code is
+      known.
+  """
+
+  code: np.ndarray
+  outputs: np.ndarray | None
+
+
+def encoded(outputs: np.ndarray) -> Encoded:
+  """Codes of outputs: ``pack_codes(sign(outputs))``, without a compiler.
+
+  Args:
+    outputs: Float array of shape ``[..., bits]``.
+  """
+  return Encoded(np.packbits(outputs >= 0, axis=-1), outputs)
 
 
 class Coder:
@@ -27,10 +50,10 @@ class Coder:
       encoder: From `load_encoder`.
       batch_sizes: How many pictures or texts are encoded at once; ascending, from 1.
     """
-    self._encoder, self._batch_sizes = encoder, batch_sizes
+    self._outputs, self._batch_sizes = encoder.outputs, batch_sizes
     self.digest: str = encoder.digest
     self.picture_size: int = encoder.about["picture_size"]
-    self._texts = encoder.texts if isinstance(encoder, PairEncoder) else None
+    self._texts = encoder.text_outputs if isinstance(encoder, PairEncoder) else None
     self._words_of = encoder.words_of if isinstance(encoder, PairEncoder) else str.split
     self.words: tuple[str, ...] = tuple(encoder.about["words"]) if self._texts else ()
     self._known = frozenset(self.words)
@@ -40,38 +63,31 @@ class Coder:
     """Compiles each shape that there will be."""
     for size in self._batch_sizes:
       if self.picture_size:
-        self._encoder(np.zeros((size, self.picture_size, self.picture_size, 3), np.uint8))
+        self._outputs(np.zeros((size, self.picture_size, self.picture_size, 3), np.uint8))
       if self._texts and self.words:
         self._texts([[self.words[0]]] * size)
 
-  def pictures(self, pictures: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Codes of pictures.
+  def pictures(self, pictures: Sequence[np.ndarray]) -> list[Encoded]:
+    """What the encoder says of pictures.
 
     Args:
       pictures: uint8 arrays of shape ``[picture_size, picture_size, 3]``.
-
-    Returns:
-      uint8 arrays of shape ``[bytes]``.
     """
-    return by_batches(self._encoder, np.stack(pictures), self._batch_sizes)
+    return self._encoded(self._outputs, np.stack(pictures))
 
-  def texts(self, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
-    """Codes of texts.
+  def texts(self, texts: Sequence[Sequence[str]]) -> list[Encoded]:
+    """What the encoder says of texts.
 
     Args:
       texts: Words of the vocabulary, as `known_words` gives them.
-
-    Returns:
-      uint8 arrays of shape ``[bytes]``.
     """
-    encode = self._texts
-    if encode is None:
+    read = self._texts
+    if read is None:
       raise Problem("The encoder of this collection takes no words.", code="no_texts")
-    return by_batches(
-      lambda rows: encode([texts[row] for row in rows]),
-      np.arange(len(texts)),
-      self._batch_sizes,
-    )
+    return self._encoded(lambda rows: read([texts[row] for row in rows]), np.arange(len(texts)))
+
+  def _encoded(self, read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray) -> list[Encoded]:
+    return [encoded(outputs) for outputs in by_batches(read, rows, self._batch_sizes)]
 
   def known_words(self, text: str) -> tuple[list[str], list[str]]:
     """Those words of a text that the encoder knows, and the others.

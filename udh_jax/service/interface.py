@@ -9,6 +9,7 @@ LONGEST_NAME = 4096
 MOST_ITEMS = 200  # of a page
 _MOST_WORDS = 100
 DEFAULT_K = 10
+_OUTPUTS = "base64 of float32 numbers, one a bit, lowest byte first"
 
 
 def _object(required, **properties):
@@ -78,6 +79,7 @@ SCHEMAS = {
       ["kind", "code"],
       kind=_text(enum=["picture", "code", "text", "item"]),
       code=_text("packed code of the query, hexadecimal; ask by it again"),
+      outputs=_text(f"what the encoder says of the query, {_OUTPUTS}; with asymmetric alone"),
       name=_text("of the item that was asked by; it is not among its neighbours"),
       words=_list(_text()) | {"description": "words of the text that the encoder knows"},
       unknown_words=_list(_text()) | {"description": "words that were left out"},
@@ -89,14 +91,15 @@ SCHEMAS = {
       "description": "whether these are all items, or all within the radius; not k of more, nor "
       "what an approximate search may have missed some of",
     },
-    neighbours=_list(_ref("Neighbour")) | {"description": "nearest first"},
+    neighbours=_list(_ref("Neighbour"))
+    | {"description": "nearest first; most similar first with asymmetric"},
     index=_text("state of the index that answers"),
   ),
   "Page": _object(
     ["items", "offset", "total", "index"],
     items=_list(_ref("ItemLinks")),
     offset=_whole("of the first one"),
-    total=_whole("how many there are in the collection"),
+    total=_whole("how many there are in the collection, or with `contains` in their names"),
     index=_text("state of the index that answers"),
   ),
   "Collection": _object(
@@ -118,9 +121,10 @@ SCHEMAS = {
       ],
     },
     takes=_object(
-      ["pictures", "texts"],
+      ["pictures", "texts", "asymmetric"],
       pictures={"type": "boolean", "description": "whether pictures can be sent"},
       texts={"type": "boolean", "description": "whether words can be sent"},
+      asymmetric={"type": "boolean", "description": "whether queries take `asymmetric`"},
     ),
     columns={
       "type": "object",
@@ -165,6 +169,11 @@ _WHERE = Parameter(
   {"type": "array", "items": {"type": "string"}, "maxItems": 20},
   "a condition on metadata, such as year>=2020; repeated, all must hold",
 )
+_ASYMMETRIC = Parameter(
+  "asymmetric",
+  {"type": "boolean", "default": False},
+  "order by what the encoder says of the query before it takes signs; not for a code alone",
+)
 
 
 def _from_zero(name, description):
@@ -177,6 +186,10 @@ def _at_most(name, most, default, description):
   return Parameter(name, schema, description)
 
 
+def _part(name, description):
+  return Parameter(name, {"type": "string", "maxLength": 100, "default": ""}, description)
+
+
 _PICTURE_BODY = {"type": "string", "format": "binary"}
 _JSON_BODY = {
   "type": "object",
@@ -184,6 +197,7 @@ _JSON_BODY = {
   "properties": {
     "hex": _text("packed code, hexadecimal"),
     "base64": _text("packed code, base64"),
+    "outputs": _text(f"as an answer has them, {_OUTPUTS}"),
     "text": _text("words, separated by spaces; or by commas, if there is one"),
     "name": _text("of an item"),
   },
@@ -202,6 +216,7 @@ OPERATIONS = (
     (
       _from_zero("offset", "of the first item"),
       _at_most("limit", MOST_ITEMS, 60, "how many"),
+      _part("contains", "only names with this text in them; ASCII letters in either case"),
     ),
   ),
   Operation(
@@ -209,11 +224,11 @@ OPERATIONS = (
   ),
   Operation(
     "GET", "/v1/neighbours", "neighbours_of_item", "Neighbours of an item, itself left out",
-    _ref("Neighbours"), (_NAME, _K, _RADIUS, _WHERE), problems=(404,),
+    _ref("Neighbours"), (_NAME, _K, _RADIUS, _WHERE, _ASYMMETRIC), problems=(404, 422),
   ),
   Operation(
     "POST", "/v1/neighbours", "neighbours", "Neighbours of a picture, a code, a text or an item",
-    _ref("Neighbours"), (_K, _RADIUS, _WHERE),
+    _ref("Neighbours"), (_K, _RADIUS, _WHERE, _ASYMMETRIC),
     bodies={
       "image/*": _PICTURE_BODY,
       "application/octet-stream": _PICTURE_BODY,
@@ -233,7 +248,7 @@ OPERATIONS = (
   Operation(
     "GET", "/v1/words", "words", "Words that the encoder knows", _ref("Words"),
     (
-      Parameter("start", {"type": "string", "maxLength": 100, "default": ""}, "how they begin"),
+      _part("start", "how they begin"),
       _at_most("limit", _MOST_WORDS, 20, "how many"),
     ),
   ),

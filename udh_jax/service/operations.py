@@ -16,8 +16,8 @@ class Parameter(NamedTuple):
 
   Attributes:
     name: As it stands there.
-    schema: JSON schema: a string or integer with its bounds, or an array of strings, for which the
-      argument may be repeated.
+    schema: JSON schema: a string or integer with its bounds, a boolean, or an array of strings, for
+      which the argument may be repeated.
     description: For people.
     required: Whether it must be given.
   """
@@ -107,6 +107,10 @@ def _value(parameter, given):
     if len(text) > schema["maxLength"]:
       raise _wrong(f"{name} has {len(text)} characters; {schema['maxLength']} are allowed.")
     return text
+  if schema["type"] == "boolean":
+    if text not in ("true", "false"):
+      raise _wrong(f"{name} is {text[:40]!r}; give true or false.")
+    return text == "true"
   low, high = schema["minimum"], schema["maximum"]
   digits = text.removeprefix("-")
   value = int(text) if digits.isascii() and digits.isdigit() and len(digits) < 20 else None

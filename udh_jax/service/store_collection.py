@@ -8,7 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from udh_jax.encoders.queries import ASYMMETRIC_READS_ALL
+from udh_jax.errors import InputError
 from udh_jax.records import encoder_digest_of
+from udh_jax.retrieval.index import Names
 from udh_jax.service.collection import Hit, Item
 from udh_jax.service.problems import Problem
 from udh_jax.stores import Store, StoreError, parse_where
@@ -19,6 +22,8 @@ _EFFORT = 1000  # candidates of an approximate search: the most that PostgreSQL'
 
 class StoreCollection:
   """Items of a store as they are when they are asked for."""
+
+  takes_outputs = False  # an asymmetric search reads all codes
 
   def __init__(self, store: Store, *, folder: pathlib.Path | None, approximate: bool = False):
     """Takes a store.
@@ -66,6 +71,17 @@ class StoreCollection:
       for one in found
     ]
 
+  def most_similar(
+    self,
+    codes: np.ndarray,
+    outputs: np.ndarray,
+    k: int,
+    radius: int | None = None,
+    where: Sequence[str] = (),
+  ) -> list[list[Hit]]:
+    """See `Collection.most_similar`; a store has not all codes at hand."""
+    raise InputError(ASYMMETRIC_READS_ALL)
+
   def is_exact(self, k: int) -> bool:
     """Unless the approximate index answers: it can miss some where it finds k."""
     return not (self._approximate and k <= _EFFORT and _asked(self._store.has_index))
@@ -82,11 +98,25 @@ class StoreCollection:
     """The item of a name, or None."""
     return next(iter(self._items([name])), None)
 
-  def page(self, offset: int, limit: int) -> list[str]:
-    """Names of the items from ``offset`` on, at most ``limit``: reads those before them, too."""
-    size = min(offset + limit, 10_000)
-    names = itertools.chain.from_iterable(self._store.names(batch_size=size))
-    return _asked(lambda: list(itertools.islice(names, offset, offset + limit)))
+  def page(self, offset: int, limit: int, contains: str = "") -> tuple[list[str], int]:
+    """See `Collection.page`; reads names before them, too, and with a text all names."""
+    if not contains:
+      size = min(offset + limit, 10_000)
+      names = itertools.chain.from_iterable(self._store.names(batch_size=size))
+      found = _asked(lambda: list(itertools.islice(names, offset, offset + limit)))
+      return found, self.count()
+
+    def search():
+      found, total = [], 0
+      for batch in self._store.names():
+        some = Names.of(batch)
+        rows = some.containing(contains)
+        first = max(offset - total, 0)
+        found += some.take(rows[first : first + limit - len(found)])
+        total += len(rows)
+      return found, total
+
+    return _asked(search)
 
 
 def _asked(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

@@ -86,6 +86,22 @@ def test_the_first_item_of_a_name_is_found():
   assert Names.of([]).find(["a"]).tolist() == [-1]
 
 
+@pytest.mark.usefixtures("chunk")
+@pytest.mark.parametrize(
+  "part", ["", "a", "A", "xx", "BREAK", "Ö", "ö", "k\0N", ".jp", "zz", "x" * 301]
+)
+def test_names_that_contain_a_text_are_found(part):
+  def lower(text):  # of ASCII alone
+    return "".join(chr(ord(c) + 32) if "A" <= c <= "Z" else c for c in text)
+
+  for texts in (TEXTS, [text.upper() for text in TEXTS[:5]], []):
+    expected = [row for row, text in enumerate(texts) if lower(part) in lower(text)]
+    assert Names.of(texts).containing(part).tolist() == expected
+  several = Names.joined([Names.of(["ab", "ba"]), Names.of(["b", "a", ""])])
+  assert several.containing("bb").tolist() == []  # across two names
+  assert several.containing("\ud800").tolist() == []
+
+
 def test_names_of_one_hash_are_told_apart(monkeypatch):
   monkeypatch.setattr(Names, "_hashes", lambda self: np.zeros(len(self), np.uint64))
   assert Names.of(TEXTS).find(["b", "a", "c", ""]).tolist() == [8, 1, -1, 0]

@@ -309,7 +309,7 @@ class HammingIndex:
       f"HammingIndex.asymmetric_search: outputs have shape {outputs.shape}, expected "
       f"[q, {self.num_bits}], a number for each bit.",
     )
-    return AsymmetricNeighbours(*map(np.asarray, asymmetric_search(outputs, self._sent, k)))
+    return AsymmetricNeighbours(*map(np.asarray, asymmetric_search(outputs, self._searched, k)))
 
   def radius_search(self, queries: np.ndarray, radius: int) -> list[Hits]:
     """All items within a Hamming radius of each query, nearest first, ties by index.

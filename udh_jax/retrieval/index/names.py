@@ -8,6 +8,8 @@ import numpy as np
 from udh_jax.errors import InputError, require
 
 _CHUNK = 1 << 20  # bytes of text worked on at once
+_LOWER = np.arange(256, dtype=np.uint8)  # of each byte; beyond ASCII they stay as they are
+_LOWER[ord("A") : ord("Z") + 1] += ord("a") - ord("A")
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # of the polynomial whose value is the hash; odd
 _UNBASE = np.uint64(pow(int(_BASE), -1, 1 << 64))
 _MIX = np.uint64(0xBF58476D1CE4E5B9)
@@ -167,6 +169,31 @@ class Names(Sequence[str]):
       left = left[~same]
       place[left] += 1
     return found
+
+  def containing(self, part: str) -> np.ndarray:
+    """Which names contain a text, its ASCII letters in either case.
+
+    Args:
+      part: Any text; every name contains the empty one.
+
+    Returns:
+      Rows, ascending. int64 array.
+    """
+    try:
+      wanted = _LOWER[np.frombuffer(part.encode("utf-8", "surrogateescape"), np.uint8)]
+    except UnicodeEncodeError:  # half of a surrogate pair, which no name holds
+      return np.zeros(0, np.int64)
+    if not len(wanted):
+      return np.arange(len(self))
+    found = [np.zeros(0, np.int64)]
+    for first, _, text, ends in self._chunks():
+      text = _LOWER[text]
+      at = np.flatnonzero(text[: max(len(text) - len(wanted) + 1, 0)] == wanted[0])
+      for place, byte in enumerate(wanted[1:], 1):
+        at = at[text[at + place] == byte]
+      rows = np.searchsorted(ends, at, side="right")
+      found.append(first + np.unique(rows[at + len(wanted) <= ends[rows]]))
+    return np.concatenate(found)
 
   @functools.cached_property
   def _table(self) -> tuple[np.ndarray, np.ndarray]:

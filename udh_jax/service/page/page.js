@@ -1,5 +1,6 @@
 // The page of udh-jax serve. What it shows follows from the address, so that going back, reloading
-// and sending a link all work: ?name= an item, ?text= words, ?code= a code, else the collection.
+// and sending a link all work: ?name= an item, ?text= words, ?code= a code (with &outputs=, what the
+// encoder says of the picture before signs are taken), else the collection.
 
 const PAGE = 60;
 const DEFAULT_K = 24;
@@ -7,7 +8,9 @@ const $ = (id) => document.getElementById(id);
 
 let collection = null; // what GET v1/collection said
 let asking = null; // AbortController of what is asked now
-const given = new Map(); // pictures that were sent, by their codes: for as long as the page is open
+// By the codes of pictures that were sent, for as long as the page is open: pictures and outputs.
+const given = new Map();
+const outputsOf = new Map();
 
 class Refusal extends Error {
   constructor(status, message) {
@@ -53,6 +56,9 @@ function readAddress() {
     name: nameIn(location.search),
     text: query.get("text"),
     code: query.get("code"),
+    outputs: query.get("outputs"),
+    contains: query.get("contains"),
+    asymmetric: query.get("asymmetric") === "true",
     k: whole("k") ?? DEFAULT_K,
     radius: whole("radius"),
     where: query.getAll("where"),
@@ -66,6 +72,10 @@ function writeAddress(view) {
   if (view.name != null) parts.push(`name=${view.name}`);
   if (view.text != null) add("text", view.text);
   if (view.code != null) add("code", view.code);
+  const outputs = view.code != null && view.asymmetric ? outputsOf.get(view.code) : null;
+  if (outputs != null) add("outputs", outputs);
+  if (view.contains) add("contains", view.contains);
+  if (view.asymmetric) add("asymmetric", true);
   if (view.k !== DEFAULT_K) add("k", view.k);
   if (view.radius != null) add("radius", view.radius);
   for (const condition of view.where) add("where", condition);
@@ -75,8 +85,8 @@ function writeAddress(view) {
 
 // The address of another query with the same options.
 function addressOf(query) {
-  const { k, radius, where } = readAddress();
-  return writeAddress({ k, radius, where, offset: 0, ...query });
+  const { k, radius, where, asymmetric } = readAddress();
+  return writeAddress({ k, radius, where, asymmetric, offset: 0, ...query });
 }
 
 function go(address, { focus = true } = {}) {
@@ -114,6 +124,7 @@ async function show({ focus }) {
   asking = new AbortController();
   const { signal } = asking;
   const view = readAddress();
+  if (view.outputs != null) outputsOf.set(view.code, view.outputs);
   fillOptions(view);
   carryOptions();
   $("results").setAttribute("aria-busy", "true");
@@ -124,7 +135,7 @@ async function show({ focus }) {
     if (signal.aborted) return;
     if (answer.index !== collection.index) await readCollection();
     if (isQuery) showNeighbours(view, answer);
-    else showPage(answer);
+    else showPage(view, answer);
     if (focus) {
       $("results").focus({ preventScroll: true });
       const top = isQuery ? $("query") : $("results");
@@ -139,23 +150,43 @@ async function show({ focus }) {
   }
 }
 
-function askNeighbours(view, signal) {
+// Where the order by outputs cannot be had it is that of the distances, and the answer says why.
+async function askNeighbours(view, signal) {
+  if (!view.asymmetric || !collection.takes.asymmetric) return askOrdered(view, signal, false);
+  if (view.code != null && !outputsOf.has(view.code)) {
+    const answer = await askOrdered(view, signal, false);
+    return { ...answer, unordered: "of the picture no more than its code is known." };
+  }
+  try {
+    return await askOrdered(view, signal, true);
+  } catch (error) {
+    if (view.name == null || ![400, 404, 422].includes(error.status)) throw error;
+    return { ...(await askOrdered(view, signal, false)), unordered: error.message };
+  }
+}
+
+function askOrdered(view, signal, asymmetric) {
   const options = new URLSearchParams({ k: view.k });
   if (view.radius != null) options.append("radius", view.radius);
   for (const condition of view.where) options.append("where", condition);
+  if (asymmetric) options.append("asymmetric", true);
   if (view.name != null) {
     return ask(`v1/neighbours?name=${view.name}&${options}`, { signal });
   }
+  const code = asymmetric ? { outputs: outputsOf.get(view.code) } : { hex: view.code };
   return ask(`v1/neighbours?${options}`, {
     signal,
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify(view.text != null ? { text: view.text } : { hex: view.code }),
+    body: JSON.stringify(view.text != null ? { text: view.text } : code),
   });
 }
 
-const askPage = (view, signal) =>
-  ask(`v1/items?offset=${view.offset}&limit=${PAGE}`, { signal });
+function askPage(view, signal) {
+  const options = new URLSearchParams({ offset: view.offset, limit: PAGE });
+  if (view.contains) options.append("contains", view.contains);
+  return ask(`v1/items?${options}`, { signal });
+}
 
 function showNeighbours(view, answer) {
   const { query, neighbours } = answer;
@@ -164,7 +195,7 @@ function showNeighbours(view, answer) {
   headline(`Neighbours of ${of}`);
   $("grid").replaceChildren(...neighbours.map((item) => tile(item, answer.bits)));
   $("pages").hidden = true;
-  const distances = neighbours.map((item) => item.distance);
+  const distances = neighbours.map((item) => item.distance).sort((a, b) => a - b);
   const within = view.radius == null ? "" : ` within distance ${view.radius}`;
   let text = `Nothing${within || " is here"}.`;
   if (neighbours.length) {
@@ -172,13 +203,14 @@ function showNeighbours(view, answer) {
     const range = first === last ? `at distance ${first}` : `at distances ${first} to ${last}`;
     const all = view.radius != null && answer.complete ? "All " : "";
     text = `${all}${several(neighbours.length, "neighbour")}${within}, ${range} of ` +
-      `${answer.bits} bits.`;
+      `${answer.bits} bits${query.outputs ? ", most similar first" : ""}.`;
     if (view.radius != null && !answer.complete) {
       text += neighbours.length < view.k
         ? " There may be more: the search is approximate."
         : " There are more; raise Neighbours.";
     }
   }
+  if (answer.unordered) text += ` In the order of their distances: ${answer.unordered}`;
   if (query.unknown_words?.length) {
     text += ` Words left out, as the encoder does not know them: ${query.unknown_words.join(", ")}.`;
   }
@@ -213,17 +245,19 @@ function showQuery(view, query) {
   }
 }
 
-function showPage(answer) {
+function showPage(view, answer) {
   $("query").hidden = true;
-  headline("The collection");
+  const named = view.contains ? ` with “${view.contains}” in their names` : "";
+  headline(named ? `Pictures${named}` : "The collection");
   $("grid").replaceChildren(...answer.items.map((item) => tile(item)));
   const count = answer.items.length;
   const last = answer.offset + count;
   $("status").textContent = count
-    ? `${number(answer.offset + 1)} to ${number(last)} of ${several(answer.total, "picture")}. ` +
-      "Choose one to see its neighbours."
-    : answer.total ? "The collection has no such page." : "The collection is empty.";
-  const link = (offset) => addressOf({ offset });
+    ? `${number(answer.offset + 1)} to ${number(last)} of ${several(answer.total, "picture")}` +
+      `${named}. Choose one to see its neighbours.`
+    : answer.total ? "The collection has no such page."
+      : named ? `There are no pictures${named}.` : "The collection is empty.";
+  const link = (offset) => addressOf({ offset, contains: view.contains });
   const step = (id, offset, there) => {
     if (there) $(id).href = link(offset);
     else $(id).removeAttribute("href");
@@ -284,7 +318,9 @@ function sharpen(image) {
 function fillOptions(view) {
   $("k").value = view.k;
   $("radius").value = view.radius ?? "";
+  $("asymmetric").checked = view.asymmetric;
   $("words").value = view.text ?? "";
+  $("contains").value = view.contains ?? "";
   $("conditions").replaceChildren(
     ...view.where.map((condition, place) => {
       const button = make("button", { type: "button" }, `${condition} ×`);
@@ -312,7 +348,17 @@ $("options").addEventListener("submit", (event) => {
 
 $("page-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  go(addressOf({ offset: (Number($("page").value) - 1) * PAGE }));
+  const { contains } = readAddress();
+  go(addressOf({ contains, offset: (Number($("page").value) - 1) * PAGE }));
+});
+
+$("asymmetric").addEventListener("change", () => {
+  go(writeAddress({ ...readAddress(), asymmetric: $("asymmetric").checked }), { focus: false });
+});
+
+$("names-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  go(addressOf({ contains: $("contains").value.trim() }));
 });
 
 // --- words
@@ -350,8 +396,10 @@ async function send(file) {
     const type = file.type.startsWith("image/") ? file.type : "application/octet-stream";
     const headers = { "Content-Type": type };
     const options = { method: "POST", headers, body: file, signal };
-    const answer = await ask("v1/neighbours?k=1", options);
-    const { code } = answer.query;
+    const asymmetric = collection.takes.asymmetric;
+    const answer = await ask(`v1/neighbours?k=1&asymmetric=${asymmetric}`, options);
+    const { code, outputs } = answer.query;
+    if (outputs) outputsOf.set(code, outputs);
     const before = given.get(code); // of a picture that was sent earlier
     if (before) URL.revokeObjectURL(before.address);
     const name = file.name || "a pasted picture";
@@ -406,6 +454,7 @@ async function readCollection() {
   $("about").textContent = parts.join(" · ");
   $("give").hidden = !takes.pictures;
   $("words-form").hidden = !takes.texts;
+  $("order").hidden = !takes.asymmetric;
   if (takes.texts) {
     const { words } = await ask("v1/words?limit=5");
     $("words-hint").textContent =
