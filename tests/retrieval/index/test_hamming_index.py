@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import struct
+import sys
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ from udh_jax.coding import pack_codes
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex, asymmetric_search
-from udh_jax.retrieval.index import file
+from udh_jax.retrieval.index import file, hamming_index
 
 
 def distances_of(queries, codes):
@@ -398,6 +399,16 @@ def test_an_interrupted_save_leaves_the_old_file(tmp_path, index, monkeypatch):
     HammingIndex(index.codes[:2], index.names[:2]).save(path)
   assert path.read_bytes() == before
   assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_where_faiss_cannot_be_imported_jax_serves(monkeypatch):
+  monkeypatch.setitem(sys.modules, "faiss", None)
+  hamming_index._has_faiss.cache_clear()
+  try:
+    with choice.kernels("jax"):
+      assert HammingIndex(CODES, "abc").search(CODES, 1).indices.shape == (3, 1)
+  finally:
+    hamming_index._has_faiss.cache_clear()
 
 
 @pytest.mark.parametrize("kind", ["flat", "ivf", "hnsw", "multi_hash"])

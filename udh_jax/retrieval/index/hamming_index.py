@@ -1,7 +1,7 @@
 """Codes with a name each, and their neighbours."""
 
 import functools
-import importlib.util
+import importlib
 import json
 import os
 import pathlib
@@ -452,7 +452,7 @@ class HammingIndex:
       return engine
     on_cpu = mesh is None and jax.default_backend() == "cpu"
     slow = on_cpu and not choice.use_numba(self.codes)
-    return "faiss" if slow and importlib.util.find_spec("faiss") else "jax"
+    return "faiss" if slow and _has_faiss() else "jax"
 
   # An index never changes, so that what was made of its codes serves as long as it lives.
   @functools.cached_property
@@ -570,3 +570,13 @@ def _mapped_search(mesh: Mesh, k: int):
       check_vma=False,  # what was gathered is the same everywhere, which the types do not say
     )
   )
+
+
+@functools.cache
+def _has_faiss() -> bool:
+  """Whether FAISS can be imported; where it cannot, JAX gives the same."""
+  try:
+    importlib.import_module("faiss")
+  except (ImportError, OSError):
+    return False
+  return True
