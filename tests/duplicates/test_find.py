@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from udh_jax.commands import duplicates
 from udh_jax.duplicates import find
@@ -104,6 +104,33 @@ def test_copies_beyond_the_reach_are_found_by_the_encoders_code(collection):
   changed = HammingIndex(codes, index.names, num_bits=12, columns=columns)
   found = find_duplicates(changed, collection / "pictures", reach=0)
   assert "same.jpg" not in [copy.name for group in found.groups for copy in group]
+
+
+def test_what_only_one_of_two_shows_is_a_difference_whichever_comes_first():
+  header = Image.new("L", (640, 480), 255)
+  draw = ImageDraw.Draw(header)
+  draw.rectangle((0, 0, 640, 90), fill=40)
+  for k in range(6):
+    draw.rectangle((20 + 100 * k, 25, 70 + 100 * k, 65), fill=250)
+  page = header.copy()
+  draw = ImageDraw.Draw(page)
+  for k in range(24):
+    draw.rectangle(
+      (40 + 90 * (k % 6), 140 + 80 * (k // 6), 90 + 90 * (k % 6), 180 + 80 * (k // 6)), 60
+    )
+  a, b = (
+    np.asarray(x.resize((find.SIDE, find.SIDE), Image.Resampling.BOX)) for x in (header, page)
+  )
+  assert not find._same([a, b], [b, a]).any()
+  assert find._same([a, b], [a, b]).all()
+
+
+def test_plain_pictures_are_copies_only_if_they_are_as_bright():
+  def plain(grey):
+    return np.full((find.SIDE, find.SIDE), grey, np.uint8)
+
+  first, second = [plain(x) for x in (0, 90, 90)], [plain(x) for x in (255, 100, 130)]
+  assert find._same(first, second).tolist() == [False, True, False]
 
 
 def test_pictures_that_are_gone_are_left_out(collection, tmp_path):

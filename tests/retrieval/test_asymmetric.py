@@ -98,6 +98,23 @@ def test_no_sum_leaves_the_range_of_float32(rng, scale):
   np.testing.assert_array_equal(asymmetric_search(outputs * scale, codes, 60).indices, wanted)
 
 
+def test_at_the_end_of_float32_the_order_is_right(rng):
+  outputs, signs, codes = made(rng, 4, 60, 12, distinct=20)
+  outputs = (outputs / 5 * np.float32(3e38)).astype(np.float32)
+  found = asymmetric_search(outputs, codes, 60)
+  np.testing.assert_array_equal(found.indices, plain(outputs, signs, 60)[1])
+
+
+@pytest.mark.parametrize("k", [None, 1, 7, 60, 99])
+@pytest.mark.parametrize("scale", [1, 2.0**120, 2.0**-100])
+def test_a_few_items_are_put_in_the_same_order(rng, k, scale):
+  outputs, signs, codes = made(rng, 4, 60, 12, distinct=20)
+  for row, wanted in zip(outputs, plain(outputs, signs, 60)[1], strict=True):
+    found = asymmetric.most_similar_first(row * np.float32(scale), codes, k)
+    np.testing.assert_array_equal(found, wanted[:k])
+  assert asymmetric.most_similar_first(outputs[0], codes[:0], k).tolist() == []
+
+
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, np.float16, np.float64])
 def test_other_floats_count_as_their_float32(rng, dtype):
   outputs, signs, codes = made(rng, 3, 30, 12)

@@ -235,6 +235,12 @@ def test_queries_are_answered_in_the_order_of_their_outputs(
     assert pairs(answer) == wanted[:5]
 
 
+def test_an_item_is_answered_however_large_its_file(serve, index_path):
+  client = serve(index_path, limits=Limits(upload_bytes=10, held_bytes=10))
+  answer = client.get(POST, params={"name": NAMES[1], "k": 3, "asymmetric": "true"})
+  assert len(pairs(answer)) == 3
+
+
 def test_a_text_is_answered_in_the_order_of_its_outputs(serve, pair_encoder, pictures, tmp_path):
   encoder, source = pair_encoder
   index = encode_folder(encoder, pictures, tmp_path / "pairs.index", source=str(source))
@@ -426,6 +432,29 @@ def test_a_form_is_not_held_beside_its_picture(client, monkeypatch):
   finally:
     tracemalloc.stop()
   assert sender.status == 400 and held and held[0] < 1.5 * size
+
+
+def test_a_file_is_not_held_while_its_picture_waits_for_the_encoder(client, query, monkeypatch):
+  size, held, encode = 2**23, [], client.service._pictures
+
+  async def measured(item):
+    held.append(tracemalloc.get_traced_memory()[0] - before)
+    return await encode(item)
+
+  def parts():
+    yield query[0]
+    for _ in range(8):
+      yield bytes(size // 8)
+
+  monkeypatch.setattr(client.service, "_pictures", measured)
+  tracemalloc.start()
+  try:
+    before = tracemalloc.get_traced_memory()[0]
+    sender = Sender(client, parts(), ends=True)
+    sender.task.result(60)
+  finally:
+    tracemalloc.stop()
+  assert sender.status == 200 and held[0] < size / 4
 
 
 def test_unknown_addresses_and_methods_are_said(client):

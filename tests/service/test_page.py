@@ -284,7 +284,12 @@ def test_the_most_similar_come_first_where_that_is_asked(visit, folder):
   tiles(page).nth(2).click()
   plain = names(page) if settled(page, "24 neighbours") else None
   assert distances(page) == sorted(distances(page))
+  page.fill("#k", "20")
   page.check("#asymmetric")
+  settled(page, "20 neighbours")
+  page.fill("#k", "24")
+  page.press("#k", "Enter")
+  settled(page, "24 neighbours")
   assert "most similar first" in settled(page, "most similar")
   assert "asymmetric=true" in page.url and names(page) != plain
   ordered = names(page)
@@ -307,6 +312,12 @@ def test_the_most_similar_come_first_where_that_is_asked(visit, folder):
   settled(page, "most similar")
   assert names(page) == ordered
   page.goto(short + "&asymmetric=true")  # whose outputs nobody knows
+  page.goto(short + "&asymmetric=true&outputs=AAAA")  # which are another's
+  assert "no more than its code is known" in settled(page, "24 neighbours")
+  page.goto(short + "&asymmetric=true")  # whose outputs nobody knows
+  page.goto(short.replace("code=", "code=0000&was=") + "&asymmetric=true&outputs=AAAA")
+  assert "no more than its code is known" in settled(page, "24 neighbours")  # of others, as it were
+  page.goto(short + "&asymmetric=true")
   assert "no more than its code is known" in settled(page, "24 neighbours")
   assert distances(page) == sorted(distances(page))
 

@@ -60,8 +60,8 @@ def test_weights_are_the_mean_of_before_and_after(context, share, capsys):
   assert moved > 0 and facts(made) == facts(inputs["teacher"])
   assert adapt.was_adapted(made)
   np.testing.assert_allclose(made["invariance"], alike(context, inputs), rtol=1e-3)
-  said = f"alike by {alike(context, inputs):.2f}, below 1: it is adapted"
-  assert said in capsys.readouterr().out
+  said = capsys.readouterr().out
+  assert f"alike by {alike(context, inputs):.2f}" in said and ", below 1: it is adapted" in said
 
 
 def test_a_network_that_knows_the_pictures_is_left_alone(context, capsys):
@@ -96,3 +96,14 @@ def test_what_was_made_on_the_network_stays_where_it_does(context, adapted, befo
   found = inputs.get("before", {"adapted": 0})
   found = {"rows": "new", "fact": 1} if adapted else found
   assert work.finish({}) == found and work.row_outputs == (("rows",) if "rows" in found else ())
+
+
+@pytest.mark.parametrize(
+  ("found", "said"),
+  [
+    (0.6399999, "alike by 0.639, below 0.64: it is adapted"),
+    (0.64, "alike by 0.64, not below 0.64"),
+  ],
+)
+def test_what_is_below_the_limit_is_not_shown_as_the_limit(found, said):
+  assert said in adapt.in_words(found, 0.64)

@@ -2,7 +2,8 @@
 
 Finds groups of near-identical pictures in an index that ``udh-jax encode`` wrote: re-saved,
 resized, mirrored, brightened, marked or cut at the borders. Each pair is proved on the pictures.
-Of each group the best file comes first (most pixels, then most bytes). Nothing is deleted.
+Colours are not compared. Of each group the best file comes first (most pixels, then most bytes).
+Nothing is deleted.
 """
 
 import argparse

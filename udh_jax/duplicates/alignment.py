@@ -22,7 +22,7 @@ class Agreement(NamedTuple):
   Attributes:
     whole: Correlation of what both show, in [-1, 1]. float32 array of shape ``[n]``.
     blocks: Share of the blocks with some detail in which they correlate. float32 ``[n]``.
-    detail: How many of the 64 blocks have some detail. int32 ``[n]``.
+    detail: How many of the 64 blocks have some detail in either picture. int32 ``[n]``.
     overlap: Share of the first picture that the second shows. float32 ``[n]``.
     scales: Size of the second in units of the first, across and down. float32 ``[n, 2]``.
     shifts: Where the second's middle lies, in sides of the first. float32 ``[n, 2]``.
@@ -142,7 +142,7 @@ def _correlation(a, b, weight, least):
   a, b = (x - (x * weight).sum() / total for x in (a, b))
   saa, sbb, sab = ((x * y * weight).sum() / total for x, y in ((a, a), (b, b), (a, b)))
   # Noise of `least` on both sides: where neither has any detail, they agree.
-  return (sab + least) / jnp.sqrt((saa + least) * (sbb + least)), saa
+  return (sab + least) / jnp.sqrt((saa + least) * (sbb + least)), (saa, sbb)
 
 
 def _scores(first, warped, inside):
@@ -154,9 +154,10 @@ def _scores(first, warped, inside):
     blocks = x.reshape(_BLOCKS, side, _BLOCKS, side).transpose(0, 2, 1, 3)
     return blocks.reshape(_BLOCKS * _BLOCKS, side, side)
 
-  score, variance = jax.vmap(_correlation, in_axes=(0, 0, 0, None))(
+  score, variances = jax.vmap(_correlation, in_axes=(0, 0, 0, None))(
     cut(first), cut(warped), cut(weight), 1e-5
   )
-  counted = (cut(weight).mean(axis=(1, 2)) > 0.5) & (variance > 4e-4)
+  # What only one of the two shows is a difference, whichever comes first.
+  counted = (cut(weight).mean(axis=(1, 2)) > 0.5) & (jnp.maximum(*variances) > 4e-4)
   agree = (counted & (score > 0.7)).sum()
   return whole, agree / jnp.maximum(counted.sum(), 1), counted.sum()

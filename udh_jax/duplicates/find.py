@@ -26,6 +26,7 @@ _WAITING = 32 * _PAIRS  # pairs from which those of a batch are chosen
 # A copy agrees in most places, though not everywhere (letters over it, whites cut off); another
 # picture of the same thing agrees as a whole at best.
 _BLOCKS, _WHOLE, _PLAIN = 0.75, 0.5, 0.97
+_AS_BRIGHT = 24  # of 255: difference of the mean grey of plain copies, at most
 
 
 class Copy(NamedTuple):
@@ -353,8 +354,10 @@ def _agree(a, b, *, align) -> np.ndarray:
   whole, blocks, detail = (
     np.asarray(x)[: len(a)] for x in (found.whole, found.blocks, found.detail)
   )
-  # Without detail there is nothing that could agree in places.
-  return np.where(detail >= 6, (blocks >= _BLOCKS) & (whole >= _WHOLE), whole >= _PLAIN)
+  # Without detail there is nothing that could agree in places: plain pictures are as bright.
+  as_bright = np.abs(a.mean(axis=(1, 2)) - b.mean(axis=(1, 2))) <= _AS_BRIGHT
+  plain = (whole >= _PLAIN) & as_bright
+  return np.where(detail >= 6, (blocks >= _BLOCKS) & (whole >= _WHOLE), plain)
 
 
 def summary(found: Duplicates) -> str:

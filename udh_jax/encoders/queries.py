@@ -211,12 +211,14 @@ def most_similar(
     InputError: If neither k nor a radius is given, or a shape or dtype is wrong.
   """
   _require_some(k)
-  if radius is None:
+  if radius is None or (k is not None and radius >= index.num_bits):
     rows = list(index.asymmetric_search(outputs, _as_many(index, k)).indices)
   else:
-    within = [np.sort(hits.indices) for hits in _nearest(index, codes, None, radius)]
-    order = map(most_similar_first, outputs, (index.codes[rows] for rows in within))
-    rows = [some[first][:k] for some, first in zip(within, order, strict=True)]
+    rows = []
+    for code, own in zip(codes, outputs, strict=True):  # all that is near one query is held
+      (hits,) = index.radius_search(code[None], radius)
+      near = np.sort(hits.indices)
+      rows.append(near[most_similar_first(own, index.codes[near], k)])
   apart = [
     np.unpackbits(index.codes[r] ^ c, axis=1).sum(axis=1) for r, c in zip(rows, codes, strict=True)
   ]

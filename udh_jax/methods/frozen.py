@@ -135,7 +135,7 @@ def frozen_stages(
     ),
   )
   require(
-    "adapt" not in config or config.adapt.trained != "head",
+    not adapts or config.adapt.trained != "head",
     "adapt.trained is 'head', which leaves the network as it is; give 'last' or 'all', or set "
     "adapt.steps to 0.",
   )
@@ -284,16 +284,21 @@ def guard_section(
   learned = chosen if chosen < len(found) - 1 else 0
   ratios = guard.over_itq(found)[learned]
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
-  better = "better"
-  if len(stages) > 3 and adapt.was_adapted(outputs[stages[3]]):
-    better = "better (to ITQ's, as clusters are the published network's, only if they agree "
-    better += f"{guard.LOST:.0%} less)"
+  rule = "Learned codes give way only to codes that agree better at every number of clusters."
+  if len(stages) > 1:
+    lengths = f"{', '.join(map(str, discriminant.LENGTHS[:-1]))} and {discriminant.LENGTHS[-1]}"
+    itq = f"discriminant ITQ agrees less than ITQ, in the mean over {lengths} bits"
+    if len(stages) > 3 and adapt.was_adapted(outputs[stages[3]]):
+      itq = f"they agree {guard.LOST:.0%} less than ITQ's (clusters are the published network's)"
+    rule = (
+      "Trained codes give way to their start only if it agrees better at every number of clusters, "
+      f"and both give way to ITQ's only if, at every number of clusters, {itq}."
+    )
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that "
     "lies in the same cluster of another view.",
-    f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. "
-    f"Learned codes give way only to codes that agree {better} at every number of clusters.",
+    f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. {rule}",
   ]
   if len(stages) > 3:
     alike = float(outputs[stages[3]]["invariance"])
@@ -301,7 +306,9 @@ def guard_section(
   if chosen == len(found) - 1:
     advice = "use configs/baseline.py:itq for this collection"
     advice = "the published network has ITQ's layer" if len(stages) > 1 else advice
-    words.append(f"The learned codes do not beat ITQ on the untouched network: {advice}.")
+    words.append(
+      f"The learned codes are not expected to beat ITQ on the untouched network: {advice}."
+    )
   for line in words[1:]:
     say(f"[guard] {line}")
   record = {

@@ -85,10 +85,11 @@ def create_backbone(
     padding is None or padding in PADDINGS,
     f"padding {padding!r} is unknown; choose one of {', '.join(PADDINGS)}.",
   )
-  require(
-    jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16),
-    f"dtype {jnp.dtype(dtype)} is not supported; choose float32 or bfloat16.",
-  )
+  try:
+    known = jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+  except TypeError:  # no type at all
+    known = False
+  require(known, f"dtype {dtype} is not supported; choose float32 or bfloat16.")
   return BACKBONES[name](dtype=dtype, **({} if padding is None else {"padding": padding}))
 
 

@@ -12,7 +12,8 @@ from udh_jax.errors import require, whole_number
 from udh_jax.retrieval.profile import Pairs, Profile, checked_pairs, discounts, profile
 from udh_jax.retrieval.sharded import profile_on_devices
 
-_QUERIES = 1024  # queries whose expectations are computed at once
+_QUERIES = 1024  # queries whose expectations are computed at once, at most
+_NUMBERS = 2**20  # of each array that is held for them
 
 DENOMINATORS = {
   "retrieved": "denominator retrieved",
@@ -413,9 +414,11 @@ def _average_precision(found: Profile, cuts, denominator, ties):
         found.items, found.relevant, cut, denominator, harmonic
       )
     return values, kept
-  for start in range(0, len(values), _QUERIES):
-    rows = slice(start, start + _QUERIES)
-    for column, cut in enumerate(cuts):
+  for column, cut in enumerate(cuts):
+    most = min(cut, int(found.relevant.max(initial=0))) + 1  # what a group may hold, none included
+    together = max(1, min(_QUERIES, _NUMBERS // most))
+    for start in range(0, len(values), together):
+      rows = slice(start, start + together)
       values[rows, column], kept[rows, column] = _expected_average_precision(
         found.items[rows], found.relevant[rows], cut, denominator, harmonic
       )

@@ -16,7 +16,7 @@ import time
 import urllib.parse
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from starlette.applications import Starlette
@@ -52,7 +52,7 @@ from udh_jax.service.uploads import (
 
 _log = logging.getLogger(__name__)
 _PAGE = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js", "/icon.svg": "icon.svg"}
-_LONGEST_JSON = 1 << 16  # bytes
+_LONGEST_JSON = 1 << 16  # bytes, without the outputs that may be in it
 _CHUNK = 1 << 18
 
 
@@ -257,7 +257,7 @@ class Service:
     served = self._asked(arguments)
     kind = _media_type(request)
     if kind == "application/json":
-      body = await read_body(request, _LONGEST_JSON)
+      body = await read_body(request, _LONGEST_JSON + 6 * served.collection.num_bits)
       return await self._by_json(served, _json_object(body), arguments)
     raw = kind in ("", "application/octet-stream") or kind.startswith("image/")
     if not raw and kind != "multipart/form-data":
@@ -267,27 +267,25 @@ class Service:
         "The encoder of this collection takes no pictures; ask by an item or a code.",
         code="no_pictures",
       )
+    picture = await self._sent(request, served.coder.picture_size, raw)
+    query = await self._pictures((served.coder, picture))
+    return await self._found(served, {"kind": "picture"}, query, arguments)
+
+  async def _sent(self, request: Request, size: int, raw: bool) -> np.ndarray:
+    """The picture that is sent; its file is not held any more once it is decoded."""
     with Share(self._room) as share:
       data = await read_body(request, self._limits.upload_bytes, share=share)
       if not raw:
         data = await picture_of_form(request, data)  # in its place: a form is not held twice
-      picture = await self._decoded(
-        data,
-        served.coder.picture_size,
-        lambda data, size: decode_upload(data, size, self._limits.pixels),
-      )
-    query = await self._pictures((served.coder, picture))
-    return await self._found(served, {"kind": "picture"}, query, arguments)
+      return await self._decoded(lambda data: decode_upload(data, size, self._limits.pixels), data)
 
-  async def _decoded(
-    self, data: bytes, size: int, decode: Callable[[bytes, int], np.ndarray]
-  ) -> np.ndarray:
+  async def _decoded(self, decode: Callable[[Any], np.ndarray], data: Any) -> np.ndarray:
     """A picture, decoded in a thread; a small file can take as long as any."""
     if self._decoding >= self._limits.waiting:
       raise Busy(f"{self._decoding} pictures are being decoded already; send it again in a moment.")
     self._decoding += 1
     try:
-      return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, data, size)
+      return await asyncio.get_running_loop().run_in_executor(self._decoders, decode, data)
     finally:
       self._decoding -= 1
 
@@ -329,10 +327,9 @@ class Service:
         code="no_pictures",
       )
     opened = await self._open(served.collection, name)
-    with opened.file, Share(self._room) as share:
-      share.take(opened.size)
-      data = await self._thumbnails.call(opened.file.read, opened.size)
-      picture = await self._decoded(data, served.coder.picture_size, _decode_own)
+    with opened.file:
+      decode = functools.partial(_decode_own, size=served.coder.picture_size)
+      picture = await self._decoded(decode, opened.file)
     return (await self._pictures((served.coder, picture))).outputs
 
   async def _by_text(self, served: Served, text: str, arguments) -> Response:
@@ -591,10 +588,10 @@ def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
   return found
 
 
-def _decode_own(data: bytes, size: int) -> np.ndarray:
+def _decode_own(file: IO[bytes], size: int) -> np.ndarray:
   """Decodes a picture of the collection, as it was when it was encoded."""
   try:
-    return decode_picture(data, size)
+    return decode_picture(file, size)
   except ValueError as error:
     message = f"The picture cannot be read any more ({' '.join(str(error).split())})."
     raise Problem(message, status=422, code="unreadable_picture") from None

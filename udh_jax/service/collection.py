@@ -158,6 +158,7 @@ class IndexCollection:
     self.num_bits = index.num_bits
     self.digest = index.encoder_digest
     self._batch_sizes = batch_sizes
+    self._named: tuple[str, np.ndarray] = "", np.zeros(0, np.int64)
 
   def prepare(self) -> None:
     """Compiles each search that there will be, and makes what searches need."""
@@ -205,7 +206,10 @@ class IndexCollection:
     def find(rows):
       return most_similar(self._index, codes[rows], outputs[rows], self._k(k), radius)
 
-    return self._hits(by_batches(find, np.arange(len(codes)), self._batch_sizes), k)
+    rows = np.arange(len(codes))
+    if radius is None:
+      return self._hits(by_batches(find, rows, self._batch_sizes), k)
+    return self._hits(find(rows), k)
 
   def _hits(self, found, k: int) -> list[list[Hit]]:
     """The first k of each query's distances and indices."""
@@ -235,7 +239,10 @@ class IndexCollection:
     names = self._index.names
     if not contains:
       return list(names[offset : offset + limit]), len(names)
-    rows = names.containing(contains)
+    text, rows = self._named
+    if text != contains:
+      rows = names.containing(contains)
+      self._named = contains, rows  # for the pages that follow
     return list(names.take(rows[offset : offset + limit])), len(rows)
 
 

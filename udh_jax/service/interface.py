@@ -124,7 +124,10 @@ SCHEMAS = {
       ["pictures", "texts", "asymmetric"],
       pictures={"type": "boolean", "description": "whether pictures can be sent"},
       texts={"type": "boolean", "description": "whether words can be sent"},
-      asymmetric={"type": "boolean", "description": "whether queries take `asymmetric`"},
+      asymmetric={
+        "type": "boolean",
+        "description": "whether pictures, texts or items can be sought with `asymmetric`",
+      },
     ),
     columns={
       "type": "object",

@@ -132,7 +132,7 @@ async def read_body(
 
 def _too_long(limit):
   return Problem(
-    f"More than {limit / 2**20:g} MiB were sent, the most that is allowed; send a smaller picture.",
+    f"More than {limit / 2**20:.3g} MiB were sent, the most that is allowed; send less.",
     status=413,
     code="too_large",
   )

@@ -1,6 +1,7 @@
 """Pseudo labels in, out comes a backbone that is half the collection's and half what it was."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,8 @@ def in_words(found: float, limit: float) -> str:
   verdict = f"below {limit:g}: it is adapted to these pictures."
   if found >= limit:
     verdict = f"not below {limit:g}: it knows such pictures and stays as it is."
-  return f"To the published network two views of a picture are alike by {found:.2f}, {verdict}"
+  shown = math.floor(1000 * found) / 1000  # rounded down, so that it is not shown as the limit
+  return f"To the published network two views of a picture are alike by {shown:g}, {verdict}"
 
 
 def adapt(context: Context, config: ConfigDict, inputs: Inputs) -> Work:

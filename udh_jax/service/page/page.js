@@ -124,7 +124,9 @@ async function show({ focus }) {
   asking = new AbortController();
   const { signal } = asking;
   const view = readAddress();
-  if (view.outputs != null) outputsOf.set(view.code, view.outputs);
+  if (view.outputs != null && codeOf(view.outputs) === view.code) {
+    outputsOf.set(view.code, view.outputs);
+  }
   fillOptions(view);
   carryOptions();
   $("results").setAttribute("aria-busy", "true");
@@ -133,7 +135,10 @@ async function show({ focus }) {
     const isQuery = view.name != null || view.text != null || view.code != null;
     const answer = isQuery ? await askNeighbours(view, signal) : await askPage(view, signal);
     if (signal.aborted) return;
-    if (answer.index !== collection.index) await readCollection();
+    if (answer.index !== collection.index) {
+      await readCollection();
+      if (signal.aborted) return;
+    }
     if (isQuery) showNeighbours(view, answer);
     else showPage(view, answer);
     if (focus) {
@@ -147,6 +152,21 @@ async function show({ focus }) {
     problem(error.message);
   } finally {
     if (!signal.aborted) $("results").setAttribute("aria-busy", "false");
+  }
+}
+
+// The code of outputs, which a link may have from anywhere; null if they are none.
+function codeOf(outputs) {
+  try {
+    const bytes = Uint8Array.from(atob(outputs), (letter) => letter.charCodeAt(0));
+    const numbers = new DataView(bytes.buffer);
+    const code = new Uint8Array(Math.ceil(bytes.length / 32));
+    for (let bit = 0; 4 * bit < bytes.length; bit++) {
+      if (numbers.getFloat32(4 * bit, true) >= 0) code[bit >> 3] |= 0x80 >> (bit & 7);
+    }
+    return Array.from(code, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  } catch {
+    return null;
   }
 }
 
@@ -339,11 +359,12 @@ $("options").addEventListener("submit", (event) => {
   const view = readAddress();
   view.k = Number($("k").value);
   view.radius = $("radius").value === "" ? null : Number($("radius").value);
+  view.asymmetric = $("asymmetric").checked;
   if (!$("filter").hidden && $("value").value !== "") {
     view.where.push($("column").value + $("operator").value + $("value").value);
     $("value").value = "";
   }
-  go(writeAddress(view));
+  go(writeAddress(view), { focus: document.activeElement !== $("asymmetric") });
 });
 
 $("page-form").addEventListener("submit", (event) => {
@@ -352,9 +373,7 @@ $("page-form").addEventListener("submit", (event) => {
   go(addressOf({ contains, offset: (Number($("page").value) - 1) * PAGE }));
 });
 
-$("asymmetric").addEventListener("change", () => {
-  go(writeAddress({ ...readAddress(), asymmetric: $("asymmetric").checked }), { focus: false });
-});
+$("asymmetric").addEventListener("change", () => $("options").requestSubmit());
 
 $("names-form").addEventListener("submit", (event) => {
   event.preventDefault();
