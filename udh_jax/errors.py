@@ -93,3 +93,24 @@ def require_finite(name: str, array: Any) -> None:
 @jax.jit
 def _finite_rows(array: jax.Array) -> jax.Array:
   return jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
+
+
+def require_labels(name: str, labels: jax.Array, num_classes: int) -> None:
+  """Refuses labels outside -1..K-1, where their values are known.
+
+  Args:
+    name: Who asks, for the message.
+    labels: Integers. Array of any shape.
+    num_classes: K.
+
+  Raises:
+    InputError: If one is outside.
+  """
+  if not labels.size or is_traced(labels) or not labels.is_fully_addressable:
+    return
+  lowest, highest = int(labels.min()), int(labels.max())
+  require(
+    lowest >= -1 and highest < num_classes,
+    f"{name}: labels run from {lowest} to {highest}, expected 0 to {num_classes - 1}, or -1 for "
+    "none; renumber them from 0 on.",
+  )

@@ -242,6 +242,9 @@ def test_64_bit_mode_and_numpy_integers_give_the_same_clusters(rng):
     ({"max_iterations": 0}, "max_iterations is 0"),
     ({"hard_iterations": 0}, "hard_iterations is 0"),
     ({"num_restarts": 0}, "num_restarts is 0"),
+    ({"epsilon": 0.0}, "epsilon is 0.0, expected more than 0"),
+    ({"epsilon_start": np.nan}, "epsilon_start is nan"),
+    ({"tolerance": -1.0}, "tolerance is -1.0, expected 0 or more"),
   ],
 )
 def test_bad_input_is_one_clear_line(rng, options, words):
@@ -249,3 +252,13 @@ def test_bad_input_is_one_clear_line(rng, options, words):
   with pytest.raises(InputError, match=words) as caught:
     equal_size_kmeans(options.pop("features"), options.pop("num_clusters"), **options)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("most", [2**31 - 1, 3_000_000_000])
+def test_an_upper_bound_that_no_cluster_can_reach_is_none(rng, most):
+  features = rng.normal(size=(12, 3))[np.repeat([0, 4, 9], (60, 30, 10))]
+  options = {"key": KEY, "min_size": 9, "max_iterations": 12}
+  found = equal_size_kmeans(features, 8, max_size=most, **options)
+  wanted = equal_size_kmeans(features, 8, max_size=100, **options)
+  np.testing.assert_array_equal(found.sizes, wanted.sizes)
+  assert found.sizes.min() == 9

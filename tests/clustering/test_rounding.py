@@ -13,7 +13,7 @@ from udh_jax.clustering import potentials
 from udh_jax.clustering.equal_size_kmeans import equal_size_kmeans
 from udh_jax.clustering.members import clustering_specs
 from udh_jax.clustering.potentials import solve_potentials
-from udh_jax.clustering.rounding import round_to_sizes, select_lowest
+from udh_jax.clustering.rounding import round_to_sizes, select_lowest, target_sizes
 from udh_jax.clustering.sinkhorn import Columns
 from udh_jax.runtime import mesh as mesh_lib
 
@@ -146,3 +146,40 @@ def test_labels_are_the_same_on_shards_and_in_chunks(mesh, rng):
   )(features)
   np.testing.assert_array_equal(sharded.labels, plain.labels)
   assert plain.iterations == 3 and (np.asarray(plain.sizes) == 24).all()
+
+
+def sizes_by_hand(counts, potential, low, high):
+  """What is missing goes to the lowest potentials, what is too much comes off the highest."""
+  acting = np.where(potential > 0, low, np.where(potential < 0, high, np.clip(counts, low, high)))
+  sizes = np.where(high - low <= 1, low, acting).astype(object)  # of any size
+  missing = counts.sum() - sizes.sum()
+  for column in np.argsort(potential, kind="stable") if missing > 0 else ():
+    given = min(high[column] - sizes[column], missing)
+    sizes[column], missing = sizes[column] + given, missing - given
+  for column in np.argsort(-potential, kind="stable") if missing < 0 else ():
+    taken = min(sizes[column] - low[column], -missing)
+    sizes[column], missing = sizes[column] - taken, missing + taken
+  return sizes.astype(np.int64)
+
+
+@pytest.mark.parametrize("most", [1.5, 4, 1e9])
+@pytest.mark.parametrize("columns", [1, 2, 7, 40])
+def test_target_sizes_are_those_by_hand_whatever_the_upper_bound(rng, columns, most):
+  for _ in range(10):
+    counts = rng.multinomial(300, rng.dirichlet(np.full(columns, 0.3)))
+    potential = np.round(rng.normal(size=columns), 1) * (rng.random(columns) < 0.8)
+    low = np.full(columns, rng.integers(0, 300 // columns + 1))
+    high = np.full(columns, min(int(most * np.ceil(300 / columns)), 2**31 - 1))
+    args = (np.asarray(x, np.int32) for x in (counts, low, high))
+    counts32, low32, high32 = args
+    found = target_sizes(counts32, jnp.asarray(potential, jnp.float32), low32, high32)
+    wanted = sizes_by_hand(counts, potential.astype(np.float32), low, high)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_rooms_that_int32_cannot_add_up_are_no_more_than_there_is():
+  counts = np.zeros(2000, np.int32)
+  counts[0] = 1_281_167
+  low, high = np.full(2000, 100, np.int32), np.full(2000, 1_281_167, np.int32)
+  found = np.asarray(target_sizes(counts, jnp.zeros(2000), low, high), np.int64)
+  assert found.sum() == 1_281_167 and found.min() == 100

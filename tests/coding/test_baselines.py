@@ -111,7 +111,7 @@ def test_masked_rows_do_not_count(features, key, name):
   weights = np.ones(len(features))
   weights[[0, 50, 202]] = 0
   spoilt = features.copy()
-  spoilt[weights == 0] = 1e4
+  spoilt[weights == 0] = [[1e4], [np.nan], [np.inf]]
   masked = FITS[name](spoilt, 4, key=key, weights=weights)
   kept = FITS[name](features[weights > 0], 4, key=key)
   np.testing.assert_allclose(masked.mean, kept.mean, rtol=1e-5)

@@ -140,8 +140,10 @@ def test_more_bits_than_clusters_tell_apart(rng):
     ({"num_clusters": 0}, "num_clusters is 0"),
     ({"power": -1.0}, r"power is -1\.0"),
     ({"flatness": 1.5}, r"flatness is 1\.5, expected 0 to 1"),
-    ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and \[n, H\]"),
+    ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and integers \[n, H\]"),
     ({"features": np.full((96, 10), np.nan)}, "hold NaN or infinity"),
+    ({"num_clusters": 2}, "labels run from -?[0-9] to [0-9], expected 0 to 1"),
+    ({"labels": np.zeros((96, 2))}, r"labels are float[0-9]+ .* expected \[n, d\] and integers"),
   ],
 )
 def test_invalid_input_is_named(rng, changes, words):

@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from udh_jax.losses.labels import label_cross_entropy
+from udh_jax.errors import InputError
+from udh_jax.losses.classification import smoothed_cross_entropy
+from udh_jax.losses.labels import label_cross_entropy, label_targets
 
 
 @pytest.fixture
@@ -16,3 +18,12 @@ def test_cross_entropy_of_no_label_at_all_is_zero(class_weights):
   loss, gradient = jax.value_and_grad(lambda z: label_cross_entropy(z, targets))(jnp.ones((3, 5)))
   assert loss == 0
   np.testing.assert_array_equal(gradient, 0)
+
+
+def test_labels_may_be_unsigned_and_are_refused_beyond_the_classes():
+  found = label_targets(np.array([2, 0], np.uint8), 3)
+  np.testing.assert_array_equal(found, [[False, False, True], [True, False, False]])
+  with pytest.raises(InputError, match="labels run from 0 to 4, expected 0 to 2"):
+    label_targets(np.array([4, 0], np.uint8), 3)
+  with pytest.raises(InputError, match="labels run from 0 to 7, expected 0 to 3"):
+    smoothed_cross_entropy(jnp.ones((2, 4)), np.array([7, 0]))

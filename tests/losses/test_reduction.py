@@ -8,6 +8,7 @@ from jax.test_util import check_grads
 
 from udh_jax import losses
 from udh_jax.errors import InputError
+from udh_jax.losses import asymmetric, cross_modal, ucch
 from udh_jax.losses.reduction import weighted_mean
 
 
@@ -35,6 +36,31 @@ WEIGHTED = {
   "quantisation_loss": lambda x, w: losses.quantisation_loss(x, weights=w),
   "bit_balance_loss": lambda x, w: losses.bit_balance_loss(x, weights=w),
 }
+
+
+OF_PAIRS = {
+  "nt_xent": lambda x, w: losses.nt_xent(x, x, temperature=0.3, weights=w),
+  "ranking_loss": lambda x, w: ucch.ranking_loss(x, x, margin=0.2, shift=0.5, weights=w),
+  "joint_semantics": lambda x, w: cross_modal.joint_semantics(
+    x, x, beta=0.5, eta=0.5, mu=1.5, weights=w
+  ),
+  "reconstruction_loss": lambda x, w: cross_modal.reconstruction_loss(x, x, x @ x.T, weights=w),
+  "network_loss": lambda x, w: asymmetric.network_loss(x, x, x, x.T @ x, w, gamma=1.0, scale=2.0),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED | OF_PAIRS)
+def test_weights_are_one_a_row_in_any_kind_of_array(logits, weights, name):
+  function = (WEIGHTED | OF_PAIRS)[name]
+  with pytest.raises(InputError, match=r"weights have shape \(1,\), the batch has 7 rows"):
+    function(logits, weights[:1])
+  as_list = function(logits, weights.tolist())
+  np.testing.assert_array_equal(as_list, function(logits, weights))
+
+
+def test_the_mean_of_the_networks_loss_does_not_depend_on_the_scale_of_weights(logits, weights):
+  loss = OF_PAIRS["network_loss"]
+  np.testing.assert_allclose(loss(logits, 0.01 * weights), loss(logits, weights), rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", WEIGHTED)

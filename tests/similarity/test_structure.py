@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from udh_jax.errors import InputError
+from udh_jax.similarity import structure
 from udh_jax.similarity.structure import HalfGaussians, fit_half_gaussians, structure_signs
 
 
@@ -59,3 +61,10 @@ def test_signs_say_what_lies_beyond_the_deviations(clustered):
   expected = np.where(distances < 0.5, 1, np.where(distances > 1.1, -1, 0))
   np.testing.assert_array_equal(signs, expected)
   assert set(np.unique(expected)) == {-1, 0, 1}
+
+
+def test_more_rows_than_can_be_paired_are_refused(monkeypatch):
+  monkeypatch.setattr(structure, "MOST_ROWS", 9)
+  fit_half_gaussians(np.eye(9))
+  with pytest.raises(InputError, match="10 rows have more pairs than can be counted"):
+    fit_half_gaussians(np.eye(10))

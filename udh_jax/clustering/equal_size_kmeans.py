@@ -246,6 +246,17 @@ def equal_size_kmeans(
     chunk_size=chunk_size,
   )
   min_size, max_size = whole_numbers("equal_size_kmeans", min_size=min_size, max_size=max_size)
+  if isinstance(max_size, int):
+    max_size = min(max_size, np.iinfo(np.int32).max)  # no more rows can be counted
+  for name, value in (("epsilon_start", epsilon_start), ("epsilon", epsilon)):
+    errors.require(
+      errors.is_traced(value) or value > 0,
+      f"equal_size_kmeans: {name} is {value}, expected more than 0.",
+    )
+  errors.require(
+    errors.is_traced(tolerance) or tolerance >= 0,
+    f"equal_size_kmeans: tolerance is {tolerance}, expected 0 or more.",
+  )
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(

@@ -196,6 +196,7 @@ def own_distances(
   Raises:
     InputError: If the shapes disagree.
   """
+  features, labels, centroids = map(jnp.asarray, (features, labels, centroids))
   errors.require(
     features.ndim == 2
     and labels.shape == features.shape[:1]

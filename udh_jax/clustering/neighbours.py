@@ -61,7 +61,7 @@ def nearest_neighbours(
 
 
 def _unit(rows):
-  """Rows scaled to length 1; a row of zeros stays one, however short the others are."""
+  """Rows scaled to length 1, from 1e-19 to 1e19 long; a row of zeros stays one."""
   lengths = jnp.linalg.norm(rows, axis=1, keepdims=True)
   return jnp.where(lengths > 0, rows / jnp.where(lengths > 0, lengths, 1), 0)
 
@@ -154,6 +154,7 @@ def neighbour_embedding(
     neighbours.ndim == 2,
     f"neighbour_embedding: neighbours have shape {neighbours.shape}, expected [n, k].",
   )
+  num_dims = whole_number("neighbour_embedding: num_dims", num_dims)
   require(num_dims >= 1, f"neighbour_embedding: num_dims is {num_dims}, expected >= 1.")
   return _embedding(neighbours.astype(jnp.int32), key, num_dims=num_dims, axis_name=axis_name)
 

@@ -142,20 +142,28 @@ def target_sizes(
   Returns:
     int32 array of shape ``[K]`` with the sum of ``counts``.
   """
+  total = jnp.sum(counts, dtype=jnp.int32)
+  high = jnp.minimum(high, total)
   acting = jnp.where(
     potential > 0, low, jnp.where(potential < 0, high, jnp.clip(counts, low, high))
   )
   # Bounds a row apart are the even sizes; potentials then are free up to a constant.
-  sizes = jnp.where(high - low <= 1, low, acting)
-  missing = jnp.sum(counts, dtype=jnp.int32) - jnp.sum(sizes, dtype=jnp.int32)
+  wanted = jnp.where(high - low <= 1, low, acting)
 
   def share(order, room, amount):
-    room = room[order]
-    before = jnp.cumsum(room, dtype=jnp.int32) - room
-    return jnp.zeros_like(sizes).at[order].set(jnp.clip(amount - before, 0, room))
+    """Gives out an amount, in an order, as far as there is room."""
 
-  sizes += share(jnp.argsort(potential), high - sizes, missing)
-  return sizes - share(jnp.argsort(-potential), sizes - low, jnp.maximum(-missing, 0))
+    def capped(a, b):  # rooms of all columns together may be more than int32 holds
+      return jnp.minimum(a + b, amount)
+
+    given = lax.associative_scan(capped, jnp.minimum(room[order], amount))
+    return jnp.zeros_like(counts).at[order].set(jnp.diff(given, prepend=0))
+
+  # What is too much comes off the first of the one order: the last of it are served first.
+  last_first = jnp.argsort(-potential)[::-1]
+  sizes = low + share(last_first, wanted - low, total - jnp.sum(low, dtype=jnp.int32))
+  missing = total - jnp.sum(sizes, dtype=jnp.int32)
+  return sizes + share(jnp.argsort(potential), high - sizes, missing)
 
 
 def _cheapest_paths(step, surplus):

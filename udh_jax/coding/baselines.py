@@ -176,14 +176,15 @@ def _checked(name, features, num_bits, weights, *, limited=True):
     f"{features.shape[1]} principal directions; ask for fewer bits or use lsh.",
   )
   require(features.shape[0] >= 1, f"{name}: there are no training rows (shape {features.shape}).")
-  require_finite(f"{name}: features", features)
-  if weights is None:
-    weights = jnp.ones(features.shape[0], jnp.float32)
-  weights = jnp.asarray(weights)
+  given = weights is not None
+  weights = jnp.asarray(weights) if given else jnp.ones(features.shape[0], jnp.float32)
   require(
     weights.shape == features.shape[:1],
     f"{name}: weights have shape {weights.shape}, features {features.shape}; expected [n].",
   )
+  if given:  # masked rows may hold anything
+    features = jnp.where(weights[:, None] > 0, features, 0)
+  require_finite(f"{name}: features", features)
   if not is_traced(weights) and weights.is_fully_addressable:
     require(bool(jnp.any(weights > 0)), f"{name}: all weights are 0, no row is left to train on.")
   dtype = jnp.promote_types(features.dtype, jnp.float32)

@@ -8,7 +8,7 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, itq
-from udh_jax.errors import require, require_finite
+from udh_jax.errors import require, require_finite, require_labels
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, psum
 
@@ -33,8 +33,8 @@ def discriminant_directions(
 
   Args:
     features: Training features, this device's rows. Array of shape ``[n, d]``.
-    labels: Clusters 0..K-1 by H clusterings, -1 for rows that are not to count. Integer array of
-      shape ``[n, H]``.
+    labels: Clusters 0..K-1 by H clusterings; -1 where a clustering does not know the row, all of
+      which then counts as scatter within. Integer array of shape ``[n, H]``.
     num_clusters: K, at least 1. Static.
     power: How much more a direction counts the better it tells clusters apart, 0 or more: at 0
       distances are Mahalanobis's within clusters; at 1 codes gather whole clusters.
@@ -46,8 +46,8 @@ def discriminant_directions(
     codes, `discriminant_itq` turns them first.
 
   Raises:
-    InputError: If a shape is wrong, ``num_clusters`` < 1, ``power`` is negative or a feature is not
-      finite.
+    InputError: If a shape is wrong, ``num_clusters`` < 1, ``power`` is negative, a feature is not
+      finite or, where values are known, a label is not in -1..K-1.
 
   References:
     Fisher, The use of multiple measurements in taxonomic problems, 1936. Clusters in place of
@@ -55,14 +55,18 @@ def discriminant_directions(
   """
   features, labels = jnp.asarray(features), jnp.asarray(labels)
   require(
-    features.ndim == 2 and labels.ndim == 2 and len(labels) == len(features),
-    f"discriminant_directions: features have shape {features.shape}, labels {labels.shape}; "
-    "expected [n, d] and [n, H].",
+    features.ndim == 2
+    and labels.ndim == 2
+    and len(labels) == len(features)
+    and jnp.issubdtype(labels.dtype, jnp.integer),
+    f"discriminant_directions: features have shape {features.shape}, labels are {labels.dtype} of "
+    f"shape {labels.shape}; expected [n, d] and integers [n, H].",
   )
   require(
     num_clusters >= 1, f"discriminant_directions: num_clusters is {num_clusters}, expected >= 1."
   )
   require(power >= 0, f"discriminant_directions: power is {power}, expected 0 or more.")
+  require_labels("discriminant_directions", labels, num_clusters)
   require_finite("discriminant_directions: features", features)
   features = at_least_float32(features)
   weights = jnp.ones(len(features), features.dtype) if weights is None else jnp.asarray(weights)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from udh_jax.losses.reduction import weighted_mean
 from udh_jax.numerics import matmul
 from udh_jax.similarity.symmetric import similarity_product
 
@@ -111,4 +112,4 @@ def network_loss(
   linear = jnp.sum(relaxed * target, axis=1)
   apart = jnp.sum((relaxed - codes) ** 2, axis=1)
   per_row = (quadratic - 2 * relaxed.shape[1] * linear + gamma * apart) / scale
-  return matmul(weights, per_row) / jnp.maximum(weights.sum(), 1)
+  return weighted_mean(per_row, weights)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from udh_jax.errors import require
+from udh_jax.errors import require, require_labels
 from udh_jax.losses.reduction import weighted_mean
 from udh_jax.numerics import at_least_float32
 
@@ -51,8 +51,8 @@ def smoothed_cross_entropy(
 
   Args:
     logits: Array of shape ``[m, K]``.
-    labels: Class or pseudo label, in 0..K-1. A row of weight 0 may hold any label, as the -1 of a
-      padded row. Integer array of shape ``[m]``.
+    labels: Class or pseudo label, in 0..K-1; -1 only in rows of weight 0, such as padding. Integer
+      array of shape ``[m]``.
     smoothing: In [0, 1).
     weights: Weight of each row, at least 0. Array of shape ``[m]``; None weighs all alike.
 
@@ -60,8 +60,8 @@ def smoothed_cross_entropy(
     Weighted mean over the batch, float32 scalar (float64 stays); 0 if all weights are 0.
 
   Raises:
-    InputError: If the shapes disagree, the labels are not integers or ``smoothing`` is outside
-      [0, 1).
+    InputError: If the shapes disagree, the labels are not integers, ``smoothing`` is outside [0, 1)
+      or, where values are known, a label is not in -1..K-1.
 
   References:
     Szegedy et al., Rethinking the Inception architecture, CVPR 2016, section 7.
@@ -80,6 +80,7 @@ def smoothed_cross_entropy(
     0 <= smoothing < 1,
     f"smoothed_cross_entropy: smoothing is {smoothing}, expected a number in [0, 1).",
   )
+  require_labels("smoothed_cross_entropy", labels, logits.shape[1])
   targets = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
   targets = optax.smooth_labels(targets, smoothing)
   return soft_cross_entropy(logits, targets, weights=weights)

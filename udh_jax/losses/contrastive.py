@@ -6,7 +6,7 @@ from jax import lax
 
 from udh_jax.coding.binary import sign
 from udh_jax.errors import require
-from udh_jax.losses.reduction import weighted_mean
+from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
 
@@ -67,7 +67,7 @@ def nt_xent(
   m = first.shape[0]
   views = unit_rows(jnp.concatenate([first, second]))
   logits = matmul(views, views.T) / temperature  # [2m, 2m]
-  weights = jnp.ones(m, views.dtype) if weights is None else jnp.asarray(weights)
+  weights = row_weights(weights, m, views.dtype)
   both = jnp.concatenate([weights, weights])
   # A large number and not infinity: a row all of whose others are left out has a finite gradient.
   left_out = jnp.eye(2 * m, dtype=bool) | (both == 0)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+from udh_jax.losses.reduction import row_weights
 from udh_jax.numerics import matmul
 from udh_jax.similarity.cosine import cosines
 
@@ -36,7 +37,7 @@ def joint_semantics(
     float32 array of shape ``[m, m]``, symmetric.
 
   Raises:
-    InputError: If the numbers of rows differ or ``beta`` or ``eta`` is outside [0, 1].
+    InputError: If a shape is wrong or ``beta`` or ``eta`` is outside [0, 1].
 
   References:
     Su et al., Deep joint-semantics reconstructing hashing, ICCV 2019, equations 4 to 7.
@@ -48,7 +49,7 @@ def joint_semantics(
   )
   for name, value in (("beta", beta), ("eta", eta)):
     require(0 <= value <= 1, f"joint_semantics: {name} is {value}, expected 0 to 1.")
-  weights = jnp.ones(len(image_features), jnp.float32) if weights is None else weights
+  weights = row_weights(weights, len(image_features), jnp.float32)
   images = 2 * cosines(image_features, image_features) - 1
   texts = 2 * cosines(text_features, text_features) - 1
   first = beta * images + (1 - beta) * texts  # [m, m]
@@ -94,6 +95,6 @@ def reconstruction_loss(
     f"reconstruction_loss: outputs have shapes {first.shape} and {second.shape} and the target "
     f"{target.shape}, expected both [m, c] and [m, m].",
   )
-  weights = jnp.ones(len(first), jnp.float32) if weights is None else weights
+  weights = row_weights(weights, len(first), jnp.float32)
   squares = (cosines(first, second) - target) ** 2
   return matmul(matmul(weights, squares), weights) / jnp.maximum(weights.sum() ** 2, 1e-12)

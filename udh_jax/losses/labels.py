@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from udh_jax.errors import is_traced, require
+from udh_jax.errors import require, require_labels
 from udh_jax.losses.classification import soft_cross_entropy
 
 
@@ -31,17 +31,11 @@ def label_targets(labels: jax.Array, num_classes: int) -> jax.Array:
     )
     return labels
   require(
-    labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.signedinteger),
+    labels.ndim == 1 and jnp.issubdtype(labels.dtype, jnp.integer),
     f"labels are {labels.dtype} of shape {labels.shape}, expected integers [m], or multi-hot bool "
     f"[m, {num_classes}].",
   )
-  if labels.size and not is_traced(labels) and labels.is_fully_addressable:
-    lowest, highest = int(labels.min()), int(labels.max())
-    require(
-      lowest >= -1 and highest < num_classes,
-      f"labels run from {lowest} to {highest}, expected 0 to {num_classes - 1}, or -1 for none; "
-      "renumber them from 0 on.",
-    )
+  require_labels("label_targets", labels, num_classes)
   return labels[:, None] == jnp.arange(num_classes, dtype=labels.dtype)
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from udh_jax.errors import require
 from udh_jax.losses.contrastive import copies
-from udh_jax.losses.reduction import weighted_mean
+from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
 
@@ -103,7 +103,7 @@ def ranking_loss(
   _require_outputs("ranking_loss", images, texts)
   for name, value in (("margin", margin), ("shift", shift)):
     require(value >= 0, f"ranking_loss: {name} is {value}, expected 0 or more.")
-  weights = jnp.ones(len(images), images.dtype) if weights is None else weights
+  weights = row_weights(weights, len(images), images.dtype)
   scores = matmul(images, texts.T)  # [m, m]
   own = jnp.diagonal(scores)
   left_out = weights == 0

@@ -14,6 +14,7 @@ from udh_jax.models.registry import BACKBONES
 from udh_jax.records import TEXT as ANY_TEXT
 from udh_jax.records import Kind, brief, number, whole
 from udh_jax.retrieval.metrics import DENOMINATORS, EMPTY, TIES
+from udh_jax.similarity.structure import MOST_ROWS
 from udh_jax.stages.embedding import SPACES
 from udh_jax.stages.hash_network import STARTS
 from udh_jax.stages.network import TRAINED
@@ -131,7 +132,7 @@ KINDS: Mapping[str, Kind] = {
   ),
   "views.number": whole(1, 64),
   "groups": whole(1, 1 << 20),
-  "structure.num_images": whole(2, 46_340),  # whose pairs are counted within 32 bits
+  "structure.num_images": whole(2, MOST_ROWS),
   "deviations": number(0, 1e6),
   "apart": number(-1, 1),
   "image_share": _SHARE,

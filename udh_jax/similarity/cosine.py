@@ -11,7 +11,8 @@ def unit_rows(rows: jax.Array) -> jax.Array:
   """Rows scaled to length 1; a row of zeros stays one, with a finite gradient.
 
   Args:
-    rows: Array of shape ``[m, d]``.
+    rows: Of lengths from 1e-6, below which they are scaled by 1e6, to 1e19. Array of shape
+      ``[m, d]``.
 
   Returns:
     float32 array of shape ``[m, d]`` (float64 stays).

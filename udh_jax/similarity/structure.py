@@ -14,6 +14,7 @@ from udh_jax.numerics import matmul
 from udh_jax.similarity.cosine import cosines, unit_rows
 
 BINS = 200  # of cosine distances, over [0, 2]
+MOST_ROWS = 46_340  # whose pairs are counted within 32 bits
 
 
 class HalfGaussians(NamedTuple):
@@ -54,8 +55,8 @@ def fit_half_gaussians(
     The distributions; a side without a pair has deviation 0.
 
   Raises:
-    InputError: If a shape is wrong or, where values are known, a value is not finite or there are
-      fewer than two rows.
+    InputError: If a shape is wrong, there are more than `MOST_ROWS` rows (on all shards) or, where
+      values are known, a value is not finite or fewer than two rows count.
 
   References:
     Yang et al., Semantic structure-based unsupervised deep hashing, IJCAI 2018, section 3.2. Its
@@ -67,11 +68,18 @@ def fit_half_gaussians(
     features.ndim == 2 and features.shape[1] >= 1,
     f"fit_half_gaussians: features have shape {features.shape}, expected [n, d].",
   )
-  require_finite("fit_half_gaussians: features", features)
   weights = jnp.ones(len(features), jnp.float32) if weights is None else jnp.asarray(weights)
   require(
     weights.shape == features.shape[:1],
     f"fit_half_gaussians: weights have shape {weights.shape}, expected [{len(features)}].",
+  )
+  features = jnp.where(weights[:, None] > 0, features, 0)
+  require_finite("fit_half_gaussians: features", features)
+  shards = 1 if axis_name is None else lax.axis_size(axis_name)
+  require(
+    shards * len(features) <= MOST_ROWS,
+    f"fit_half_gaussians: {shards * len(features):,} rows have more pairs than can be counted; "
+    f"give at most {MOST_ROWS:,}, drawn at random.",
   )
   if axis_name is None and not is_traced(weights):
     count = int((weights > 0).sum())

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
-from udh_jax.numerics import matmul
+from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.sharding import psum
 
 
@@ -42,7 +42,7 @@ def similarity_product(
     axis_name: Mapped axis that the rows of all three are split over.
 
   Returns:
-    float32 array of shape ``[n, c]``.
+    float32 array of shape ``[n, c]`` (float64 stays).
 
   Raises:
     InputError: If the shapes disagree or a share is outside [0, 1].
@@ -58,6 +58,7 @@ def similarity_product(
   )
   for name, value in (("image_share", image_share), ("cross_share", cross_share)):
     require(0 <= value <= 1, f"similarity: {name} is {value}, expected 0 to 1.")
+  images, texts, matrix = map(at_least_float32, (images, texts, matrix))
   parts = matmul(images.T, matrix), matmul(texts.T, matrix)  # [d, c] each
   image_part, text_part = psum(parts, axis_name)
   left, right = _mixed(image_part, text_part, image_share, cross_share)
