@@ -55,7 +55,7 @@ def test_weights_are_one_a_row_in_any_kind_of_array(logits, weights, name):
   with pytest.raises(InputError, match=r"weights have shape \(1,\), the batch has 7 rows"):
     function(logits, weights[:1])
   as_list = function(logits, weights.tolist())
-  np.testing.assert_array_equal(as_list, function(logits, weights))
+  np.testing.assert_allclose(as_list, function(logits, weights), rtol=1e-5, atol=1e-5)
 
 
 def test_the_mean_of_the_networks_loss_does_not_depend_on_the_scale_of_weights(logits, weights):
