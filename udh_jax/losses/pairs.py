@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+from udh_jax.losses.reduction import row_weights
 from udh_jax.numerics import at_least_float32, matmul
 
 
@@ -42,12 +43,7 @@ def pair_loss(
     f"pair_loss: outputs, targets and pair weights have shapes {outputs.shape}, {targets.shape} "
     f"and {pair_weights.shape}, expected [m, c], [m, m] and [m, m].",
   )
-  weights = jnp.ones(len(outputs), outputs.dtype) if weights is None else jnp.asarray(weights)
-  require(
-    weights.shape == outputs.shape[:1],
-    f"weights have shape {weights.shape}, the batch has {len(outputs)} rows; expected "
-    f"[{len(outputs)}].",
-  )
+  weights = row_weights(weights, len(outputs), outputs.dtype)
   outputs = jnp.where(weights[:, None] > 0, outputs, 0)
   similarity = matmul(outputs, outputs.T) / outputs.shape[1]
   both = weights[:, None] * weights

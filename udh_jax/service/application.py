@@ -33,7 +33,7 @@ from udh_jax.machine import num_cores
 from udh_jax.service import interface
 from udh_jax.service.access import PAGE_POLICY, Access, SafeHeaders
 from udh_jax.service.batching import Batcher
-from udh_jax.service.collection import LARGEST_K, Collection, Hit
+from udh_jax.service.collection import LARGEST_K, Collection, Hit, IndexCollection
 from udh_jax.service.encoding import Coder, Encoded, encoded
 from udh_jax.service.files import SHOWN, Opened, open_picture
 from udh_jax.service.following import Following, Served
@@ -186,7 +186,7 @@ class Service:
         "takes": {
           "pictures": bool(coder and coder.picture_size),
           "texts": bool(coder and coder.words),
-          "asymmetric": coder is not None and served.collection.takes_outputs,
+          "asymmetric": coder is not None and isinstance(served.collection, IndexCollection),
         },
         "columns": dict(served.collection.columns),
         "limits": {
@@ -243,7 +243,7 @@ class Service:
   def _asked(self, arguments: Mapping[str, Any]) -> Served:
     """What is served, if it can be asked so."""
     served = self._following.now
-    if arguments["asymmetric"] and not served.collection.takes_outputs:
+    if arguments["asymmetric"] and not isinstance(served.collection, IndexCollection):
       raise Problem(ASYMMETRIC_READS_ALL, code="no_outputs")
     return served
 
@@ -574,6 +574,7 @@ def _search(batch: list[_Query]) -> list[list[Hit] | InputError]:
     outputs = [query.outputs for query in queries if query.outputs is not None]
     try:
       if outputs:
+        assert isinstance(first.collection, IndexCollection)  # others were refused
         several = first.collection.most_similar(
           codes, np.stack(outputs), most, first.radius, first.where
         )

@@ -54,7 +54,6 @@ class Collection(Protocol):
     digest: Of the encoder that made the codes; None if it is not known.
     folder: Of the pictures; None if it is not known.
     columns: Type of each metadata column by its name.
-    takes_outputs: Whether `most_similar` answers.
   """
 
   title: str
@@ -63,7 +62,6 @@ class Collection(Protocol):
   digest: str | None
   folder: pathlib.Path | None
   columns: Mapping[str, str]
-  takes_outputs: bool
 
   def count(self) -> int:
     """Number of items."""
@@ -76,28 +74,6 @@ class Collection(Protocol):
       codes: uint8 array of shape ``[q, bytes]``, q >= 1.
       k: 1 to `LARGEST_K` + 2.
       where: Conditions on metadata, such as "year>=2020".
-    """
-    ...
-
-  def most_similar(
-    self,
-    codes: np.ndarray,
-    outputs: np.ndarray,
-    k: int,
-    radius: int | None = None,
-    where: Sequence[str] = (),
-  ) -> list[list[Hit]]:
-    """The k items most similar to each query by its outputs, fewer where there are fewer.
-
-    Args:
-      codes: As of `nearest`; distances are to them.
-      outputs: Of the encoder for the queries. float32 array of shape ``[q, num_bits]``.
-      k: 1 to `LARGEST_K` + 2.
-      radius: Only items within this distance.
-      where: As of `nearest`.
-
-    Raises:
-      InputError: If the collection has not ``takes_outputs``.
     """
     ...
 
@@ -124,7 +100,6 @@ class IndexCollection:
   """One state of an index file. What happens to the file later does not change it."""
 
   columns: Mapping[str, str] = {}
-  takes_outputs = True
 
   def __init__(
     self,
@@ -198,7 +173,15 @@ class IndexCollection:
     radius: int | None = None,
     where: Sequence[str] = (),
   ) -> list[list[Hit]]:
-    """See `Collection.most_similar`; an index holds no metadata."""
+    """The k items most similar to each query by its outputs, fewer where there are fewer.
+
+    Args:
+      codes: As of `nearest`; distances are to them.
+      outputs: Of the encoder for the queries. float32 array of shape ``[q, num_bits]``.
+      k: 1 to `LARGEST_K` + 2.
+      radius: Only items within this distance.
+      where: As of `nearest`.
+    """
     _require_no_conditions(where)
     if not len(self._index):
       return [[] for _ in codes]

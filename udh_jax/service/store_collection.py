@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.encoders.queries import ASYMMETRIC_READS_ALL
-from udh_jax.errors import InputError
 from udh_jax.records import encoder_digest_of
 from udh_jax.retrieval.index import Names
 from udh_jax.service.collection import Hit, Item
@@ -22,8 +20,6 @@ _EFFORT = 1000  # candidates of an approximate search: the most that PostgreSQL'
 
 class StoreCollection:
   """Items of a store as they are when they are asked for."""
-
-  takes_outputs = False  # an asymmetric search reads all codes
 
   def __init__(self, store: Store, *, folder: pathlib.Path | None, approximate: bool = False):
     """Takes a store.
@@ -70,17 +66,6 @@ class StoreCollection:
       ]
       for one in found
     ]
-
-  def most_similar(
-    self,
-    codes: np.ndarray,
-    outputs: np.ndarray,
-    k: int,
-    radius: int | None = None,
-    where: Sequence[str] = (),
-  ) -> list[list[Hit]]:
-    """See `Collection.most_similar`; a store has not all codes at hand."""
-    raise InputError(ASYMMETRIC_READS_ALL)
 
   def is_exact(self, k: int) -> bool:
     """Unless the approximate index answers: it can miss some where it finds k."""
