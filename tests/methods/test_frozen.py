@@ -149,6 +149,7 @@ def test_what_cannot_be_is_refused():
   ("method", "field", "given", "words"),
   [
     (psch, "psch.hash_start", "random", r"psch\.hash_start is 'random', but psch\.trained is"),
+    (psch, "psch.classifier", "features", r"psch\.classifier is 'features', but psch\.trained is"),
     (udh_ecc, "student.start", "random", r"student\.start is 'random', but distill\.trained is"),
     (psch, "bits", 2048, "bits is 2048, but .* has only 1280 features"),
     (psch, "features.image_sizes", (224, 96), r"features\.image_sizes is \(224, 96\), but psch"),

@@ -20,6 +20,7 @@ from udh_jax.stages.features import reading_size
     ("parts", {"groups": 7}, "128 channels cannot be split into 7 equal groups"),
     ("psch", {"similarity": "soft"}, "psch.similarity is 'soft'; give one of parts, one"),
     ("psch", {"apart": -2.0}, "psch.apart is -2.0; give a finite number from -1 to 1"),
+    ("psch", {"classifier": "both"}, "psch.classifier is 'both'; give one of codes, features"),
     ("psch", {"unsure": "drop"}, "psch.unsure is 'drop'; give one of ignore, structure"),
   ],
 )
@@ -86,6 +87,67 @@ def test_rounds_before_the_last_are_the_same_for_codes_of_every_length():
     assert own[name] == bits
   assert plans[16]["baselines_16bits"].inputs == {"features": "features_1"}
   assert plans[16]["baselines_2_16bits"].inputs == {"features": "features_2"}
+
+
+def test_codes_of_every_length_may_be_learned_on_the_mean_of_several_networks():
+  config = config_of("psch", psch={"hash_start": "itq", "classifier": "features"})
+  config.rounds, config.round_bits, config.networks, config.last_round = 3, 12, 2, "layer"
+  plans = {}
+  for config.bits in (12, 16):
+    plans[config.bits] = {stage.name: stage for stage in psch.plan(config).stages}
+  stages = plans[16]
+  own = {name: stage.read(config) for name, stage in stages.items()}
+  members = ["psch_2_12bits_1", "psch_2_12bits_2"]
+  assert {"psch_1_12bits", *members} < stages.keys() and "psch_1_12bits_1" not in stages
+  assert own[members[0]].seed == config.seed != own[members[1]].seed
+  assert stages[members[0]].inputs == stages[members[1]].inputs
+  assert sorted(stages["psch_2_12bits"].inputs.values()) == members
+  assert stages["features_3"].inputs == {"teacher": "psch_2_12bits"}
+  last = stages["psch_16bits"]
+  assert "layer" in last.fields and "layer" not in stages[members[0]].fields
+  assert last.inputs["teacher"] == "psch_2_12bits" and last.inputs["features"] == "features_3"
+  assert last.inputs["baselines"] == "baselines_3_16bits" and own["psch_16bits"].bits == 16
+  # No picture is read again, and no network trained again, for another length.
+  assert stages["encode_16bits"].inputs == {"network": "psch_16bits", "features": "features_3"}
+  again = stages.keys() - plans[12].keys()
+  assert again == {"baselines_16bits", "baselines_3_16bits", "psch_16bits", "encode_16bits"}
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"rounds": 1, "networks": 2}, "networks is 2, but rounds is 1"),
+    ({"rounds": 1, "last_round": "layer"}, "last_round is 'layer', but rounds is 1"),
+    (
+      {"last_round": "layer", "psch.hash_start": "random"},
+      "hash_start is 'random', but last_round",
+    ),
+    ({"last_round": "layer", "features.image_sizes": (8, 12)}, r"\(8, 12\), but last_round is"),
+    ({"last_round": "head"}, "last_round is 'head'; give one of network, layer"),
+    ({"networks": 0}, "networks is 0; give a whole number from 1"),
+  ],
+)
+def test_what_the_last_round_cannot_be_is_refused(fields, message):
+  config = config_of("psch", psch={"hash_start": "itq"})
+  config.rounds = 2
+  with config.unlocked():
+    config.update_from_flattened_dict(fields)
+  with pytest.raises(InputError, match=message) as error:
+    make_plan(config)
+  assert "\n" not in str(error.value)
+
+
+def test_runs_of_earlier_versions_have_one_network_in_each_round():
+  config = config_of("psch", psch={"hash_start": "itq"})
+  config.rounds = 2
+  plain = psch.plan(config)
+  with config.unlocked():
+    for name in ("networks", "last_round", "layer"):
+      del config[name]
+    del config.psch["classifier"]
+  earlier = psch.plan(config)
+  assert [s.name for s in earlier.stages] == [s.name for s in plain.stages]
+  assert [s.inputs for s in earlier.stages] == [s.inputs for s in plain.stages]
 
 
 def test_earlier_codes_that_are_longer_than_the_features_are_refused():

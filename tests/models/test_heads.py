@@ -28,6 +28,23 @@ def test_relaxed_codes_lie_between_the_signs_and_feed_the_classifier(digits):
   np.testing.assert_allclose(logits, relaxed @ variables["params"]["head"]["kernel"], atol=1e-5)
 
 
+def test_a_classifier_may_read_the_features(digits):
+  images = digits[0][:7]
+  backbone = create_backbone("small_convnet")
+  network = HashNetwork(backbone, 12, 5, "features")
+  variables = jax.jit(network.init)(jax.random.key(0), images)
+  _, logits = jax.jit(network.apply)(variables, images)
+  features = backbone.apply({"params": variables["params"]["backbone"]}, images)
+  np.testing.assert_allclose(logits, features @ variables["params"]["head"]["kernel"], atol=1e-5)
+  # It teaches the backbone, and the hash layer nothing.
+  loss = jax.grad(lambda p: (network.apply({"params": p}, images)[1] ** 2).sum())
+  gradients = jax.jit(loss)(variables["params"])
+  assert not np.any(gradients["hash"]["kernel"])
+  assert np.any(gradients["backbone"][next(iter(gradients["backbone"]))]["kernel"])
+  with pytest.raises(InputError, match="classifier is 'bits'; give one of codes, features"):
+    HashNetwork(backbone, 12, 5, "bits")
+
+
 def test_fewer_than_one_bit_or_class_is_refused():
   backbone = create_backbone("small_convnet")
   with pytest.raises(InputError, match="bits is 0"):

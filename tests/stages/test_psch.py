@@ -1,10 +1,13 @@
 """PSCH's training against its loss written out."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_hand import (
   config_of,
   expected_pairs,
+  finished,
   first_step,
   parts_of,
   plain_views,
@@ -12,16 +15,22 @@ from by_hand import (
   teacher_of,
 )
 
+from udh_jax.configuration import select
 from udh_jax.models.registry import create_backbone
 from udh_jax.sharding import split_rows
+from udh_jax.stages import baselines
 from udh_jax.stages import psch as psch_stage
 
 
-@pytest.mark.parametrize("choice", [pytest.param("parts", marks=pytest.mark.slow), "structure"])
+@pytest.mark.parametrize(
+  "choice", [pytest.param("parts", marks=pytest.mark.slow), "structure", "classifier on features"]
+)
 def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features, clustered, choice):
   changes = {"apart": -0.5}
   if choice == "structure":
     changes |= {"unsure": "structure", "similarity": "one"}
+  if choice == "classifier on features":
+    changes |= {"classifier": "features", "similarity": "one"}
   config = config_of("psch", psch=changes)
   teacher = teacher_of(context)
   inputs = {
@@ -45,7 +54,7 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
   parts = (groups * attention[..., None]).sum(axis=1)  # [12, 8, 16]
   parts /= np.linalg.norm(parts, axis=2, keepdims=True)
   similarity = np.einsum("igc,jgc->ij", parts, parts) / 8
-  if choice == "structure":
+  if choice != "parts":
     similarity = np.ones((12, 12))
   distances, labels = (np.asarray(clustered[name])[rows] for name in ("distances", "labels"))
   labels = np.where(distances <= np.asarray(clustered["threshold"]), labels, -1)
@@ -68,7 +77,10 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
     {"params": start["backbone"]}, plain_views(context, rows)
   )
   relaxed = np.tanh(np.asarray(hidden) @ start["hash"]["kernel"] + start["hash"]["bias"])
-  logits = (relaxed @ start["head"]["kernel"]).reshape(12, 2, 4)  # a head for each clustering
+  read = hidden if choice == "classifier on features" else relaxed
+  logits = (np.asarray(read) @ start["head"]["kernel"]).reshape(
+    12, 2, 4
+  )  # a head for each clustering
   log_p = logits - np.log(np.exp(logits).sum(axis=2, keepdims=True))
   row, h = np.nonzero(labels >= 0)
   classification = -log_p[row, h, labels[row, h]].mean()
@@ -77,3 +89,57 @@ def test_psch_trains_on_part_similarity_of_the_frozen_network(context, features,
   np.testing.assert_allclose(metrics["quantisation"], quantisation, rtol=2e-3)
   total = metrics["pairs"] + metrics["classification"] + 0.1 * metrics["quantisation"]
   assert metrics["loss"] == pytest.approx(total, rel=1e-5)
+
+
+def test_a_layer_that_is_trained_alone_reads_features_and_is_handed_on_halfway(
+  context, features, clustered
+):
+  config = config_of("psch", psch={"similarity": "one", "hash_start": "itq"})
+  config.psch.classifier = "features"  # of the rounds before: here it would teach nothing
+  config.layer.update(steps=3, batch_size=10, learning_rate=0.01)
+  teacher, length = teacher_of(context), np.linspace(1, 3, len(features), dtype=np.float32)
+  rng = np.random.default_rng(5)
+  rows = np.concatenate([features, rng.normal(size=(len(features), 112))], axis=1)
+  rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+  centre = rng.normal(size=128).astype(np.float32)
+  inputs = {
+    "teacher": teacher,
+    "features": {
+      "features": split_rows(context.mesh, rows),
+      "length": split_rows(context.mesh, length),
+      "centre": centre,
+    },
+    "clustering": clustered,
+  }
+  own = select(config, baselines.STAGE.fields)
+  inputs["baselines"] = finished(baselines.baselines(context, own, inputs))
+  stage = psch_stage.LAYER
+  work = stage.build(context, select(config, stage.fields), inputs)
+  start, batch = jax.tree.map(np.array, work.state["parameters"]), next(work.batches(0))
+  assert start.keys() == {"hash", "head"} and start["head"]["kernel"].shape[0] == 12
+  assert work.num_steps == 3 and "image" not in batch
+  _, metrics = work.step(jax.tree.map(jnp.copy, work.state), batch)
+  index = np.asarray(batch["index"])
+  index = index[index >= 0]
+  # The loss is of the features as the network made them.
+  made = rows[index] * length[index, None] + centre
+  codes = np.tanh(made @ start["hash"]["kernel"] + start["hash"]["bias"])
+  distances, labels = (np.asarray(clustered[name])[index] for name in ("distances", "labels"))
+  labels = np.where(distances <= np.asarray(clustered["threshold"]), labels, -1)
+  each = np.stack([(one[:, None] >= 0) & (one >= 0) for one in labels.T])
+  same = np.stack([one[:, None] == one for one in labels.T])
+  targets = np.sum(each & same, axis=0) / np.maximum(each.sum(axis=0), 1)
+  expected = (each.mean(axis=0) * (codes @ codes.T / 12 - targets) ** 2).mean()
+  np.testing.assert_allclose(metrics["pairs"], expected, rtol=2e-3)
+  state = work.state
+  for batch in work.batches(0):
+    state, _ = work.step(state, batch)
+  found = work.finish(state)["variables"]["params"]
+  for name in ("kernel", "bias"):
+    ended = np.asarray(state["parameters"]["hash"][name])
+    assert not np.allclose(ended, start["hash"][name], atol=1e-3)
+    np.testing.assert_allclose(
+      found["hash"][name], (ended + start["hash"][name]) / 2, rtol=1e-4, atol=1e-6
+    )
+  backbone = teacher["variables"]["params"]
+  jax.tree.map(np.testing.assert_array_equal, dict(found["backbone"]), dict(backbone))

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.losses.registry import POINT_WISE
+from udh_jax.models.heads import CLASSIFIERS
 from udh_jax.models.registry import BACKBONES
 from udh_jax.records import TEXT as ANY_TEXT
 from udh_jax.records import Kind, brief, number, whole
@@ -64,6 +65,8 @@ KINDS: Mapping[str, Kind] = {
   "seed": whole(0, 2**31 - 1),
   "bits": _BITS,
   "round_bits": _BITS,
+  "networks": whole(1, 1000),
+  "last_round": _words("network", "layer"),
   "djsrh.bits": whole(0, 1 << 16),
   "dtype": _words("float32", "bfloat16"),
   "checkpoint_every": _COUNT,
@@ -93,6 +96,7 @@ KINDS: Mapping[str, Kind] = {
   "decay": _words("none", "cosine"),
   "unsure": _words("ignore", "structure"),
   "psch.similarity": _words("parts", "one"),
+  "psch.classifier": _words(*CLASSIFIERS),
   "learning_rate": _WEIGHT,
   "head_learning_rate": _WEIGHT,
   "backbone_learning_rate": _WEIGHT,

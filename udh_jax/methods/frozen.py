@@ -189,7 +189,7 @@ def _on_adapted_network(
 
 
 def stages_after_training(
-  config: ConfigDict, network: str, frozen: Frozen
+  config: ConfigDict, network: str, frozen: Frozen, **read: str
 ) -> tuple[tuple[Stage, ...], str]:
   """Stages that make the codes and compare them with ITQ's, and which holds the network.
 
@@ -197,12 +197,13 @@ def stages_after_training(
     config: Of the method.
     network: The stage of the trained network.
     frozen: From `frozen_stages`.
+    **read: Stages of features that codes are made from, see `encode_stage`.
 
   Returns:
     The stages, the last one ``encode_*bits``'s or the guard's, and the stage whose network is
     published.
   """
-  encode, name = encode_stage(config, network), f"guard_{config.bits}bits"
+  encode, name = encode_stage(config, network, **read), f"guard_{config.bits}bits"
   if not frozen.before:
     return (encode,), network
   common = {"partitions": "partitions", "baselines": baselines_stage(config).name}

@@ -25,6 +25,7 @@ from udh_jax.methods.steps import (
   features_stage,
   of_round,
   require_enough_features,
+  require_one_side,
   structure_stage,
 )
 from udh_jax.models.parts import require_groups
@@ -33,7 +34,7 @@ from udh_jax.report import plots
 from udh_jax.report.page import Section
 from udh_jax.runtime.plan import CodeSource, Drawing, Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import features, parts, psch, pseudo_labels
+from udh_jax.stages import average, features, parts, psch, pseudo_labels
 from udh_jax.stages.network import backbone_variables
 from udh_jax.stages.teacher import teacher_stage
 
@@ -53,6 +54,11 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
       # features -> cluster -> psch, so many times, each from the network of the one before.
       "rounds": 1,
       "round_bits": 32,  # codes of all rounds but the last, which codes of every length share
+      "networks": 1,  # in the round before the last: the mean of so many, from other seeds, goes on
+      # What the last round trains: the network with its codes, or the hash "layer" alone, on the
+      # features of the network before.
+      "last_round": "network",
+      "layer": layer_training(),
       # Images within this quantile of the distances to the own centroid are confident.
       "cluster": {
         "num_clusters": 30,
@@ -67,6 +73,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
       "psch": defaults.training(
         classification_weight=1.0,
         quantisation_weight=0.1,
+        classifier="codes",  # what the classifier of pseudo labels reads; or "features"
         similarity="parts",  # within a pseudo class; or "one"
         apart=0.0,  # the target between pseudo classes; three may well be one true class
         unsure="ignore",  # pairs with an image that is not confident; or "structure", as SSDH
@@ -75,6 +82,70 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     }
   )
   return config
+
+
+def layer_training() -> dict[str, Any]:
+  """Fields of `udh_jax.stages.psch.layer`."""
+  return {
+    "steps": 1500,
+    "batch_size": 256,
+    "learning_rate": 3e-5,
+    "head_learning_rate": 3e-3,
+    "weight_decay": 1e-4,
+  }
+
+
+def _require_rounds(config: ConfigDict) -> None:
+  """Refuses what asks for a round before the last where there is none.
+
+  Args:
+    config: Of the method; those of earlier versions have one network and train it in each round.
+
+  Raises:
+    InputError: If so, or the layer that is learned alone would not start at ITQ's.
+  """
+  alone = config.get("last_round") == "layer"
+  require(
+    config.rounds > 1 or config.get("networks", 1) == 1,
+    f"networks is {config.get('networks')}, but rounds is 1: the mean of several networks is what "
+    "the last round starts from; set rounds to 2 or more, or networks to 1.",
+  )
+  require(
+    config.rounds > 1 or not alone,
+    "last_round is 'layer', but rounds is 1: there is no trained network to learn a layer on; set "
+    "rounds to 2 or more.",
+  )
+  require(
+    config.psch.hash_start == "itq" or not alone,
+    f"psch.hash_start is {config.psch.hash_start!r}, but last_round is 'layer', which hands on the "
+    "mean of a trained layer and its start; set psch.hash_start to 'itq'.",
+  )
+  if alone:
+    require_one_side(config, "last_round is 'layer'")
+
+
+MEMBERS_APART = 1000  # seeds of two networks whose mean is taken
+
+
+def _network_stages(config: ConfigDict, training: Stage, number: int) -> list[Stage]:
+  """The training of one round, or, of several networks, their trainings and the mean of these.
+
+  Args:
+    config: Of the method.
+    training: With its name and inputs.
+    number: Of the round, counted from 1.
+  """
+  count = config.get("networks", 1) if number == config.rounds - 1 else 1
+  if count == 1:
+    return [training]
+  members = [
+    training.with_settings(seed=config.seed + MEMBERS_APART * member)._replace(
+      name=f"{training.name}_{member + 1}"
+    )
+    for member in range(count)
+  ]
+  roles = {f"network_{place}": member.name for place, member in enumerate(members, start=1)}
+  return [*members, average.STAGE.named(training.name, **roles)]
 
 
 def plan(config: ConfigDict) -> Plan:
@@ -98,6 +169,13 @@ def plan(config: ConfigDict) -> Plan:
     f"psch.hash_start is {config.psch.hash_start!r}, but psch.trained is 'head': codes of such a "
     "network start at discriminant ITQ's; set psch.hash_start to 'itq' or train the backbone.",
   )
+  require(
+    not frozen.stays or psch.classifier_of(config) == "codes",
+    "psch.classifier is 'features', but psch.trained is 'head': such a classifier would teach the "
+    "codes nothing; set psch.classifier to 'codes' or train the backbone.",
+  )
+  _require_rounds(config)
+  alone = config.get("last_round") == "layer"
   rounds: list[Stage] = []
   rows: tuple[CodeSource, ...] = ()
   teacher = "teacher"
@@ -127,10 +205,13 @@ def plan(config: ConfigDict) -> Plan:
     if number > 1:
       rows = baselines_of(config, of_round("baselines", number), f", features of round {number}")
     name = network if last else f"psch_{number}_{bits}bits"
-    training = psch.STAGE.with_options(seed_offset=number - 1).with_settings(bits=bits)
-    rounds += [*stages, training.named(name, teacher=teacher, **inputs)]
+    learning = psch.LAYER if last and alone else psch.STAGE
+    training = learning.with_options(seed_offset=number - 1).with_settings(bits=bits)
+    training = training.named(name, teacher=teacher, **inputs)
+    rounds += [*stages, *_network_stages(config, training, number)]
     teacher = name
-  after, published = stages_after_training(config, network, frozen)
+  read = {"features": f"features_{config.rounds}"} if alone else {}
+  after, published = stages_after_training(config, network, frozen, **read)
   codes, drawings = guarded_codes_of(config, "PSCH", frozen)
   return Plan(
     "PSCH",

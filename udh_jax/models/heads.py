@@ -52,22 +52,32 @@ class Classifier(nn.Module):
     return float32_layer(self.num_classes, name="head")(features), features
 
 
+CLASSIFIERS = ("codes", "features")  # What the classifier of a hash network reads.
+
+
 class HashNetwork(nn.Module):
-  """A backbone with a hash layer, and a classifier on the relaxed codes.
+  """A backbone with a hash layer, and a classifier on the relaxed codes or on the features.
 
   Attributes:
     backbone: Maps images to features; see `create_backbone`.
     bits: Length of the codes.
     num_classes: Number of logits; 0 leaves the classifier out.
+    classifier: What the classifier reads, one of `CLASSIFIERS`. On "codes" it teaches the hash
+      layer, and the backbone through it; on "features" the backbone alone.
   """
 
   backbone: nn.Module
   bits: int
   num_classes: int
+  classifier: str = "codes"
 
   def __post_init__(self):
     require(self.bits >= 1, f"bits is {self.bits}; at least 1 is needed.")
     require(self.num_classes >= 0, f"num_classes is {self.num_classes}; 0 is for no classifier.")
+    require(
+      self.classifier in CLASSIFIERS,
+      f"classifier is {self.classifier!r}; give one of {', '.join(CLASSIFIERS)}.",
+    )
     super().__post_init__()
 
   @nn.compact
@@ -79,8 +89,8 @@ class HashNetwork(nn.Module):
       from_features: Whether ``images`` are what the backbone made of images.
 
     Returns:
-      Relaxed codes u = tanh(H f) in (-1, 1), ``[b, bits]``, and logits V u, ``[b, num_classes]``,
-      or None where there is no classifier.
+      Relaxed codes u = tanh(H f) in (-1, 1), ``[b, bits]``, and logits V u or V f,
+      ``[b, num_classes]``, or None where there is no classifier.
 
     References:
       docs/method.md#udh-ecc, distil; the loss that uses them is our own definition.
@@ -89,7 +99,8 @@ class HashNetwork(nn.Module):
     relaxed = jnp.tanh(float32_layer(self.bits, name="hash")(features))
     if self.num_classes == 0:
       return relaxed, None
-    logits = float32_layer(self.num_classes, use_bias=False, name="head")(relaxed)
+    read = relaxed if self.classifier == "codes" else features
+    logits = float32_layer(self.num_classes, use_bias=False, name="head")(read)
     return relaxed, logits
 
 

@@ -22,7 +22,13 @@ STARTS = ("itq", "random")  # "itq" is the start of `first_hash_function`
 
 
 def new_hash_network(
-  context: Context, config: ConfigDict, teacher: Network, *, num_classes: int, **about: Any
+  context: Context,
+  config: ConfigDict,
+  teacher: Network,
+  *,
+  num_classes: int,
+  classifier: str = "codes",
+  **about: Any,
 ) -> NewNetwork:
   """A hash network whose backbone starts at the teacher's; the rest is random.
 
@@ -31,10 +37,11 @@ def new_hash_network(
     config: ``bits``, ``dtype``, ``seed`` and ``student.image_size`` are read.
     teacher: A network.
     num_classes: Of the classifier; 0 leaves it out.
+    classifier: What it reads, see `HashNetwork`.
     **about: What is not as of the teacher, see `udh_jax.stages.network.describe`.
   """
   size = config.student.image_size
-  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes)
+  module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes, classifier)
   network = new_network(
     context, module, facts(teacher) | about, (1, size, size, 3), seed=config.seed
   )
@@ -124,7 +131,13 @@ def started_at(
 
 
 def pairwise_network(
-  context: Context, config: ConfigDict, inputs: Inputs, *, num_classes: int, start: str
+  context: Context,
+  config: ConfigDict,
+  inputs: Inputs,
+  *,
+  num_classes: int,
+  start: str,
+  classifier: str = "codes",
 ) -> NewNetwork:
   """The hash network that a pair-wise method trains.
 
@@ -134,8 +147,11 @@ def pairwise_network(
     inputs: ``teacher``; and for a start at codes ``features`` and what `first_hash_function` reads.
     num_classes: Of the classifier; 0 leaves it out.
     start: Of the hash layer: "itq" or "random".
+    classifier: What it reads, see `HashNetwork`.
   """
-  network = new_hash_network(context, config, inputs["teacher"], num_classes=num_classes)
+  network = new_hash_network(
+    context, config, inputs["teacher"], num_classes=num_classes, classifier=classifier
+  )
   if start == "random":
     return network
   return started_at(context, network, inputs["features"], first_hash_function(inputs))
