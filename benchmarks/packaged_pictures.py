@@ -1,38 +1,72 @@
-"""Two collections of drawings and cut-out photographs that nothing was tuned on, from Debian.
+"""Four collections of drawings and cut-out photographs, from packages of Debian and npm.
 
-  apt-get download openclipart-png tuxpaint-stamps-default
+  apt-get download openclipart-png tuxpaint-stamps-default wesnoth-1.16-data
   dpkg -x openclipart-png_*.deb clipart; dpkg -x tuxpaint-stamps-default_*.deb stamps
-  python benchmarks/debian_pictures.py clipart clipart_folder
-  python benchmarks/debian_pictures.py stamps stamps_folder
+  dpkg -x wesnoth-1.16-data_*.deb terrain
+  npm pack emoji-datasource-google@16.0.0; mkdir emoji
+  tar xzf emoji-datasource-google-*.tgz -C emoji
+  for kind in clipart stamps terrain emoji; do
+    python benchmarks/packaged_pictures.py $kind ${kind}_folder; done
 
 Clip art in folders of two levels with 60 pictures and more (19 classes, 2,125 pictures), stamps in
-those of one level with 20 and more (7 classes, 466); of larger folders every second, third or n-th
-picture, 200 at most. Folders of unsorted pictures, letters and symbols are left out.
+those of one level with 20 and more (7 classes, 466), pictures of terrain in those of one level with
+50 and more (17 classes, 2,216), emoji in the subcategories of their table with 20 and more (31
+classes, 1,142); of larger classes every second, third or n-th picture, 200 at most. What is
+unsorted, and what is no kind of thing (letters and symbols; light, fog, masks), is left out.
 """
 
 import argparse
 import collections
+import json
 import os
 import pathlib
 import shutil
 
-KINDS = {  # where the pictures are: levels that make a class, fewest pictures, what is left out
-  "usr/share/openclipart/png": (2, 60, ("unsorted", "special")),
-  "usr/share/tuxpaint/stamps": (1, 20, ("symbols",)),
-}
 MOST = 200  # pictures of a class
 
 
-def classes(root, levels, fewest, left_out):
+def in_folders(levels, *left_out):
+  """Files by the first folders of their path."""
+
+  def found(root):
+    for path in sorted(root.rglob("*.png")):
+      parts = path.relative_to(root).parts[:-1]
+      if parts and parts[0] not in left_out and not path.is_symlink():
+        yield "_".join(parts[:levels]), path
+
+  return found
+
+
+def in_the_table(root):
+  """Emoji by their subcategory; those of other skins are not in the table."""
+  table = json.loads((root / "emoji.json").read_text())
+  for row in sorted(table, key=lambda row: row["image"]):
+    if row["has_img_google"]:
+      yield row["subcategory"].replace(" & ", "_"), root / "img/google/64" / row["image"]
+
+
+NO_TERRAIN = (
+  "embellishments fog light map-specific masks misc off-map portals symbols unwalkable void"
+)
+KINDS = {  # by where the pictures are: how files are found, and the fewest of a class
+  "usr/share/openclipart/png": (in_folders(2, "unsorted", "special"), 60),
+  "usr/share/tuxpaint/stamps": (in_folders(1, "symbols"), 20),
+  "usr/share/games/wesnoth/1.16/data/core/images/terrain": (
+    in_folders(1, *NO_TERRAIN.split()),
+    50,
+  ),
+  "package": (in_the_table, 20),
+}
+
+
+def classes(found, fewest):
   """Files by class, at most `MOST` of each."""
-  found = collections.defaultdict(list)
-  for path in sorted(root.rglob("*.png")):
-    parts = path.relative_to(root).parts[:-1]
-    if parts and parts[0] not in left_out and not path.is_symlink():
-      found["_".join(parts[:levels])].append(path)
+  by_class = collections.defaultdict(list)
+  for name, path in found:
+    by_class[name].append(path)
   return {
     name: files[:: -(-len(files) // MOST)]
-    for name, files in sorted(found.items())
+    for name, files in sorted(by_class.items())
     if len(files) >= fewest
   }
 
@@ -41,13 +75,14 @@ def main():
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
-  parser.add_argument("source", type=pathlib.Path, help="where dpkg -x has unpacked a package")
+  parser.add_argument("source", type=pathlib.Path, help="where a package was unpacked")
   parser.add_argument("folder", type=pathlib.Path, help="a new folder of pictures")
   options = parser.parse_args()
   kinds = [kind for kind in KINDS if (options.source / kind).is_dir()]
   if not kinds:
-    parser.error(f"{options.source} has neither {' nor '.join(KINDS)}")
-  for name, files in classes(options.source / kinds[0], *KINDS[kinds[0]]).items():
+    parser.error(f"{options.source} has none of {', '.join(KINDS)}")
+  find, fewest = KINDS[kinds[0]]
+  for name, files in classes(find(options.source / kinds[0]), fewest).items():
     os.makedirs(options.folder / name)
     for number, file in enumerate(files):
       shutil.copyfile(file, options.folder / name / f"{number:04}.png")

@@ -7,7 +7,7 @@ import pytest
 
 from udh_jax.coding.binary import pack_codes
 from udh_jax.errors import InputError
-from udh_jax.retrieval.agreement import agreement
+from udh_jax.retrieval.agreement import agreement, nearest_agreement
 
 
 def packed(signs):
@@ -36,6 +36,23 @@ def test_it_is_the_mean_of_average_precision_over_clusterings_and_orders(rng):
   expected = plain(signs[:4], signs[4:], clusters[:4], clusters[4:])
   assert expected.min() > 0 and expected.max() < 1
   np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_the_first_ten_of_the_querys_cluster_over_all_orders(rng):
+  signs = rng.choice([-1, 1], (16, 3))
+  clusters = rng.integers(-1, 2, (16, 3))
+  found = nearest_agreement(packed(signs[:3]), packed(signs[3:]), clusters[:3], clusters[3:])
+  shares = []
+  for code, own in zip(signs[:3], clusters[:3], strict=True):
+    distances = (code != signs[3:]).sum(axis=1)
+    for h in range(3):
+      relevant = (clusters[3:, h] == own[h]) & (own[h] >= 0)
+      # Of those at the tenth's distance each is among the ten with the same probability.
+      last = np.sort(distances)[9]
+      sure, tied = distances < last, distances == last
+      shares.append((relevant[sure].sum() + (10 - sure.sum()) * relevant[tied].mean()) / 10)
+  assert 0 < np.mean(shares) < 1
+  np.testing.assert_allclose(found, np.mean(shares), rtol=1e-6)
 
 
 def test_codes_that_are_the_clusters_agree_wholly(rng):

@@ -10,12 +10,18 @@ from udh_jax.coding.baselines import LinearHash
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.coding.discriminant import discriminant_directions, discriminant_itq
 from udh_jax.methods import udh_ecc
-from udh_jax.retrieval.agreement import agreement
+from udh_jax.retrieval.agreement import agreement, nearest_agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
 from udh_jax.stages import baselines, discriminant, guard, partitions, start, views
 from udh_jax.stages.features import centred_rows
-from udh_jax.stages.guard import agreements, best_row, compared_rows, itq_suits
+from udh_jax.stages.guard import (
+  agreements,
+  best_row,
+  compared_rows,
+  itq_suits,
+  nearest_agreements,
+)
 from udh_jax.stages.training import random_view
 
 ROWS, WIDTH, BITS = 164, 24, 8
@@ -57,8 +63,10 @@ def test_clusterings_are_of_training_rows_and_held_to_ones_of_all(context, made)
     found = mesh_lib.to_host(made["partitions"]["made_from"][str(number)], ROWS)
     assert found.shape == (ROWS, times) and found.max() < k
     assert (found[train] >= 0).all() and (found[~train] == -1).all()
-  for number, (k, times) in enumerate(partitions.sizes(train.sum(), partitions.HELD_TO)):
-    found = mesh_lib.to_host(made["partitions"]["held_to"][str(number)], ROWS)
+  view_of = dict(made["partitions"]["held_to"]) | {"near": made["partitions"]["near_to"]}
+  wanted = partitions.sizes(train.sum(), (*partitions.HELD_TO, partitions.NEAR_TO))
+  for found, (k, times) in zip(view_of.values(), wanted, strict=True):
+    found = mesh_lib.to_host(found, ROWS)
     assert found.shape == (ROWS, times) and found.min() >= 0 and found.max() < k
 
 
@@ -72,10 +80,44 @@ def test_the_directions_gain_most_where_they_gain_least(context, made):
   lengths = [bits for bits in discriminant.LENGTHS if bits <= WIDTH]
   sizes = (len(discriminant.CANDIDATES) + 1, len(partitions.HELD_TO))
   assert found.shape == (len(lengths), *sizes)
-  ratios = np.mean([of_length / of_length[-1] for of_length in found], axis=0)
-  assert chosen == ratios[:-1].min(axis=1).argmax()
+  nearest = np.asarray(made["discriminant"]["nearest"])
+  assert nearest.shape == (len(lengths), sizes[0])
+  assert chosen == discriminant.best_candidate(found, nearest)
   directions = [np.asarray(made["discriminant"][name]) for name in ("mean", "projection")]
   assert [array.shape for array in directions] == [(WIDTH,), (WIDTH, WIDTH)]
+
+
+def test_the_finest_directions_that_the_ranking_bears_and_that_keep_the_nearest():
+  itq = np.array([0.5, 0.25])
+  by_size = np.array([itq * (1.4, 1.1), itq * 1.2, itq * (1.5, 1.3), itq * 1.05, itq])
+
+  def with_nearest(*kept):
+    nearest = np.array([[0.4 * share for share in kept] + [0.4], [0.2 * s for s in kept] + [0.2]])
+    return discriminant.best_candidate(np.stack([by_size, 0.5 * by_size]), nearest)
+
+  assert with_nearest(1, 1, 1, 1) == with_nearest(1, 1, 0.86, 1) == 2
+  assert with_nearest(1, 0.86, 0.84, 1) == 1
+  assert with_nearest(0.9, 0.84, 0.84, 0.95) == 0
+  assert with_nearest(0.7, 0.8, 0.6, 0.5) == 1  # none keeps so much: the one that keeps most
+  assert with_nearest(0, 0, 0, 0) == 0
+  # The finest of those at most .02 below the best where they gain least.
+  for least, expected in (((1.09, 1.1, 1.0, 1.2), 3), ((1.09, 1.11, 1.1, 1.0), 0)):
+    ranking = np.array([itq * (value, 2) for value in least] + [itq])[None]
+    assert discriminant.best_candidate(ranking, np.ones((1, 5))) == expected
+  ranking = np.array([itq * (value, 2) for value in (1.09, 1.12, 1.1, 1.2)] + [itq])[None]
+  assert discriminant.best_candidate(ranking, np.array([[1, 1, 1, 0.84, 1]])) == 1
+  # In the mean over the lengths: .75 and .99 are enough.
+  nearest = np.array([[0.4, 0.4, 0.3, 0.4, 0.4], [0.2, 0.2, 0.198, 0.2, 0.2]])
+  assert discriminant.best_candidate(np.stack([by_size, by_size]), nearest) == 2
+
+
+def test_the_nearest_agree_with_finer_clusters(context, made):
+  codes, train = np.asarray(made["start"]["codes"]), context.dataset.splits.train
+  (found,) = nearest_agreements(context, made["partitions"], [made["start"]["codes"]])
+  clusters = np.asarray(made["partitions"]["near_to"])
+  other = np.setdiff1d(np.arange(ROWS), train)
+  expected = nearest_agreement(codes[other], codes[train], clusters[other], clusters[train])
+  np.testing.assert_allclose(found, expected)
 
 
 def test_agreement_is_of_held_out_rows_with_training_rows(context, made):

@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.protocol import Splits, permutation
-from udh_jax.retrieval.agreement import agreement
+from udh_jax.retrieval.agreement import agreement, nearest_agreement
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import fitted
@@ -19,7 +19,8 @@ from udh_jax.stages.network import backbone_variables, mean_of_weights
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
-LOST = 0.15  # of ITQ's agreement, see `is_far_below`
+LOST = 0.15  # of ITQ's agreement is too much, see `is_far_below` and `best_candidate`
+BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 TRAINED_SHARE = 0.5  # of the hash layer that is compared; the rest is the one it started at
 
 
@@ -68,6 +69,31 @@ def agreements(
   return np.array(
     [
       [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
+      for found in packed
+    ]
+  )
+
+
+def nearest_agreements(
+  context: Context, partitions: Mapping[str, Any], codes: Sequence[jax.Array]
+) -> np.ndarray:
+  """The `nearest_agreement` of codes with the finer clusterings of that view.
+
+  Args:
+    context: Devices and images.
+    partitions: Outputs of the stage `udh_jax.stages.partitions`.
+    codes: As of `agreements`.
+
+  Returns:
+    Float array of shape ``[codes]``, of the `compared_rows`.
+  """
+  num_rows = len(context.dataset.images)
+  queries, database = compared_rows(context)
+  clusters = mesh_lib.to_host(partitions["near_to"], num_rows)
+  packed = (mesh_lib.to_host(found, num_rows) for found in codes)
+  return np.array(
+    [
+      nearest_agreement(found[queries], found[database], clusters[queries], clusters[database])
       for found in packed
     ]
   )

@@ -18,6 +18,7 @@ from udh_jax.stages.views import kept_view
 # of the view that nothing is trained on, for `agreements`.
 MADE_FROM = ((100, 3), (40, 5), (20, 5))
 HELD_TO = ((5, 3), (10, 3), (20, 3), (30, 3))
+NEAR_TO = (100, 3)  # finer ones of that view, for `nearest_agreements`
 _MEMBERS = 4  # at least so many training images a cluster
 _ITERATIONS = 30
 
@@ -36,8 +37,9 @@ def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Clusters the features, and the view that nothing is trained on, by k-means.
 
   Outputs: ``made_from`` and ``held_to``: int32 ``[rows, H]`` for each entry of `MADE_FROM` and
-  `HELD_TO`, by its number as a string. Clusters are found among the training images; those of
-  ``held_to`` are given to all images, those of ``made_from`` are -1 elsewhere.
+  `HELD_TO`, by its number as a string; and ``near_to``, int32 ``[rows, H]``, of `NEAR_TO`. Clusters
+  are found among the training images; those of the view are given to all images, those of
+  ``made_from`` are -1 elsewhere.
 
   References:
     Our own.
@@ -74,9 +76,11 @@ def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     return {
       "made_from": several(inputs["features"]["features"], MADE_FROM, False),
       "held_to": several(view, HELD_TO, True),
+      "near_to": several(view, (NEAR_TO,), True)["0"],
     }
 
-  return Work(finish=finish, row_outputs=("made_from", "held_to"))
+  return Work(finish=finish, row_outputs=("made_from", "held_to", "near_to"))
 
 
-STAGE = Stage("partitions", partitions, ("seed",))
+# Version 2: finer clusters of the view, too.
+STAGE = Stage("partitions", partitions, ("seed",), version=2)

@@ -9,11 +9,10 @@ from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages.baselines import centred_features, packed_codes
 from udh_jax.stages.discriminant import itq_on_directions
-from udh_jax.stages.guard import agreements, held_out_rows, over_itq
+from udh_jax.stages.guard import BORNE, agreements, held_out_rows, over_itq
 
 FLATNESSES = (0.0, 0.1, 0.25)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the comparison is too noisy to act on
-BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 
 
 def flatness_that_suits(average_precision: np.ndarray, num_queries: int) -> int:
