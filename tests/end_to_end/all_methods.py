@@ -118,7 +118,7 @@ def configurations(folder: pathlib.Path) -> dict:
   on_pictures("bihalf", bihalf.default_config("folder"), "bihalf")
   on_pictures("ssdh", ssdh.default_config("folder"), "ssdh")
   config = on_pictures("psch", psch.default_config("folder"), "psch", unsure="structure")
-  config.rounds = 2
+  config.rounds = config.networks = 2
   config.psch.hash_start = "random"  # ITQ's of the second round's features is turned by rounding
   # As many clusters as classes and one start: of two that end alike rounding would take either.
   # More neighbours than a class has images: in a graph in pieces all of a piece lie at one place.

@@ -21,6 +21,8 @@ READ_ELSEWHERE = (
   "checkpoint_every",
   "rounds",
   "round_bits",
+  "networks",
+  "last_round",
   "bits",
   "features",
 )
@@ -29,7 +31,7 @@ READ_ELSEWHERE = (
 def stages_of(config):
   """Stages of a configuration, with and without published weights, and where all is trained.
 
-  And where CIBHash, which has the views that it takes for it, trains a head.
+  And where CIBHash, which has the views that it takes for it, trains a head, and PSCH a layer.
   """
   config, found = automatic.provisional(config), {}
   cases = [("model.safetensors", ""), ("", ""), ("model.safetensors", "all")]
@@ -43,6 +45,10 @@ def stages_of(config):
       config.adapt.update(steps=0 if trained else 5, trained="all")
     key = (weights, trained)
     found |= {(stage.name, *key): stage for stage in make_plan(config).stages}
+  if "last_round" in config:
+    config.update(rounds=2, last_round="layer")
+    config.features.image_sizes = config.features.image_sizes[-1:]
+    found |= {(stage.name, "layer"): stage for stage in make_plan(config).stages}
   return found.values()
 
 
@@ -104,7 +110,7 @@ def test_every_field_is_named_where_something_reads_it():
       elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         named.add(node.value)
   fields = {name for preset in every_preset() for name in flatten(load(*preset))}
-  read_by_plans = {"method", "rounds", "round_bits", "cluster.space"}
+  read_by_plans = {"method", "rounds", "round_bits", "networks", "last_round", "cluster.space"}
   assert {name for name in fields if name.rpartition(".")[2] not in named} <= read_by_plans
 
 
