@@ -106,6 +106,8 @@ def test_the_finest_directions_that_the_ranking_bears_and_that_keep_the_nearest(
     assert discriminant.best_candidate(ranking, np.ones((1, 5))) == expected
   ranking = np.array([itq * (value, 2) for value in (1.09, 1.12, 1.1, 1.2)] + [itq])[None]
   assert discriminant.best_candidate(ranking, np.array([[1, 1, 1, 0.84, 1]])) == 1
+  ranking = np.array([itq * (value, 2) for value in (1.2, 1.19, 1.0, 1.0)] + [itq])[None]
+  assert discriminant.best_candidate(ranking, np.array([[0.84, 1, 1, 1, 1]])) == 1
   # In the mean over the lengths: .75 and .99 are enough.
   nearest = np.array([[0.4, 0.4, 0.3, 0.4, 0.4], [0.2, 0.2, 0.198, 0.2, 0.2]])
   assert discriminant.best_candidate(np.stack([by_size, by_size]), nearest) == 2
