@@ -1,7 +1,7 @@
 """Codes in, a verdict without labels out: do the learned ones beat ITQ on the untouched network?"""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -48,6 +48,14 @@ def compared_rows(context: Context) -> tuple[np.ndarray, np.ndarray]:
   return queries, others if len(others) else splits.train  # of one image there are no others
 
 
+def _compared(context: Context, arrays: Iterable[jax.Array]) -> list[tuple[np.ndarray, np.ndarray]]:
+  """Of arrays with a row for each image, those of `compared_rows`: queries, and their database."""
+  num_rows = len(context.dataset.images)
+  queries, database = compared_rows(context)
+  on_host = (mesh_lib.to_host(rows, num_rows) for rows in arrays)
+  return [(rows[queries], rows[database]) for rows in on_host]
+
+
 def agreements(
   context: Context, partitions: Mapping[str, Any], codes: Sequence[jax.Array]
 ) -> np.ndarray:
@@ -61,16 +69,10 @@ def agreements(
   Returns:
     Float array of shape ``[codes, sizes of clusters, queries]``, of the `compared_rows`.
   """
-  num_rows = len(context.dataset.images)
-  queries, database = compared_rows(context)
-  by_size = [partitions["held_to"][str(number)] for number in range(len(HELD_TO))]
-  clusters = [mesh_lib.to_host(labels, num_rows) for labels in by_size]
-  packed = [mesh_lib.to_host(found, num_rows) for found in codes]
+  by_size = (partitions["held_to"][str(number)] for number in range(len(HELD_TO)))
+  clusters = _compared(context, by_size)
   return np.array(
-    [
-      [agreement(found[queries], found[database], c[queries], c[database]) for c in clusters]
-      for found in packed
-    ]
+    [[agreement(*found, *held) for held in clusters] for found in _compared(context, codes)]
   )
 
 
@@ -87,16 +89,14 @@ def nearest_agreements(
   Returns:
     Float array of shape ``[codes]``, of the `compared_rows`.
   """
-  num_rows = len(context.dataset.images)
-  queries, database = compared_rows(context)
-  clusters = mesh_lib.to_host(partitions["near_to"], num_rows)
-  packed = (mesh_lib.to_host(found, num_rows) for found in codes)
-  return np.array(
-    [
-      nearest_agreement(found[queries], found[database], clusters[queries], clusters[database])
-      for found in packed
-    ]
-  )
+  (clusters,) = _compared(context, [partitions["near_to"]])
+  return np.array([nearest_agreement(*found, *clusters) for found in _compared(context, codes)])
+
+
+@jax.jit
+def halfway(started: Any, trained: Any) -> Any:
+  """The hash layer that is handed on where it was trained alone: the mean with its start."""
+  return mean_of_weights(started, trained, TRAINED_SHARE)
 
 
 def best_row(found: np.ndarray) -> int:
@@ -217,7 +217,7 @@ def guard(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     features = dict(inputs["features"])
     started = linear_layer(context, features, first_hash_function(inputs))
     trained = dict(network["variables"]["params"]["hash"])
-    learned = mean_of_weights(started, trained, TRAINED_SHARE)
+    learned = halfway(started, trained)
     codes = [layer_codes(learned, features), start["codes"], itq]
     found = agreements(context, inputs["partitions"], codes)
     best = best_row(found[:2])

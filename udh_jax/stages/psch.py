@@ -1,7 +1,5 @@
 """Pseudo labels in, a hash network out: PSCH, with part similarity within the batch."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
@@ -12,9 +10,8 @@ from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.similarity.parts import part_similarity, pseudo_label_pairs
 from udh_jax.similarity.structure import structure_signs
 from udh_jax.stages import clusterings
-from udh_jax.stages.guard import TRAINED_SHARE
+from udh_jax.stages.guard import halfway
 from udh_jax.stages.hash_network import pairwise_network
-from udh_jax.stages.network import mean_of_weights
 from udh_jax.stages.pseudo_labels import confident_labels
 from udh_jax.stages.structure import fitted
 from udh_jax.stages.training import forward_on_views, made_views, train, whole_pictures
@@ -126,12 +123,6 @@ def psch(
     seed=config.seed + seed_offset,
     finish=finish,
   )
-
-
-@jax.jit
-def halfway(started: Any, trained: Any) -> Any:
-  """The hash layer that is handed on where it was trained alone."""
-  return mean_of_weights(started, trained, TRAINED_SHARE)
 
 
 def layer(context: Context, config: ConfigDict, inputs: Inputs, *, seed_offset: int = 0) -> Work:
