@@ -1,9 +1,11 @@
 import os
 import pathlib
+import platform
 
+import jax
 import pytest
 
-from udh_jax.machine import cache_folder, num_cores
+from udh_jax.machine import cache_folder, keep_compiled, num_cores
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system has no affinity")
@@ -23,3 +25,32 @@ def test_the_cache_is_where_the_environment_says(monkeypatch):
   monkeypatch.delenv("XDG_CACHE_HOME")
   monkeypatch.setenv("HOME", "/home/me")
   assert cache_folder() == pathlib.Path("/home/me/.cache/udh_jax")
+
+
+@pytest.fixture
+def unset():
+  names = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
+  before = {name: jax.config.values[name] for name in names}
+  jax.config.update(names[0], None)
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+def test_what_is_compiled_is_kept_for_such_processors(monkeypatch, unset):
+  monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+  keep_compiled()
+  found = pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
+  assert found.parent == pathlib.Path("/somewhere/udh_jax/compiled")
+  assert found.name.startswith(platform.machine())
+  monkeypatch.setattr(pathlib.Path, "read_text", lambda path: "flags : another processor")
+  jax.config.update("jax_compilation_cache_dir", None)
+  keep_compiled()
+  assert jax.config.values["jax_compilation_cache_dir"] != str(found)
+
+
+def test_where_the_user_wants_it_kept_it_stays(monkeypatch, unset):
+  monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+  jax.config.update("jax_compilation_cache_dir", "/chosen")
+  keep_compiled()
+  assert jax.config.values["jax_compilation_cache_dir"] == "/chosen"

@@ -149,13 +149,18 @@ def test_the_start_is_as_flat_as_was_chosen(context, config, made, monkeypatch, 
   monkeypatch.setattr(start, "flatness_that_suits", lambda *scores: given.append(scores) or kept)
   found = start.STAGE.build(context, config, made).finish({})
   assert int(found["chosen"]) == kept
-  ((ranking, queries),) = given
+  ((ranking, nearest, queries),) = given
   assert queries == ROWS // 2  # those that were not trained on
   assert ranking.shape == (len(start.FLATNESSES) + 1, len(partitions.HELD_TO))
   np.testing.assert_allclose(found["agreement"], ranking, rtol=1e-6)
+  np.testing.assert_allclose(found["nearest"], nearest, rtol=1e-6)
+  assert nearest.shape == (len(start.FLATNESSES) + 1,)
   for row, codes in ((kept, found["codes"]), (-1, made["baselines"]["itq"])):
     own = agreements(context, made["partitions"], [codes])
     np.testing.assert_allclose(own[0].mean(axis=1), ranking[row])
+    np.testing.assert_allclose(
+      nearest_agreements(context, made["partitions"], [codes]), [nearest[row]]
+    )
   train, features = context.dataset.splits.train, made["features"]
   rows = np.asarray(features["features"]) * np.asarray(features["length"])[:, None]
   directions = LinearHash(made["discriminant"]["mean"], made["discriminant"]["projection"])
@@ -174,15 +179,17 @@ def test_training_images_do_not_count_as_held_out(context, config, made, monkeyp
   all_trained = context_of(context.mesh.size, size=ROWS, train=np.arange(ROWS))
   assert len(compared_rows(all_trained)[0]) == ROWS // 2
   start.STAGE.build(all_trained, config, made).finish({})
-  assert [queries for _, queries in given] == [0]
+  assert [queries for *_, queries in given] == [0]
 
 
 def test_directions_are_as_flat_as_the_ranking_bears():
   itq = (0.5, 0.4)
 
   def chosen(*ranking, queries=start.FEWEST_QUERIES):
-    return start.flatness_that_suits(np.array([*ranking, itq]), queries)
+    all_near = np.ones(len(start.FLATNESSES) + 1)
+    return start.flatness_that_suits(np.array([*ranking, best, itq]), all_near, queries)
 
+  best = (1.0, 1.0)  # of the last, which is there for the nearest alone
   better, worse = (0.6, 0.5), (0.4, 0.3)
   assert chosen(itq, itq, itq) == chosen(worse, itq, better) == 2
   assert chosen(better, itq, itq) == chosen(itq, worse, worse) == 0
@@ -193,6 +200,26 @@ def test_directions_are_as_flat_as_the_ranking_bears():
   assert chosen(itq, itq, (0.5, 0.383)) == 1
   assert chosen(itq, (0.6, 0.4), (0.5, 0.385)) == 2  # below the first, not below the best
   assert chosen(itq, itq, itq, queries=start.FEWEST_QUERIES - 1) == 0
+
+
+@pytest.mark.parametrize(
+  ("nearest", "expected"),
+  [
+    ((0.01, -0.05, -0.05, -0.05), 0),
+    ((-0.01, 0.001, 0.04, 0.04), 1),
+    ((-0.05, -0.03, -0.01, 0.01), 3),
+    ((-0.05, -0.03, -0.01, -0.02), 2),  # none keeps enough: the one that keeps most
+  ],
+)
+@pytest.mark.parametrize("itq", [1.0, 0.2])
+def test_directions_are_as_flat_as_the_nearest_need(nearest, expected, itq):
+  falling = np.array([[0.9], [0.7], [0.5], [0.3], [0.5]])  # the ranking bears none of them
+  for queries, enough in ((199, 0.9), (200, 0.95)):
+    kept = np.array([*(enough + np.array(nearest)), 1.0]) * itq
+    assert start.flatness_that_suits(falling, kept, queries) == expected
+  level = np.full((5, 1), 0.5)
+  assert start.flatness_that_suits(level, kept, 200) == max(expected, 2)
+  assert start.flatness_that_suits(level, kept * 0, 1) == 0
 
 
 def hash_network(layer):

@@ -63,11 +63,15 @@ def test_less_is_computed_where_less_is_trained(network):
 
 def test_every_random_part_is_fresh_until_it_is_given_values(network):
   assert network.fresh == {"backbone", "hash", "head"}
-  teacher = {
-    "variables": {kind: tree["backbone"] for kind, tree in network.variables.items()},
-    "about": network.about,
+  backbone = {kind: tree["backbone"] for kind, tree in network.variables.items()}
+  teacher = {"variables": jax.tree.map(lambda value: value + 1, backbone), "about": network.about}
+  context = Context(mesh_lib.make_mesh(jax.devices()[:1]), None)
+  started = new_network(context, network.module, ABOUT, (1, 32, 32, 3), seed=0, teacher=teacher)
+  expected = {
+    kind: {**network.variables[kind], "backbone": given}
+    for kind, given in teacher["variables"].items()
   }
-  started = network.started_at(teacher)
+  jax.tree.map(np.testing.assert_array_equal, dict(started.variables), expected)
   assert started.fresh == {"hash", "head"}
   given = started.with_parts(hash=started.variables["params"]["hash"])
   assert given.fresh == {"head"}

@@ -8,7 +8,7 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, itq
-from udh_jax.errors import require, require_finite, require_labels
+from udh_jax.errors import is_traced, require, require_finite, require_labels
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, psum
 
@@ -21,7 +21,7 @@ def discriminant_directions(
   labels: Array,
   *,
   num_clusters: int,
-  power: float,
+  power: float | jax.Array,
   weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
@@ -46,8 +46,8 @@ def discriminant_directions(
     codes, `discriminant_itq` turns them first.
 
   Raises:
-    InputError: If a shape is wrong, ``num_clusters`` < 1, ``power`` is negative, a feature is not
-      finite or, where values are known, a label is not in -1..K-1.
+    InputError: If a shape is wrong, ``num_clusters`` < 1, a feature is not finite or, where values
+      are known, ``power`` is negative or a label not in -1..K-1.
 
   References:
     Fisher, The use of multiple measurements in taxonomic problems, 1936. Clusters in place of
@@ -65,7 +65,10 @@ def discriminant_directions(
   require(
     num_clusters >= 1, f"discriminant_directions: num_clusters is {num_clusters}, expected >= 1."
   )
-  require(power >= 0, f"discriminant_directions: power is {power}, expected 0 or more.")
+  require(
+    is_traced(power) or power >= 0,
+    lambda: f"discriminant_directions: power is {power}, expected 0 or more.",
+  )
   require_labels("discriminant_directions", labels, num_clusters)
   require_finite("discriminant_directions: features", features)
   features = at_least_float32(features)
@@ -86,7 +89,7 @@ def discriminant_itq(
   num_bits: int,
   *,
   key: jax.Array,
-  flatness: float = 0.0,
+  flatness: float | jax.Array = 0.0,
   weights: Array | None = None,
   axis_name: str | None = None,
 ) -> LinearHash:
@@ -99,7 +102,7 @@ def discriminant_itq(
     key: Random key of ITQ's rotation, the same on every shard.
     flatness: f in 0..1: the outputs in each direction are divided by their standard deviation to
       the power f, so that codes depend less on the few directions that vary most. 0 leaves them as
-      they are, at 1 all vary alike. Static.
+      they are, at 1 all vary alike.
     weights: As there.
     axis_name: As there.
 
@@ -107,7 +110,8 @@ def discriminant_itq(
     The hash function.
 
   Raises:
-    InputError: If a width is wrong, ``num_bits`` is not in 1..d or ``flatness`` not in 0..1.
+    InputError: If a width is wrong, ``num_bits`` is not in 1..d or, where its value is known,
+      ``flatness`` not in 0..1.
 
   References:
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, for ITQ; the rest is our own.
@@ -121,17 +125,19 @@ def discriminant_itq(
     1 <= num_bits <= width,
     f"discriminant_itq: {num_bits} bits from {width} features; expected 1 to {width}.",
   )
-  require(0 <= flatness <= 1, f"discriminant_itq: flatness is {flatness}, expected 0 to 1.")
+  require(
+    is_traced(flatness) or 0 <= flatness <= 1,
+    lambda: f"discriminant_itq: flatness is {flatness}, expected 0 to 1.",
+  )
   centred, first = features - directions.mean, directions.projection[:, :num_bits]
-  if flatness:
-    counted = jnp.ones(len(features), centred.dtype) if weights is None else jnp.asarray(weights)
-    variance, _ = mean_of_rows(matmul(centred, first) ** 2, counted, axis_name)
-    first = first * jnp.where(variance > 0, variance, 1) ** (-flatness / 2)
+  counted = jnp.ones(len(features), centred.dtype) if weights is None else jnp.asarray(weights)
+  variance, _ = mean_of_rows(matmul(centred, first) ** 2, counted, axis_name)
+  first = first * jnp.where(variance > 0, variance, 1) ** (-flatness / 2)
   found = itq(matmul(centred, first), num_bits, key=key, weights=weights, axis_name=axis_name)
   return LinearHash(directions.mean, matmul(first, found.projection))
 
 
-@functools.partial(jax.jit, static_argnames=("num_clusters", "power", "axis_name"))
+@functools.partial(jax.jit, static_argnames=("num_clusters", "axis_name"))
 def _directions(features, labels, weights, *, num_clusters, power, axis_name):
   mean, count = mean_of_rows(features, weights, axis_name)
   rows = features - mean

@@ -25,6 +25,7 @@ from udh_jax.encoders.folder import encode_folder, list_unreadable
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
 from udh_jax.encoders.store import encode_folder_to_store
 from udh_jax.errors import require
+from udh_jax.machine import keep_compiled
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.stores import Store, create_store
 from udh_jax.stores.interface import FILE_COLUMNS
@@ -82,6 +83,8 @@ def _encode(options: argparse.Namespace) -> None:
   require(options.output or options.store, "give --output or --store: where the codes are to go.")
   for name in () if options.ray else _CLUSTER:
     require(getattr(options, name) is None, f"--{name.replace('_', '-')} is given without --ray.")
+  if not options.ray:  # whose workers compile on machines of their own
+    keep_compiled()
   if options.ray or options.store:
     _encode_elsewhere(options)
     return

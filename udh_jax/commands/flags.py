@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from udh_jax.commands.ending import fail, guarded
 from udh_jax.configuration import field_names, unknown_field
 from udh_jax.errors import InputError
+from udh_jax.machine import keep_compiled
 from udh_jax.runtime import mesh as mesh_lib
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: checkpoints, scores, pictures.")
@@ -129,6 +130,7 @@ def run_program(
       num_processes=_NUM_PROCESSES.value,
       process_id=_PROCESS_ID.value,
     )
+    keep_compiled()
     run()
 
   app.run(checked, argv=[f"udh-jax {name}", *given], flags_parser=parse)

@@ -28,6 +28,7 @@ from udh_jax.encoders.loading import encoder_of
 from udh_jax.encoders.queries import search_picture, search_pictures, search_text
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
+from udh_jax.machine import keep_compiled
 from udh_jax.printable import printable
 from udh_jax.retrieval.index import HammingIndex, Hits, Searchable
 from udh_jax.retrieval.strangers import radius_by_strangers
@@ -99,6 +100,7 @@ def _search(options: argparse.Namespace) -> None:
       require_writable(written)
   index, num_items, place = _searched(options)
   require(num_items, f"{place} has nothing to search in.")
+  keep_compiled()
   encoder = encoder_of(index, options.encoder)
   radius, about_radius = _radius(options, index)
   k = 10 if options.k is None and radius is None else options.k

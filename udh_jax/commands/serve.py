@@ -16,7 +16,7 @@ from udh_jax.commands.ending import guarded
 from udh_jax.commands.store_flags import add_store_flags, table_of
 from udh_jax.errors import InputError, require
 from udh_jax.extras import require_extra
-from udh_jax.machine import cache_folder
+from udh_jax.machine import cache_folder, keep_compiled
 
 TOKEN = "UDH_JAX_TOKEN"  # variable of the environment
 
@@ -106,7 +106,7 @@ def _serve(options: argparse.Namespace) -> None:
   from udh_jax.service.batching import batch_sizes
   from udh_jax.service.following import IndexFile, Source, StoreTable
 
-  _keep_compiled(cache_folder() / "compiled")
+  keep_compiled()
   server.log_to_stderr()
   settings = server.Settings(
     host=options.host,
@@ -159,12 +159,3 @@ def _token(file: str | None) -> str | None:
     "The token must have 8 or more visible ASCII characters, such as openssl rand -hex 16 makes.",
   )
   return token
-
-
-def _keep_compiled(folder: pathlib.Path) -> None:
-  """Keeps what is compiled, so that later starts are quick; where the user has not said where."""
-  import jax
-
-  if jax.config.values["jax_compilation_cache_dir"] is None:
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

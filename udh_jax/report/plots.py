@@ -1,8 +1,10 @@
 """Pictures for people: galleries of neighbours, curves, and what codes look like."""
 
+import math
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,13 +13,14 @@ from udh_jax.extras import require_extra
 from udh_jax.files import write_atomically
 from udh_jax.printable import printable
 
+_DPI = 120
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
 
 
 def _figure(width: float, height: float):
   """A figure without a window system."""
   module = require_extra("matplotlib.figure", extra="report")
-  figure = module.Figure(figsize=(width, height), dpi=120, layout="constrained")
+  figure = module.Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
   require_extra("matplotlib.backends.backend_agg", extra="report").FigureCanvasAgg(figure)
   return figure
 
@@ -64,24 +67,22 @@ def neighbours(
     sides: What is shown of queries and of items, "image" or "text"; where there is no picture, or a
       text has no words, the item's name and classes stand instead.
   """
-  count, k = items.shape
-  figure = _figure(1.0 * (k + 1) + 0.3, 1.18 * count + 0.9)
   legend = "" if dataset.labels is None else "\ngreen: shares a label of the query, red: does not"
-  figure.suptitle(title + legend, fontsize=10)
-  axes = figure.subplots(count, k + 1, squeeze=False)
+
+  def cell(item, text, color, side):
+    if side == "image" and dataset.has_pictures:
+      return _Cell(dataset.images[int(item)], text, color)
+    return _Cell(describe_item(dataset, int(item), side), text, color)
+
+  cells = []
   for row, query in enumerate(queries):
-    cells = [(query, "query", NEUTRAL, sides[0])]
+    cells.append(cell(query, "query", NEUTRAL, sides[0]))
     for item, distance in zip(items[row], distances[row], strict=True):
       color = NEUTRAL
       if dataset.labels is not None:
         color = RIGHT if _relevant(dataset, query, item) else WRONG
-      cells.append((item, f"d = {distance}", color, sides[1]))
-    for axis, (item, text, color, side) in zip(axes[row], cells, strict=True):
-      if side == "image" and dataset.has_pictures:
-        _picture(axis, dataset.images[int(item)], text, color)
-      else:
-        _words(axis, describe_item(dataset, int(item), side), text, color)
-  _save(figure, path)
+      cells.append(cell(item, f"d = {distance}", color, sides[1]))
+  _grid(path, cells, columns=items.shape[1] + 1, title=title + legend, scale=1.0)
 
 
 def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
@@ -113,19 +114,63 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
 _LINE = 13  # characters of a line in the place of a picture
 
 
-def _words(axis, words: Sequence[str], text: str, color: str) -> None:
-  shown = "\n".join(word if len(word) <= _LINE else word[: _LINE - 1] + "…" for word in words)
-  axis.text(0.5, 0.5, shown, ha="center", va="center", fontsize=6.5, transform=axis.transAxes)
-  axis.set_box_aspect(1)
-  _frame(axis, text, color)
+_TEXT = 0.2  # height of the text above a picture, in parts of the picture's side
+
+
+class _Cell(NamedTuple):
+  """A picture ``[h, w, 3]``, uint8, or words in its place; the text above; the frame's colour."""
+
+  shown: np.ndarray | Sequence[str]
+  text: str
+  color: str
+
+
+def _grid(
+  path: str | os.PathLike, cells: Sequence[_Cell], *, columns: int, title: str, scale: float
+) -> None:
+  """Draws cells in reading order, ``scale`` inches wide, in one plot: one each would be slow."""
+  from matplotlib.patches import Rectangle
+
+  rows = -(-len(cells) // columns)
+  figure = _figure(max(4.0, scale * columns), scale * (1 + _TEXT) * rows + 0.6)
+  figure.suptitle(title, fontsize=10)
+  axis = figure.subplots()
+  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0), aspect="equal")
+  axis.set_axis_off()
+  side = 0.93
+  margin = (1 - side) / 2
+  for place, (shown, text, color) in enumerate(cells):
+    row, column = divmod(place, columns)
+    left, top = column + margin, row * (1 + _TEXT) + _TEXT
+    width = height = side
+    if isinstance(shown, np.ndarray):
+      longest = max(shown.shape[:2])
+      height, width = (side * length / longest for length in shown.shape[:2])
+      picture = _at_most(shown, round(2 * scale * side * _DPI))
+      axis.imshow(picture, extent=(left, left + width, top + height, top))
+    else:
+      words = (word if len(word) <= _LINE else word[: _LINE - 1] + "…" for word in shown)
+      middle = left + side / 2, top + side / 2
+      axis.text(*middle, "\n".join(words), ha="center", va="center", fontsize=6.5)
+    axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=color, linewidth=3))
+    axis.text(left + width / 2, top - 0.03, text, ha="center", va="bottom", fontsize=8)
+  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0))
+  _save(figure, path)
+
+
+def _at_most(image: np.ndarray, side: int) -> np.ndarray:
+  """A picture whose longer side has at most so many pixels."""
+  longest = max(image.shape[:2])
+  if longest <= side:
+    return image
+  from PIL import Image
+
+  smaller = Image.fromarray(image).reduce(math.ceil(longest / side))
+  return np.asarray(smaller)
 
 
 def _picture(axis, image: np.ndarray, text: str, color: str) -> None:
   axis.imshow(image, interpolation="nearest")
-  _frame(axis, text, color)
-
-
-def _frame(axis, text: str, color: str) -> None:
   axis.set_title(text, fontsize=8, pad=2)
   axis.set_xticks([])
   axis.set_yticks([])
@@ -146,19 +191,8 @@ def picture_row(
     pictures: Image ``[h, w, 3]``, uint8, or words in its place, and the text above it.
     title: Stands above all.
   """
-  columns = min(6, len(pictures))
-  rows = -(-len(pictures) // columns)
-  figure = _figure(max(4.0, 1.6 * columns), 1.8 * rows + 0.6)
-  figure.suptitle(title, fontsize=10)
-  axes = figure.subplots(rows, columns, squeeze=False).ravel()
-  for axis, (shown, text) in zip(axes, pictures, strict=False):
-    if isinstance(shown, np.ndarray):
-      _picture(axis, shown, text, NEUTRAL)
-    else:
-      _words(axis, shown, text, NEUTRAL)
-  for axis in axes[len(pictures) :]:
-    axis.set_axis_off()
-  _save(figure, path)
+  cells = [_Cell(shown, text, NEUTRAL) for shown, text in pictures]
+  _grid(path, cells, columns=min(6, len(pictures)), title=title, scale=1.6)
 
 
 def attention_maps(

@@ -1,9 +1,10 @@
 """Features in, codes of the baselines out: LSH, PCA with a random rotation, ITQ."""
 
 import functools
+from collections.abc import Callable
 
 import jax
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.coding import baselines as baselines_lib
@@ -29,19 +30,24 @@ def centred_features(outputs: Inputs) -> jax.Array:
   return outputs["features"] * outputs["length"][:, None]
 
 
-def fit(
-  context: Context, name: str, features: jax.Array, bits: int, seed: int
-) -> baselines_lib.LinearHash:
-  """Fits a baseline on the training rows of all devices; returns a `LinearHash` on all of them."""
+@functools.cache
+def _fit(mesh: Mesh, name: str, bits: int) -> Callable[..., baselines_lib.LinearHash]:
   rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   function = functools.partial(BASELINES[name], num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
   mapped = jax.shard_map(
     lambda features, weights, key: function(features, weights=weights, key=key),
-    mesh=context.mesh,
+    mesh=mesh,
     in_specs=(rows, rows, whole),
     out_specs=whole,
   )
-  return jax.jit(mapped)(features, train_weights(context), jax.random.key(seed))
+  return jax.jit(mapped)
+
+
+def fit(
+  context: Context, name: str, features: jax.Array, bits: int, seed: int
+) -> baselines_lib.LinearHash:
+  """Fits a baseline on the training rows of all devices; returns a `LinearHash` on all of them."""
+  return _fit(context.mesh, name, bits)(features, train_weights(context), jax.random.key(seed))
 
 
 @jax.jit

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.coding.baselines import LinearHash
@@ -30,27 +30,53 @@ def words(candidate: int, num_train: int) -> str:
   return f"{sizes(num_train, MADE_FROM)[number][0]} clusters, power {power:g}"
 
 
+@functools.cache
+def _directions(mesh: Mesh, num_clusters: int) -> Callable[..., LinearHash]:
+  """`discriminant_directions` on the rows of all devices; one program serves all powers."""
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+  mapped = jax.shard_map(
+    lambda features, labels, weights, power: discriminant_directions(
+      features,
+      labels,
+      num_clusters=num_clusters,
+      power=power,
+      weights=weights,
+      axis_name=mesh_lib.DATA_AXIS,
+    ),
+    mesh=mesh,
+    in_specs=(rows, rows, rows, whole),
+    out_specs=whole,
+  )
+  return jax.jit(mapped)
+
+
+@functools.cache
+def _turned(mesh: Mesh, bits: int) -> Callable[..., LinearHash]:
+  """`discriminant_itq` on the rows of all devices; one program serves all it is called for."""
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+  mapped = jax.shard_map(
+    lambda features, weights, directions, key, flatness: discriminant_itq(
+      features,
+      directions,
+      bits,
+      key=key,
+      flatness=flatness,
+      weights=weights,
+      axis_name=mesh_lib.DATA_AXIS,
+    ),
+    mesh=mesh,
+    in_specs=(rows, rows, whole, whole, whole),
+    out_specs=whole,
+  )
+  return jax.jit(mapped)
+
+
 def itq_on_directions(
   context: Context, features: jax.Array, bits: int, seed: int, *, flatness: float = 0.0
 ) -> Callable[[LinearHash], LinearHash]:
-  """`discriminant_itq` on the training rows of all devices: from directions to a hash function.
-
-  One program serves all directions.
-  """
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
-  function = functools.partial(
-    discriminant_itq, num_bits=bits, flatness=flatness, axis_name=mesh_lib.DATA_AXIS
-  )
-  mapped = jax.shard_map(
-    lambda features, weights, directions, key: function(
-      features, directions, weights=weights, key=key
-    ),
-    mesh=context.mesh,
-    in_specs=(rows, rows, whole, whole),
-    out_specs=whole,
-  )
-  turned, weights = jax.jit(mapped), train_weights(context)
-  return lambda directions: turned(features, weights, directions, jax.random.key(seed))
+  """`discriminant_itq` on the training rows of all devices: from directions to a hash function."""
+  turned, weights = _turned(context.mesh, bits), train_weights(context)
+  return lambda directions: turned(features, weights, directions, jax.random.key(seed), flatness)
 
 
 def best_candidate(agreement: np.ndarray, nearest: np.ndarray) -> int:
@@ -94,25 +120,13 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     Our own; docs/results.md tells how the candidates were found.
   """
   features = baselines.centred_features(inputs["features"])
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   made_from = sizes(len(context.dataset.splits.train), MADE_FROM)
   lengths = [bits for bits in LENGTHS if bits <= features.shape[1]] or [features.shape[1]]
 
   def directions_of(number, power):
-    function = functools.partial(
-      discriminant_directions,
-      num_clusters=made_from[number][0],
-      power=power,
-      axis_name=mesh_lib.DATA_AXIS,
-    )
-    mapped = jax.shard_map(
-      lambda features, labels, weights: function(features, labels, weights=weights),
-      mesh=context.mesh,
-      in_specs=(rows, rows, rows),
-      out_specs=whole,
-    )
     labels = inputs["partitions"]["made_from"][str(number)]
-    return jax.jit(mapped)(features, labels, train_weights(context))
+    found = _directions(context.mesh, made_from[number][0])
+    return found(features, labels, train_weights(context), power)
 
   def finish(state):
     del state

@@ -38,11 +38,15 @@ def student_start(context: Context, config: ConfigDict, inputs: Inputs) -> NewNe
     }
   module = HashNetwork(backbone, config.bits, clusterings.num_logits(config))
   network = new_network(
-    context, module, about, (1, student.image_size, student.image_size, 3), seed=config.seed
+    context,
+    module,
+    about,
+    (1, student.image_size, student.image_size, 3),
+    seed=config.seed,
+    teacher=None if student.start == "random" else teacher,
   )
   if student.start == "random":
     return network
-  network = network.started_at(teacher)
   features = inputs.get("features", inputs["soft_labels"])
   return started_at(context, network, features, first_hash_function(inputs))
 

@@ -36,8 +36,9 @@ def classifier(
   """
   teacher, size = inputs["teacher"], config.teacher.image_size
   module = Classifier(backbone_of(teacher, config.dtype), clusterings.num_logits(config))
-  network = new_network(context, module, facts(teacher), (1, size, size, 3), seed=seed)
-  network = network.started_at(teacher)
+  network = new_network(
+    context, module, facts(teacher), (1, size, size, 3), seed=seed, teacher=teacher
+  )
   forward = forward_on_views(network, settings, size)
 
   def loss(parameters, constants, batch, key):

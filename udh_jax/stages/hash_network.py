@@ -42,10 +42,8 @@ def new_hash_network(
   """
   size = config.student.image_size
   module = HashNetwork(backbone_of(teacher, config.dtype), config.bits, num_classes, classifier)
-  network = new_network(
-    context, module, facts(teacher) | about, (1, size, size, 3), seed=config.seed
-  )
-  return network.started_at(teacher)
+  known = facts(teacher) | about
+  return new_network(context, module, known, (1, size, size, 3), seed=config.seed, teacher=teacher)
 
 
 def linear_layer(

@@ -138,20 +138,16 @@ class NewNetwork(NamedTuple):
     variables = {**self.variables, "params": {**self.variables["params"], **parts}}
     return self._replace(variables=variables, fresh=self.fresh - parts.keys())
 
-  def started_at(self, teacher: Network) -> "NewNetwork":
-    """Its backbone has the variables of the teacher's."""
-    found = backbone_variables(teacher)
-    variables = {
-      kind: {**self.variables.get(kind, {}), **({"backbone": found[kind]} if kind in found else {})}
-      for kind in self.variables.keys() | found.keys()
-    }
-    return self._replace(variables=variables, fresh=self.fresh - {"backbone"})
-
 
 def new_network(
-  context: Context, module: nn.Module, about: Mapping[str, Any], *shapes: tuple[int, ...], seed: int
+  context: Context,
+  module: nn.Module,
+  about: Mapping[str, Any],
+  *shapes: tuple[int, ...],
+  seed: int,
+  teacher: Network | None = None,
 ) -> NewNetwork:
-  """Random variables for ``module``, on all devices.
+  """Random variables for ``module``, on all devices; its backbone may have a teacher's.
 
   Args:
     context: Devices.
@@ -159,13 +155,29 @@ def new_network(
     about: See `describe`.
     *shapes: Of the arrays, with a leading 1 for the batch.
     seed: Decides the variables.
+    teacher: A network whose backbone's variables are taken, so that none are drawn for it.
   """
   examples = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes]
+
   # Lazily: without the network's computation, which would take long to compile.
-  variables = jax.jit(lambda key: module.lazy_init(key, *examples))(jax.random.key(seed))
+  def drawn(key):
+    variables = module.lazy_init(key, *examples)
+    if teacher is None:
+      return variables
+    return {
+      kind: {part: value for part, value in parts.items() if part != "backbone"}
+      for kind, parts in variables.items()
+    }
+
+  random = mesh_lib.replicate(context.mesh, jax.jit(drawn)(jax.random.key(seed)))
+  given = {} if teacher is None else backbone_variables(teacher)
+  variables = {
+    kind: {**random.get(kind, {}), **({"backbone": given[kind]} if kind in given else {})}
+    for kind in random.keys() | given.keys()
+  }
   return NewNetwork(
     module,
-    mesh_lib.replicate(context.mesh, variables),
+    variables,
     mesh_lib.replicate(context.mesh, describe(about)),
-    frozenset(variables["params"]),
+    frozenset(random["params"]),
   )

@@ -82,11 +82,8 @@ def new_pair_network(
   module = pair_module(about, config.dtype)
   side = settings.image_size
   image_shape = (side, side, 3) if dataset.has_pictures else dataset.image_shape
-  network = new_network(
-    context, module, about, (1, *image_shape), (1, texts.shape[1]), seed=config.seed
-  )
-  if backbone:
-    network = network.started_at(backbone)
+  shapes = (1, *image_shape), (1, texts.shape[1])
+  network = new_network(context, module, about, *shapes, seed=config.seed, teacher=backbone)
   scalings = dict(network.variables["scaling"])
   if texts.dtype == np.float32:  # tags and counts stay as they are
     scalings["text_layers"] = column_scaling(texts, train)

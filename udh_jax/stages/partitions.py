@@ -1,10 +1,11 @@
 """Features and views in, clusterings of several sizes out: what codes are made from and held to."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
+from jax.sharding import Mesh, PartitionSpec
 from ml_collections import ConfigDict
 
 from udh_jax.clustering.kmeans import kmeans
@@ -33,6 +34,21 @@ def sizes(num_train: int, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[in
   return tuple((max(1, min(k, num_train // _MEMBERS)), times) for k, times in wanted)
 
 
+@functools.cache
+def _clustering(mesh: Mesh, num_clusters: int, everywhere: bool) -> Callable[..., jax.Array]:
+  """K-means of the rows that count; the others have the label -1, or the nearest centroid's."""
+  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
+
+  def one(features, weights, key):
+    options = {"key": key, "axis_name": mesh_lib.DATA_AXIS}
+    found = kmeans(features, num_clusters, weights=weights, max_iterations=_ITERATIONS, **options)
+    if everywhere:  # one more update, from these centroids, gives every row its nearest
+      found = kmeans(features, num_clusters, init=found.centroids, max_iterations=1, **options)
+    return found.labels
+
+  return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
+
+
 def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   """Clusters the features, and the view that nothing is trained on, by k-means.
 
@@ -44,20 +60,7 @@ def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   References:
     Our own.
   """
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
   num_train = len(context.dataset.splits.train)
-
-  @functools.partial(jax.jit, static_argnames=("num_clusters", "everywhere"))
-  def cluster(features, weights, key, num_clusters, everywhere):
-    def one(features, weights, key):
-      options = {"key": key, "axis_name": mesh_lib.DATA_AXIS}
-      found = kmeans(features, num_clusters, weights=weights, max_iterations=_ITERATIONS, **options)
-      if everywhere:  # one more update, from these centroids, gives every row its nearest
-        found = kmeans(features, num_clusters, init=found.centroids, max_iterations=1, **options)
-      return found.labels
-
-    mapped = jax.shard_map(one, mesh=context.mesh, in_specs=(rows, rows, whole), out_specs=rows)
-    return mapped(features, weights, key)
 
   def finish(state):
     del state
@@ -65,12 +68,12 @@ def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     keys = iter(jax.random.split(jax.random.key(config.seed), 64))
 
     def several(features, wanted, everywhere):
-      return {
-        str(number): jnp.stack(
-          [cluster(features, weights, next(keys), k, everywhere) for _ in range(times)], axis=1
-        )
-        for number, (k, times) in enumerate(sizes(num_train, wanted))
-      }
+      found = {}
+      for number, (k, times) in enumerate(sizes(num_train, wanted)):
+        cluster = _clustering(context.mesh, k, everywhere)
+        labels = [cluster(features, weights, next(keys)) for _ in range(times)]
+        found[str(number)] = jnp.stack(labels, axis=1)
+      return found
 
     view, _, _ = centred_rows(context, jax.jit(kept_view)(inputs["views"]["views"]))
     return {
