@@ -19,7 +19,7 @@ def on_data(method, data):
   if data == "cifar10":
     config.features.image_sizes = (160,)
   if data == "folder":
-    config.score.at = 0
+    defaults.score_folders(config)
   if data == "flickr25k":
     config.score.at = 5000
   return config

@@ -114,6 +114,15 @@ def test_every_field_is_named_where_something_reads_it():
   assert {name for name in fields if name.rpartition(".")[2] not in named} <= read_by_plans
 
 
+@pytest.mark.parametrize("preset", every_preset())
+def test_folders_are_scored_whole_and_not_in_the_order_of_their_classes(preset):
+  config = load(*preset)
+  if config.data.name == "folder":
+    assert (config.score.at, config.score.ties) == (0, "expected")
+  else:
+    assert config.score.ties == "index"
+
+
 def test_every_method_has_a_preset():
   assert {load(*preset).method for preset in every_preset()} >= METHODS.keys() - {
     name for name in METHODS if name.startswith("dhih_")

@@ -43,7 +43,7 @@ SPREAD = 4  # clusters have a quarter of their mean size to four times it
 
 
 def on_any_pictures(config: ConfigDict) -> None:
-  """Leaves to `resolve` what depends on the collection, and scores all of the database.
+  """Leaves to `resolve` what depends on the collection, and scores as `defaults.score_folders`.
 
   Methods that are guarded leave a tenth of the pictures out of the training, see
   `udh_jax.stages.guard`.
@@ -51,7 +51,7 @@ def on_any_pictures(config: ConfigDict) -> None:
   Args:
     config: Of a method on images.
   """
-  config.score.at = 0
+  defaults.score_folders(config)
   fields = [
     "features.image_sizes",
     "teacher.image_size",

@@ -100,6 +100,18 @@ def on_images(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigD
   return config
 
 
+def score_folders(config: ConfigDict) -> None:
+  """Ranks the whole database, and averages over all orders of items at equal distances.
+
+  Where folders are the classes, names begin with the class: in the order of their names, codes that
+  tie often would score by that order.
+
+  Args:
+    config: Of a method on images.
+  """
+  config.score.update(at=0, ties="expected")
+
+
 def views() -> dict[str, Any]:
   """Fields of `udh_jax.stages.views`, of configurations whose codes are guarded.
 
