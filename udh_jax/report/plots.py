@@ -135,7 +135,6 @@ def _grid(
   figure = _figure(max(4.0, scale * columns), scale * (1 + _TEXT) * rows + 0.6)
   figure.suptitle(title, fontsize=10)
   axis = figure.subplots()
-  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0), aspect="equal")
   axis.set_axis_off()
   side = 0.93
   margin = (1 - side) / 2
@@ -154,7 +153,7 @@ def _grid(
       axis.text(*middle, "\n".join(words), ha="center", va="center", fontsize=6.5)
     axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=color, linewidth=3))
     axis.text(left + width / 2, top - 0.03, text, ha="center", va="bottom", fontsize=8)
-  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0))
+  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0), aspect="equal")
   _save(figure, path)
 
 
