@@ -182,6 +182,28 @@ def replicated(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def on_rows(
+  mesh: Mesh, function: Callable[..., Any], *, rows: int, whole: int, to_rows: bool = False
+) -> Callable[..., Any]:
+  """Compiles a function of each device's own rows, mapped over `DATA_AXIS`.
+
+  A caller that keeps what it gets compiles once for all calls of the same shapes.
+
+  Args:
+    mesh: The devices.
+    function: Of ``rows`` arguments that are split over the devices, then ``whole`` that are not.
+    rows: How many there are of the first.
+    whole: Of the second.
+    to_rows: Its outputs are split as its rows are; else they are the same on every device.
+
+  Returns:
+    The function of arrays on all devices.
+  """
+  split, same = PartitionSpec(DATA_AXIS), PartitionSpec()
+  in_specs, out_specs = (split,) * rows + (same,) * whole, split if to_rows else same
+  return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs))
+
+
 def replicate(mesh: Mesh, tree: Any) -> Any:
   """Puts a whole copy of each array of ``tree`` on each device.
 

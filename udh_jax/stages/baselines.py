@@ -4,7 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from udh_jax.coding import baselines as baselines_lib
@@ -32,15 +32,12 @@ def centred_features(outputs: Inputs) -> jax.Array:
 
 @functools.cache
 def _fit(mesh: Mesh, name: str, bits: int) -> Callable[..., baselines_lib.LinearHash]:
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
-  function = functools.partial(BASELINES[name], num_bits=bits, axis_name=mesh_lib.DATA_AXIS)
-  mapped = jax.shard_map(
-    lambda features, weights, key: function(features, weights=weights, key=key),
-    mesh=mesh,
-    in_specs=(rows, rows, whole),
-    out_specs=whole,
-  )
-  return jax.jit(mapped)
+  options = {"num_bits": bits, "axis_name": mesh_lib.DATA_AXIS}
+
+  def function(features, weights, key):
+    return BASELINES[name](features, weights=weights, key=key, **options)
+
+  return mesh_lib.on_rows(mesh, function, rows=2, whole=1)
 
 
 def fit(

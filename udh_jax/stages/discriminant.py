@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from udh_jax.coding.baselines import LinearHash
@@ -33,42 +33,23 @@ def words(candidate: int, num_train: int) -> str:
 @functools.cache
 def _directions(mesh: Mesh, num_clusters: int) -> Callable[..., LinearHash]:
   """`discriminant_directions` on the rows of all devices; one program serves all powers."""
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
-  mapped = jax.shard_map(
-    lambda features, labels, weights, power: discriminant_directions(
-      features,
-      labels,
-      num_clusters=num_clusters,
-      power=power,
-      weights=weights,
-      axis_name=mesh_lib.DATA_AXIS,
-    ),
-    mesh=mesh,
-    in_specs=(rows, rows, rows, whole),
-    out_specs=whole,
-  )
-  return jax.jit(mapped)
+  options = {"num_clusters": num_clusters, "axis_name": mesh_lib.DATA_AXIS}
+
+  def function(features, labels, weights, power):
+    return discriminant_directions(features, labels, power=power, weights=weights, **options)
+
+  return mesh_lib.on_rows(mesh, function, rows=3, whole=1)
 
 
 @functools.cache
 def _turned(mesh: Mesh, bits: int) -> Callable[..., LinearHash]:
   """`discriminant_itq` on the rows of all devices; one program serves all it is called for."""
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
-  mapped = jax.shard_map(
-    lambda features, weights, directions, key, flatness: discriminant_itq(
-      features,
-      directions,
-      bits,
-      key=key,
-      flatness=flatness,
-      weights=weights,
-      axis_name=mesh_lib.DATA_AXIS,
-    ),
-    mesh=mesh,
-    in_specs=(rows, rows, whole, whole, whole),
-    out_specs=whole,
-  )
-  return jax.jit(mapped)
+
+  def function(features, weights, directions, key, flatness):
+    options = {"key": key, "flatness": flatness, "weights": weights}
+    return discriminant_itq(features, directions, bits, **options, axis_name=mesh_lib.DATA_AXIS)
+
+  return mesh_lib.on_rows(mesh, function, rows=2, whole=3)
 
 
 def itq_on_directions(

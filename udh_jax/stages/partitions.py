@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from udh_jax.clustering.kmeans import kmeans
@@ -37,7 +37,6 @@ def sizes(num_train: int, wanted: tuple[tuple[int, int], ...]) -> tuple[tuple[in
 @functools.cache
 def _clustering(mesh: Mesh, num_clusters: int, everywhere: bool) -> Callable[..., jax.Array]:
   """K-means of the rows that count; the others have the label -1, or the nearest centroid's."""
-  rows, whole = PartitionSpec(mesh_lib.DATA_AXIS), PartitionSpec()
 
   def one(features, weights, key):
     options = {"key": key, "axis_name": mesh_lib.DATA_AXIS}
@@ -46,7 +45,7 @@ def _clustering(mesh: Mesh, num_clusters: int, everywhere: bool) -> Callable[...
       found = kmeans(features, num_clusters, init=found.centroids, max_iterations=1, **options)
     return found.labels
 
-  return jax.jit(jax.shard_map(one, mesh=mesh, in_specs=(rows, rows, whole), out_specs=rows))
+  return mesh_lib.on_rows(mesh, one, rows=2, whole=1, to_rows=True)
 
 
 def partitions(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
