@@ -1,7 +1,10 @@
 """How kernels are compiled, kept on disk, and run by several threads."""
 
 import concurrent.futures
+import functools
+import hashlib
 import itertools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +12,7 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core.caching import FunctionCache
 from numba.extending import intrinsic
 
 from udh_jax.machine import num_cores
@@ -18,8 +22,9 @@ def compiled(*, fused: bool = False) -> Callable:
   """Compiles a function on its first call, for threads that run at once.
 
   Machine code is kept beside the source, or in the user's cache folder where that cannot be
-  written, and is read from there by later processes. Where neither can be, it is compiled anew in
-  each process.
+  written, and is read from there by later processes, until a source in the function's folder
+  changes: it may hold the code of others there. Where neither can be written, it is compiled anew
+  in each process.
 
   Args:
     fused: Whether a product and a sum may be one instruction that rounds once.
@@ -34,12 +39,32 @@ def compiled(*, fused: bool = False) -> Callable:
   }
 
   def decorate(function: Callable) -> Callable:
+    kernel = numba.njit(**options)(function)
     try:
-      return numba.njit(cache=True, **options)(function)
+      kernel._cache = _KeptWithSources(function)
     except RuntimeError:  # numba found no folder for its cache
-      return numba.njit(**options)(function)
+      pass
+    return kernel
 
   return decorate
+
+
+class _KeptWithSources(FunctionCache):
+  """numba's cache of a function, which alone sees changes of the function's own file only."""
+
+  def _index_key(self, sig, codegen):
+    folder = pathlib.Path(self._py_func.__code__.co_filename).parent
+    return (*super()._index_key(sig, codegen), _digest(folder))
+
+
+@functools.cache
+def _digest(folder: pathlib.Path) -> str:
+  """Of the sources in a folder, with their names."""
+  digest = hashlib.sha256()
+  for path in sorted(folder.glob("*.py")):
+    source = path.read_bytes()
+    digest.update(f"{path.name} {len(source)} ".encode() + source)
+  return digest.hexdigest()
 
 
 def run_in_threads(function: Callable[..., Any], tasks: Sequence[tuple]) -> None:
