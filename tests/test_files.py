@@ -28,11 +28,15 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
   write_text(path, "old")
   killed = subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False)
   assert killed.returncode == -9
-  assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 2
+  others = (".a.json.mine.tmp", ".a.json.0123456789abcdef.tmp.old")
+  for name in others:
+    (tmp_path / name).write_text("another program's")
+  assert path.read_text() == "old" and len(list(tmp_path.iterdir())) == 4
   write_text(tmp_path / "other.json", "its own")  # not the file that the killed one wrote
-  assert len(list(tmp_path.iterdir())) == 3
+  assert len(list(tmp_path.iterdir())) == 5
   write_text(path, "new")
-  assert sorted(file.name for file in tmp_path.iterdir()) == ["a.json", "other.json"]
+  kept = sorted([*others, "a.json", "other.json"])
+  assert sorted(file.name for file in tmp_path.iterdir()) == kept
 
 
 def test_a_writer_at_work_is_left_alone(tmp_path):

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -81,9 +82,10 @@ def _open_temporary(path: pathlib.Path) -> tuple[pathlib.Path, IO[bytes]]:
 
 def _remove_abandoned(path: pathlib.Path) -> None:
   """Removes temporary files for ``path`` whose writers are gone: their locks went with them."""
+  own = re.compile(re.escape(_prefix(path)) + r"[0-9a-f]{16}\.tmp")
   with contextlib.suppress(OSError):
     for other in path.parent.iterdir():
-      if other.name.startswith(_prefix(path)) and other.name.endswith(".tmp"):
+      if own.fullmatch(other.name):
         with contextlib.suppress(OSError), other.open("rb") as file:
           _lock(file)
           other.unlink()

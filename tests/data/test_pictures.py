@@ -1,3 +1,4 @@
+import concurrent.futures
 import hashlib
 import io
 import json
@@ -6,6 +7,8 @@ import os
 import shutil
 import socket
 import struct
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -17,7 +20,13 @@ from udh_jax.data import images as images_module
 from udh_jax.data import pictures
 from udh_jax.data.images import DecodedImages
 from udh_jax.data.loader import read_batches
-from udh_jax.data.pictures import decode_picture, list_pictures, picture_size, read_picture
+from udh_jax.data.pictures import (
+  _Bounded,
+  decode_picture,
+  list_pictures,
+  picture_size,
+  read_picture,
+)
 from udh_jax.data.readers import folder as folder_reader
 from udh_jax.data.registry import data_config, load_dataset
 from udh_jax.errors import InputError
@@ -319,7 +328,7 @@ def test_a_large_picture_is_named_and_a_huge_one_refused(
 ):
   save_picture(tmp_path / "large.png", 40, 30)
   monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-  monkeypatch.setattr(pictures, "_LARGE", 100)
+  monkeypatch.setattr(pictures, "_PIXELS", _Bounded(100))
   with pytest.warns(Image.DecompressionBombWarning):
     for _ in range(2):
       read_picture(tmp_path / "large.png", 8)
@@ -750,3 +759,25 @@ def test_a_picture_that_is_gone_before_its_contents_are_noted_is_left_out(
   monkeypatch.setattr(pictures, "read_picture", read)
   assert folder_dataset(tmp_path).names == ["0.bmp", "2.bmp"]
   assert "1.bmp cannot be read (No such file" in caplog.text
+
+
+def test_so_many_at_once_or_one_that_is_more():
+  """Threads never hold more than the bound, and one that wants more than it comes through alone."""
+  bounded, held, most = _Bounded(10), [], []
+  lock = threading.Lock()
+
+  def take(count):
+    with bounded.held(count):
+      with lock:
+        held.append(count)
+        most.append(sum(held))
+        alone = len(held) == 1
+      time.sleep(0.001)
+      with lock:
+        held.remove(count)
+    return alone or count <= 10
+
+  with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(take, [3, 4, 25, 5, 1, 10, 25, 2] * 10))
+  assert all(found) and held == []
+  assert max(most) == 25 and any(10 >= m > 5 for m in most)

@@ -487,6 +487,10 @@ def test_a_table_that_names_no_file_is_refused_before_the_work(
   store = ["--store", f"lancedb:{tmp_path / 'store'}", "--table=."]
   given = [f"--encoder={tmp_path / 'encoder'}", f"--images={pictures}", *store]
   assert "--table is '.'" in failing(encode.main, given)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "codes.unreadable.txt").mkdir()
+  line = failing(encode.main, [*given[:-1], "--table=codes"])
+  assert f"{tmp_path / 'codes.unreadable.txt'}, which cannot be written" in line
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,14 @@ from jax.sharding import PartitionSpec as P
 
 from udh_jax.coding import pack_codes
 from udh_jax.errors import InputError
-from udh_jax.retrieval import NO_NEIGHBOUR, hamming, hamming_distance, radius_search, search
+from udh_jax.retrieval import (
+  NO_NEIGHBOUR,
+  asymmetric_search,
+  hamming,
+  hamming_distance,
+  radius_search,
+  search,
+)
 
 pytestmark = pytest.mark.usefixtures("each_kernel")
 
@@ -295,3 +302,15 @@ def test_the_widest_codes_have_exact_distances(each_kernel):
 def test_chunks_of_a_radius_search_do_not_show(rng):
   queries, database = random_bytes(rng, 11, 2, high=4), random_bytes(rng, 200, 2, high=4)
   require_all_within(queries, database, 2)
+
+
+def test_items_beyond_what_indices_count_are_refused():
+  codes = np.broadcast_to(np.zeros((1, 1), np.uint8), (2**31, 1))
+  query = np.zeros((1, 1), np.uint8)
+  for ask in (
+    lambda: search(query, codes, 1),
+    lambda: radius_search(query, codes, 0),
+    lambda: asymmetric_search(np.zeros((1, 8), np.float32), codes, 1),
+  ):
+    with pytest.raises(InputError, match=r"2,147,483,648 items, expected at most 2,147,483,647"):
+      ask()

@@ -652,6 +652,33 @@ def test_pages_of_other_sites_may_not_ask(client):
   assert answer.status_code == 200 and "access-control-allow-origin" not in answer.headers
 
 
+def test_pages_of_other_sites_are_known_without_encryption_too(serve, index_path):
+  client = serve(index_path, hosts=("pictures.example",))
+  for origin, host, status in (
+    ("http://192.168.0.9:8000", "192.168.0.9:8000", 421),  # the name is looked at first
+    ("http://evil.example", "localhost:8000", 403),
+    ("http://localhost:9000", "localhost:8000", 403),
+    ("null", "localhost:8000", 403),
+    ("http://localhost:8000", "localhost:8000", 200),
+    ("https://pictures.example", "localhost:8000", 200),  # a proxy that gives its own name
+  ):
+    headers = {"Origin": origin, "Host": host}
+    assert client.post(POST, json={"hex": "0000"}, headers=headers).status_code == status
+
+
+def test_no_address_leads_to_another_server(client):
+  answer = client.get("/v1/items/", headers={"Host": "evil.example"}, follow_redirects=False)
+  assert problem_of(answer, 404) == "no_such_address"
+
+
+def test_a_picture_that_is_sent_as_text_is_no_damaged_one(client, query):
+  body = b'--a\r\nContent-Disposition: form-data; name="picture"\r\n\r\n' + query[0] + b"\r\n--a--"
+  kind = {"content-type": "multipart/form-data; boundary=a"}
+  answer = client.post(POST, content=body, headers=kind)
+  assert problem_of(answer, 400) == "bad_form"
+  assert "picture=@FILE" in answer.json()["error"]["message"]
+
+
 def test_browsers_are_told_to_be_careful(client):
   page = client.get("/")
   policy = page.headers["content-security-policy"]

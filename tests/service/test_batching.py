@@ -181,3 +181,21 @@ def test_what_nobody_waits_for_is_not_done(blocking):
 
   run_with(batcher, work)
   assert done == ["first", "last"]
+
+
+def test_calls_are_bounded_as_queries_are(blocking):
+  batcher = Batcher(blocking, max_batch=1, max_waiting=2)
+
+  async def work():
+    tasks = [asyncio.create_task(batcher("first"))]
+    await until(blocking.begun.is_set)
+    tasks += [asyncio.create_task(batcher.call(len, "call")), asyncio.create_task(batcher("last"))]
+    await until(lambda: batcher.waiting == 2)
+    for asked in (batcher.call(len, "x"), batcher("x")):
+      with pytest.raises(Busy, match="2 queries wait"):
+        await asked
+    blocking.gate.set()
+    return await asyncio.gather(*tasks)
+
+  assert run_with(batcher, work) == ["first", 4, "last"]
+  assert batcher.waiting == 0

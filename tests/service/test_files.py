@@ -1,5 +1,6 @@
 """Only files of the index are opened, whatever stands in their place."""
 
+import errno
 import os
 import pathlib
 
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image, features
 
 from udh_jax.data.pictures import read_picture
+from udh_jax.service import files
 from udh_jax.service.files import kind_of, open_picture
 from udh_jax.service.problems import Problem
 from udh_jax.service.thumbnails import make_thumbnail
@@ -140,3 +142,17 @@ def test_what_was_encoded_is_served(pictures, form, options, kind):
   with opened.file as file:
     assert opened.kind == f"image/{kind}"
     assert make_thumbnail(file.read())[:4] == b"RIFF"
+
+
+@pytest.mark.parametrize(
+  ("number", "status"), [(errno.EMFILE, 503), (errno.EIO, 503), (errno.EACCES, 404)]
+)
+@pytest.mark.parametrize("failing", ["open", "read"])
+def test_what_passes_is_not_said_to_be_gone(pictures, monkeypatch, number, status, failing):
+  def fail(*_, **__):
+    raise OSError(number, os.strerror(number))
+
+  monkeypatch.setattr(files, "_open_plain" if failing == "open" else "kind_of", fail)
+  with pytest.raises(Problem, match=os.strerror(number)) as caught:
+    open_picture(pictures, "group 0/0.png")
+  assert caught.value.status == status

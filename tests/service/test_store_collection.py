@@ -1,6 +1,7 @@
 """A table of a real database, served."""
 
 import shutil
+import time
 import types
 
 import numpy as np
@@ -10,9 +11,11 @@ pytest.importorskip("lancedb")
 
 from udh_jax.encoders.folder import encode_folder
 from udh_jax.errors import InputError
+from udh_jax.service import store_collection
 from udh_jax.service.following import StoreTable
+from udh_jax.service.problems import Problem
 from udh_jax.service.store_collection import StoreCollection
-from udh_jax.stores import create_store, open_store
+from udh_jax.stores import Rows, StoreError, create_store, open_store
 
 POST = "/v1/neighbours"
 
@@ -166,5 +169,51 @@ def test_a_store_of_another_encoder_or_none_at_all_is_refused(table, encoders, t
 @pytest.mark.parametrize("made", [None, "resnet", ["abc"], {}])
 def test_a_store_that_tells_no_encoder_has_no_digest(made):
   about = {} if made is None else {"encoder": made}
-  store = types.SimpleNamespace(about=about, location="x", num_bits=8, columns={})
+  store = types.SimpleNamespace(about=about, location="x", num_bits=8, columns={}, count=lambda: 0)
   assert StoreCollection(store, folder=None).digest is None
+
+
+class Away:
+  """A store that cannot be reached, and takes its time to say so."""
+
+  location, num_bits, about, columns = "away", 16, {}, {}
+
+  def __init__(self):
+    self.asked, self.there = 0, True
+
+  def count(self):
+    return 7
+
+  def get(self, names):
+    self.asked += 1
+    if not self.there:
+      time.sleep(0.02)
+      raise StoreError("the store is away")
+    return Rows(list(names), np.zeros((len(names), 2), np.uint8), {})
+
+
+def test_a_store_that_is_away_is_not_waited_for_by_each(monkeypatch):
+  monkeypatch.setattr(store_collection, "_PATIENCE", 0.01)
+  store = Away()
+  served = StoreCollection(store, folder=None)
+  assert served.last_count == 7 and served.item("a").name == "a"
+  store.there = False
+  for _ in range(5):
+    with pytest.raises(Problem, match="the store is away") as caught:
+      served.item("a")
+    assert (caught.value.status, caught.value.headers) == (503, {"Retry-After": "5"})
+  assert store.asked == 2 and served.last_count == 7
+  later = time.monotonic() + 60
+  monkeypatch.setattr(store_collection.time, "monotonic", lambda: later)
+  store.there = True
+  assert served.item("a").name == "a"
+
+
+def test_what_fails_at_once_is_asked_again():
+  store = Away()
+  served = StoreCollection(store, folder=None)
+  store.there = False
+  for _ in range(3):
+    with pytest.raises(Problem, match="away"):
+      served.item("a")
+  assert store.asked == 3

@@ -100,3 +100,18 @@ def test_a_folder_that_cannot_be_written_to_is_no_error(tmp_path, pictures, capl
   thumbnails.stop()
   assert all(thumbnail.made for thumbnail in found)
   assert len([record for record in caplog.records if "cannot be kept" in record.message]) == 1
+
+
+def test_what_is_no_picture_is_said_without_python(thumbnails, pictures):
+  (pictures / "group 0" / "0.png").write_bytes(b"\xff\xd8\xffjunk")
+  with pytest.raises(Problem, match=r"no.* picture of a known format") as caught:
+    get(thumbnails, pictures, "group 0/0.png")
+  assert "0x" not in str(caught.value)
+
+
+def test_servers_that_share_a_folder_keep_its_bound(tmp_path):
+  first, second = (Cache(tmp_path / "kept", 10_000) for _ in range(2))
+  for i in range(40):
+    (first, second)[i % 2].put(f"{i:064x}"[::-1], bytes(400))
+  held = sum(path.stat().st_size for path in (tmp_path / "kept").rglob("*.webp"))
+  assert held <= 11_000  # and what each has put since it looked

@@ -389,6 +389,7 @@ def test_what_is_known_of_a_store_can_change(make, location):
     (Rows(["a"], np.zeros((1, 2), np.uint8), {"Year": [2**63]}), "integer values"),
     (Rows(["a"], np.zeros((1, 2), np.uint8), {"score": [float("nan")]}), "real values; nan"),
     (Rows(["a"], np.zeros((1, 2), np.uint8), {"label": ["x\0"]}), "NUL"),
+    (Rows(["a"], np.zeros((1, 2), np.uint8), {"score": [10**400]}), "real values; inf"),
     (Rows(["a"], np.full((1, 2), 255, np.uint8), {}), "Padding bits after bit 12"),
   ],
 )
@@ -434,3 +435,26 @@ def test_conditions_as_the_command_line_has_them():
     ("Year", "=", 7),
     ("label", "=", None),
   ]
+
+
+def test_queries_whose_padding_is_set_are_refused(make):
+  store = make(12)
+  store.upsert(["a"], np.zeros((1, 2), np.uint8))
+  for ask in (lambda codes: store.nearest(codes, 1), lambda codes: store.within(codes, 0)):
+    with pytest.raises(InputError, match="Padding bits after bit 12"):
+      ask(np.array([[0, 1]], np.uint8))
+
+
+def test_any_number_of_neighbours_may_be_asked_for(rng, make):
+  store = make()
+  store.upsert(names_of(30), few_codes(rng, 30))
+  (found,) = store.nearest(few_codes(rng, 1), 2**40)
+  assert sorted(found.names) == sorted(names_of(30))
+
+
+def test_the_smallest_whole_number_is_a_condition_too(make):
+  store = make()
+  values = [-(2**63), 1 - 2**63, 0]
+  store.upsert(list("abc"), np.zeros((3, 2), np.uint8), {"Year": values})
+  for operator, expected in (("=", 1), (">=", 3), ("<", 0), ("!=", 2), (">", 2)):
+    assert store.count({"Year": (operator, -(2**63))}) == expected

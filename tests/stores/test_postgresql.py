@@ -158,9 +158,20 @@ def test_a_table_that_was_made_anew_meanwhile(postgresql):
   with create_store(
     postgresql, num_bits=8, about={"encoder": {"digest": "b"}}, table="anew"
   ) as new:
-    with pytest.raises(InputError, match="made anew for another encoder"):
-      old.upsert(["a"], np.zeros((1, 1), np.uint8))
-    assert new.count() == 0
+    new.upsert(["a"], np.zeros((1, 1), np.uint8))
+    code = np.zeros((1, 1), np.uint8)
+    for ask in (
+      lambda: old.upsert(["a"], code),
+      lambda: old.nearest(code, 1),
+      lambda: old.within(code, 0),
+      lambda: old.get(["a"]),
+      lambda: old.delete(["a"]),
+      lambda: list(old.rows()),
+      lambda: list(old.names()),
+    ):
+      with pytest.raises(InputError, match="made anew for another encoder"):
+        ask()
+    assert new.count() == 1
   old.close()
 
 

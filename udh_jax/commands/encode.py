@@ -21,10 +21,11 @@ from udh_jax.commands.store_flags import about_of, add_store_flags, finish, tabl
 from udh_jax.encoders.distributed.cluster import encode_distributed
 from udh_jax.encoders.distributed.listing import read_plan
 from udh_jax.encoders.distributed.parts import parts_to_store
-from udh_jax.encoders.folder import encode_folder, list_unreadable
+from udh_jax.encoders.folder import encode_folder, list_unreadable, unreadable_list
 from udh_jax.encoders.loading import encoder_of, find_encoder, load_encoder
 from udh_jax.encoders.store import encode_folder_to_store
-from udh_jax.errors import require
+from udh_jax.errors import InputError, require
+from udh_jax.files import require_writable
 from udh_jax.machine import keep_compiled
 from udh_jax.retrieval.index import HammingIndex
 from udh_jax.stores import Store, create_store
@@ -175,6 +176,13 @@ def _encode_to_store(options, encoder, source) -> None:
     f"--table is {options.table!r}, which names no file to list unreadable pictures beside; give "
     "another name, such as codes.",
   )
+  try:
+    require_writable(unreadable_list(listed))
+  except InputError as error:
+    raise InputError(
+      f"Unreadable pictures would be listed in {unreadable_list(listed).resolve()}, which cannot "
+      "be written; run this in another folder."
+    ) from error
   about = {
     "encoder": {"source": source, "digest": encoder.digest},
     "folder": str(pathlib.Path(options.images).resolve()),

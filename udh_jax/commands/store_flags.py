@@ -36,11 +36,10 @@ def finish(store: Store, *, build_index: bool) -> None:
     store: To which was written.
     build_index: See that it has an approximate index, with all items in it.
   """
-  has_index = store.has_index()
-  if build_index or not has_index:  # it takes long where there is one
+  if build_index or not store.has_index():  # it takes long where there is one
     with contextlib.suppress(StoreError):  # another process writes, and will do it
       store.optimize()
-  if build_index and not has_index:
+  if build_index and not store.has_index():
     store.build_index()
 
 

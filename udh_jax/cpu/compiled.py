@@ -1,6 +1,7 @@
 """How kernels are compiled, kept on disk, and run by several threads."""
 
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -40,10 +41,8 @@ def compiled(*, fused: bool = False) -> Callable:
 
   def decorate(function: Callable) -> Callable:
     kernel = numba.njit(**options)(function)
-    try:
+    with contextlib.suppress(RuntimeError):  # numba found no folder for its cache
       kernel._cache = _KeptWithSources(function)
-    except RuntimeError:  # numba found no folder for its cache
-      pass
     return kernel
 
   return decorate

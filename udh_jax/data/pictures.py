@@ -16,7 +16,7 @@ import stat
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any, NamedTuple
 
 import numpy as np
@@ -173,7 +173,7 @@ def decode_picture(
     if pixels is not None:
       with contextlib.suppress(Exception):
         return _decode(io.BytesIO(pixels), size, whole, formats, max_pixels)
-    raise ValueError(_reason(error)) from error
+    raise ValueError(reason_of(error)) from error
 
 
 def picture_size(
@@ -219,8 +219,7 @@ def _decode(file, size, whole, formats, max_pixels):
     # cost; twice the wanted side is kept, so that the last step still averages.
     full, least = image.size, 2 * max(size, 32)
     image.draft("RGB", (least, least))
-    large = image.width * image.height > _LARGE
-    with _ONE_LARGE if large else contextlib.nullcontext():
+    with _PIXELS.held(image.width * image.height):
       image.load()
       orientation = _orientation(image)  # after load, which turns a TIFF itself
       full = image.size if image.format == "TIFF" else full
@@ -255,9 +254,28 @@ def _warn_of_size(name, width, height, limit):
   )
 
 
-# Pictures of more pixels than this are decoded one at a time, not one in each thread.
-_LARGE = 1 << 25
-_ONE_LARGE = threading.Lock()
+class _Bounded:
+  """So many at once in all threads, or one that is more."""
+
+  def __init__(self, most: int):
+    self._most, self._held = most, 0
+    self._turn, self._given = threading.Lock(), threading.Condition()
+
+  @contextlib.contextmanager
+  def held(self, count: int) -> Iterator[None]:
+    with self._turn, self._given:  # one waits here, the others behind it, so that a large one comes
+      self._given.wait_for(lambda: not self._held or self._held + count <= self._most)
+      self._held += count
+    try:
+      yield
+    finally:
+      with self._given:
+        self._held -= count
+        self._given.notify()
+
+
+# Pixels that are decoded at once, about 20 bytes each on the way: 2.5 GiB, however many cores.
+_PIXELS = _Bounded(1 << 27)
 
 
 def _orientation(image) -> int | None:
@@ -269,7 +287,7 @@ def _orientation(image) -> int | None:
   return orientation if isinstance(orientation, int) else None
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
   """What is wrong with a picture, in one line."""
   from PIL import Image, UnidentifiedImageError
 

@@ -151,7 +151,7 @@ def encode_folder(
   target = followed(output)
   partial = target.with_name(f"{target.name}.partial")
   require_free(output)
-  for path in (output, partial, output.with_name(f"{output.name}.unreadable.txt")):
+  for path in (output, partial, unreadable_list(output)):
     require_writable(path)
   update = update and output.is_file() and output.stat().st_size > 0
   about = {
@@ -366,15 +366,20 @@ class _OldRows:
     return self._arrays["codes"][item], {name: self._arrays[name][item] for name in COLUMNS}
 
 
+def unreadable_list(output: pathlib.Path) -> pathlib.Path:
+  """Where the files are listed that could not be read."""
+  return output.with_name(f"{output.name}.unreadable.txt")
+
+
 def list_unreadable(output: pathlib.Path, bad: Mapping[str, str], num_files: int) -> None:
   """Lists files that could not be read beside an output, or removes an older list.
 
   Args:
-    output: ``{output}.unreadable.txt`` is written.
+    output: Beside which `unreadable_list` is written.
     bad: Reason by name.
     num_files: Of all files.
   """
-  listed = output.with_name(f"{output.name}.unreadable.txt")
+  listed = unreadable_list(output)
   if bad:
     lines = [f"{printable(name)}: {printable(bad[name])}\n" for name in sorted(bad)]
     write_text(listed, "".join(lines))

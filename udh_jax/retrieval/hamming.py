@@ -14,6 +14,7 @@ from udh_jax.cpu import choice
 from udh_jax.cpu.widths import MOST_BYTES, distance_dtype
 from udh_jax.errors import InputError, is_traced, require, whole_number
 
+MOST_ITEMS = 2**31 - 1  # of a database, whose indices are int32
 NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
 
 _CHUNK = 2**24  # distances held at once
@@ -206,12 +207,14 @@ def checked_request(
     k, and ``valid`` as an array, if there is one.
 
   Raises:
-    InputError: If the database is empty, ``valid`` is no such array, or k is out of range.
+    InputError: If the database is empty or beyond `MOST_ITEMS`, ``valid`` is no such array, or k is
+      out of range.
   """
   k = whole_number(f"{name}: k", k)
   require(len(database) >= 1, f"{name}: the database is empty (shape {database.shape}).")
   shards = 1 if axis_name is None else lax.axis_size(axis_name)
   num_items = shards * len(database)
+  _require_countable(name, num_items)
   if valid is not None:
     valid = valid if isinstance(valid, jax.Array) else np.asarray(valid)
     require(
@@ -240,7 +243,8 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
     Both, JAX arrays as they are and anything else as NumPy arrays.
 
   Raises:
-    InputError: If an argument is not uint8, the widths differ or are beyond `MOST_BYTES`.
+    InputError: If an argument is not uint8, the widths differ or are beyond `MOST_BYTES`, or the
+      database is beyond `MOST_ITEMS`.
   """
   queries, database = (
     array if isinstance(array, jax.Array) else np.asarray(array) for array in (queries, database)
@@ -257,7 +261,16 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
     f"{name}: the codes have {queries.shape[1]:,} bytes, expected at most {MOST_BYTES:,} "
     f"({8 * MOST_BYTES:,} bits); make shorter codes.",
   )
+  _require_countable(name, len(database))
   return queries, database
+
+
+def _require_countable(name: str, num_items: int) -> None:
+  require(
+    num_items <= MOST_ITEMS,
+    f"{name}: the database has {num_items:,} items, expected at most {MOST_ITEMS:,}, which indices "
+    "of 32 bits count; search parts of it and join what they find.",
+  )
 
 
 def as_words(packed: jax.Array) -> jax.Array:

@@ -72,10 +72,13 @@ def is_loopback(host: str) -> bool:
 
 def host_of(request: Request) -> str:
   """The name by which the server was called, without the port."""
-  host = request.headers.get("host", "")
-  if host.startswith("["):
-    return host[: host.find("]") + 1]
-  return host.rsplit(":", 1)[0] if ":" in host else host
+  return _host_in(request.headers.get("host", ""))
+
+
+def _host_in(text: str) -> str:
+  if text.startswith("["):
+    return text[: text.find("]") + 1]
+  return text.rsplit(":", 1)[0] if ":" in text else text
 
 
 class Access:
@@ -123,9 +126,17 @@ class Access:
     Raises:
       Problem: Of status 403.
     """
-    if request.headers.get("sec-fetch-site", "same-origin") in ("cross-site", "same-site"):
+    headers = request.headers
+    site = headers.get("sec-fetch-site")
+    if site is None and "origin" in headers:  # which browsers send without encryption, too
+      origin = headers["origin"].partition("://")[2]
+      own = origin == headers.get("host") or _host_in(origin).lower() in (self._hosts or ())
+      site = "same-origin" if own else "cross-site"
+    if site in ("cross-site", "same-site"):
       raise Problem(
-        "Requests from pages of other sites are refused.", status=403, code="other_site"
+        "Requests from pages of other sites are refused; --allow-host adds a name of this server.",
+        status=403,
+        code="other_site",
       )
 
   def is_known(self, request: Request) -> bool:

@@ -449,7 +449,7 @@ class Service:
     if self._access.is_known(request):
       loaded = datetime.datetime.fromtimestamp(served.loaded, datetime.UTC)
       found |= {
-        "items": await self._searches.call(served.collection.count),
+        "items": served.collection.last_count,
         "bits": served.collection.num_bits,
         "index": served.collection.version,
         "loaded": loaded.isoformat(timespec="milliseconds"),
@@ -481,12 +481,15 @@ class Service:
       for operation in interface.OPERATIONS
     ]
     routes += [Route(path, self._page(file)) for path, file in _PAGE.items()]
-    return Starlette(
+    application = Starlette(
       routes=routes,
       middleware=[Middleware(SafeHeaders)],
       exception_handlers={HTTPException: self._refuse},
       lifespan=self.lifespan,
     )
+    # It would lead to an address with the host of the request in it, before that is looked at.
+    application.router.redirect_slashes = False
+    return application
 
   def _page(self, file: str):
     data = importlib.resources.files("udh_jax.service").joinpath("page", file).read_bytes()

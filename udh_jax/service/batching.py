@@ -84,19 +84,20 @@ class Batcher:
       run: Gets 1 to ``max_batch`` items and returns a result for each.
       max_batch: Most items of a call.
       max_wait: Seconds to wait for more, from the arrival of the first.
-      max_waiting: Items that may wait; more are refused.
+      max_waiting: Items and calls that may wait; more are refused.
       observe: Called with the size of each batch.
     """
     self._run, self._observe = run, observe
     self._max_batch, self._max_wait, self._max_waiting = max_batch, max_wait, max_waiting
     self._waiting: collections.deque[tuple[float, Any, asyncio.Future]] = collections.deque()
+    self._calls = 0
     self._thread = concurrent.futures.ThreadPoolExecutor(1)
     self._task: asyncio.Task[None] | None = None
 
   @property
   def waiting(self) -> int:
-    """How many items wait."""
-    return len(self._waiting)
+    """How many items wait, and calls of other functions, the one that is made counted."""
+    return len(self._waiting) + self._calls
 
   def start(self) -> None:
     """Begins to make calls; within a running event loop."""
@@ -118,8 +119,7 @@ class Batcher:
     Raises:
       Busy: If too many wait.
     """
-    if len(self._waiting) >= self._max_waiting:
-      raise Busy(f"{len(self._waiting)} queries wait already; ask again in a moment.")
+    self._require_room()
     loop = asyncio.get_running_loop()
     future = loop.create_future()
     self._waiting.append((loop.time(), item, future))
@@ -127,7 +127,23 @@ class Batcher:
     return await future
 
   async def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Calls a function in the same thread, between batches."""
+    """Calls a function in the same thread, between batches.
+
+    Raises:
+      Busy: If too many wait.
+    """
+    self._require_room()
+    self._calls += 1
+    try:
+      return await self._in_thread(function, *arguments)
+    finally:
+      self._calls -= 1
+
+  def _require_room(self) -> None:
+    if self.waiting >= self._max_waiting:
+      raise Busy(f"{self.waiting} queries wait already; ask again in a moment.")
+
+  async def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> Any:
     return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
   async def _serve(self) -> None:
@@ -138,7 +154,7 @@ class Batcher:
       self._observe(len(batch))
       try:
         items = [item for _, item, _ in batch]
-        results = await self.call(self._run, items)
+        results = await self._in_thread(self._run, items)
         for (_, _, future), result in zip(batch, results, strict=True):
           if not future.done():
             future.set_result(result)

@@ -63,6 +63,11 @@ class Collection(Protocol):
   folder: pathlib.Path | None
   columns: Mapping[str, str]
 
+  @property
+  def last_count(self) -> int:
+    """Number of items when they were last counted; from any thread, without waiting."""
+    ...
+
   def count(self) -> int:
     """Number of items."""
     ...
@@ -147,6 +152,11 @@ class IndexCollection:
         most_similar(self._index, codes, outputs, k)
       most_similar(self._index, codes, outputs, 1, 0)
     self.item(self._index.names[0])
+
+  @property
+  def last_count(self) -> int:
+    """Number of items."""
+    return len(self._index)
 
   def count(self) -> int:
     """Number of items."""

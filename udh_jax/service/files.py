@@ -1,13 +1,14 @@
 """Picture files of a collection, opened so that no other file can be reached."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import stat
 from typing import IO, NamedTuple
 
-from udh_jax.service.problems import Problem
+from udh_jax.service.problems import Busy, Problem
 
 # Kinds by how the files begin, whatever their names end in.
 _KINDS = (
@@ -50,9 +51,18 @@ class Opened(NamedTuple):
     return f'"{self.changed:x}-{self.size:x}"'
 
 
+# What passes: the same file may be read in a moment.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EAGAIN}
+
+
 def gone(message: str) -> Problem:
   """A picture that the index knows and that is not to be had."""
   return Problem(message, status=404, code="picture_gone")
+
+
+def _cannot_be_read(name: str, error: OSError) -> Problem:
+  message = f"{name!r} cannot be read ({error.strerror})."
+  return Busy(message) if error.errno in _PASSING else gone(message)
 
 
 def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool = False) -> Opened:
@@ -88,7 +98,7 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
   except OSError as error:
     if not follow_links and _has_link(folder, parts):
       raise _link(name) from None
-    raise gone(f"{name!r} cannot be read ({error.strerror}).") from None
+    raise _cannot_be_read(name, error) from None
   try:
     status = os.fstat(handle)
     if not stat.S_ISREG(status.st_mode):
@@ -98,6 +108,9 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
       raise gone(f"{name!r} is not a picture any more, or of a kind that is not served.")
     os.lseek(handle, 0, os.SEEK_SET)
     return Opened(os.fdopen(handle, "rb"), status.st_size, status.st_mtime_ns, kind)
+  except OSError as error:
+    os.close(handle)
+    raise _cannot_be_read(name, error) from None
   except BaseException:
     os.close(handle)
     raise

@@ -15,6 +15,8 @@ from udh_jax.service.problems import Problem
 from udh_jax.stores import Store, StoreError, parse_where
 
 _KEPT = 10.0  # seconds that a count serves; counting reads a whole table
+_PATIENCE = 1.0  # seconds; a store that takes longer to fail is not asked again for a while
+_REST = 5.0  # seconds
 _EFFORT = 1000  # candidates of an approximate search: the most that PostgreSQL's graph gathers
 
 
@@ -30,24 +32,25 @@ class StoreCollection:
       approximate: Search by the store's approximate index, where it has one.
     """
     self._store, self._approximate = store, approximate
-    self._count, self._counted = 0, -float("inf")
+    self._rests_until, self._trouble = -float("inf"), ""
     self.title = store.location
     self.digest = encoder_digest_of(store.about)
     self.version = f"store-{str(self.digest)[:12]}"
     self.num_bits, self.folder = store.num_bits, folder
     self.columns: Mapping[str, str] = store.columns
+    self.last_count, self._counted = self._asked(store.count), time.monotonic()
 
   def count(self) -> int:
     """Number of items, of a few seconds ago."""
     if time.monotonic() - self._counted > _KEPT:
-      self._count, self._counted = _asked(self._store.count), time.monotonic()
-    return self._count
+      self.last_count, self._counted = self._asked(self._store.count), time.monotonic()
+    return self.last_count
 
   def nearest(self, codes: np.ndarray, k: int, where: Sequence[str] = ()) -> list[list[Hit]]:
     """See `Collection.nearest`."""
     conditions = parse_where(where, self.columns)
     approximate = not self.is_exact(k)
-    found = _asked(
+    found = self._asked(
       self._store.nearest,
       codes,
       k,
@@ -69,10 +72,10 @@ class StoreCollection:
 
   def is_exact(self, k: int) -> bool:
     """Unless the approximate index answers: it can miss some where it finds k."""
-    return not (self._approximate and k <= _EFFORT and _asked(self._store.has_index))
+    return not (self._approximate and k <= _EFFORT and self._asked(self._store.has_index))
 
   def _items(self, names: Sequence[str]) -> list[Item]:
-    rows = _asked(self._store.get, names)
+    rows = self._asked(self._store.get, names)
     columns = rows.metadata.items()
     return [
       Item(name, rows.codes[row], {column: values[row] for column, values in columns})
@@ -88,7 +91,7 @@ class StoreCollection:
     if not contains:
       size = min(offset + limit, 10_000)
       names = itertools.chain.from_iterable(self._store.names(batch_size=size))
-      found = _asked(lambda: list(itertools.islice(names, offset, offset + limit)))
+      found = self._asked(lambda: list(itertools.islice(names, offset, offset + limit)))
       return found, self.count()
 
     def search():
@@ -101,12 +104,24 @@ class StoreCollection:
         total += len(rows)
       return found, total
 
-    return _asked(search)
+    return self._asked(search)
+
+  def _asked(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Asks the store; that it cannot be reached is not a fault of the client.
+
+    Calls are made in turn: while the store is away each would wait as long as the one before it.
+    """
+    begun = time.monotonic()
+    if begun < self._rests_until:
+      raise _unreachable(self._trouble)
+    try:
+      return function(*arguments, **options)
+    except StoreError as error:
+      if time.monotonic() - begun > _PATIENCE:
+        self._rests_until, self._trouble = time.monotonic() + _REST, str(error)
+      raise _unreachable(str(error)) from error
 
 
-def _asked(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-  """Asks the store; that it cannot be reached is not a fault of the client."""
-  try:
-    return function(*arguments, **options)
-  except StoreError as error:
-    raise Problem(str(error), status=503, code="store", headers={"Retry-After": "5"}) from error
+def _unreachable(trouble: str) -> Problem:
+  headers = {"Retry-After": f"{_REST:.0f}"}
+  return Problem(trouble, status=503, code="store", headers=headers)

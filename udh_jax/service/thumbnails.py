@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from udh_jax.data.pictures import decode_picture, picture_size
+from udh_jax.data.pictures import decode_picture, picture_size, reason_of
 from udh_jax.files import write_atomically
 from udh_jax.service.files import Opened, gone
 
@@ -50,7 +50,7 @@ def make_thumbnail(data: bytes) -> bytes:
   try:
     side = min(SIDE, *picture_size(data))
   except Exception as error:  # Pillow raises many types on damaged files
-    raise ValueError(f"{type(error).__name__}: {error}") from error
+    raise ValueError(reason_of(error)) from error
   small = io.BytesIO()
   square = Image.fromarray(decode_picture(data, side))
   square.save(small, "WEBP", lossless=side <= _LOSSLESS, quality=82, method=2)
@@ -68,6 +68,7 @@ class Cache:
     self._folder, self._max_bytes = folder, max_bytes
     self._lock = threading.Lock()
     self._warned = False
+    self._put = 0  # bytes since the folder was looked at
     self.bytes = sum(size for _, size, _ in self._files())
 
   def _files(self) -> list[tuple[float, int, pathlib.Path]]:
@@ -106,13 +107,17 @@ class Cache:
           self._warned = True
         return
       self.bytes += len(data)
-      if self.bytes > self._max_bytes:
+      self._put += len(data)
+      # Others put files there, too: of up to twenty each has put this much at most unseen.
+      if self.bytes > self._max_bytes or self._put > self._max_bytes / 20:
         self._shrink()
 
   def _shrink(self) -> None:
-    """Removes the least used files until a tenth is free."""
+    """Looks at the folder; removes the least used files, if they are too many, to free a tenth."""
     files = sorted(self._files())
-    self.bytes = sum(size for _, size, _ in files)
+    self.bytes, self._put = sum(size for _, size, _ in files), 0
+    if self.bytes <= self._max_bytes:
+      return
     for _, size, path in files:
       if self.bytes <= 0.9 * self._max_bytes:
         return

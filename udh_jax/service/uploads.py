@@ -166,7 +166,13 @@ async def picture_of_form(request: Request, body: bytes) -> bytes:
         f"The form has the parts {', '.join(map(repr, form)) or 'none'}; send one, named {PART!r}.",
         code="bad_form",
       )
-    return part.encode() if isinstance(part, str) else await part.read()
+    if isinstance(part, str):  # read as text: bytes of a picture are lost
+      raise Problem(
+        f"The part {PART!r} of the form has no file name; send a file, as curl -F "
+        f"{PART}=@FILE does.",
+        code="bad_form",
+      )
+    return await part.read()
 
 
 class _closing:

@@ -183,6 +183,9 @@ class Store(abc.ABC):
     """
     queries = checked_codes(queries, self.num_bits)
     require(k >= 1, f"k is {k}, expected 1 or more.")
+    if max(k, effort) > _MANY:  # databases count what they are asked for in 32 bits
+      most = max(1, self.count())
+      k, effort = min(k, most), min(effort, most)
     conditions = conditions_of(where, self.columns)
     if not approximate:
       return self._nearest(queries, k, conditions)
@@ -257,6 +260,7 @@ class Store(abc.ABC):
 FILE_COLUMNS = {"bytes": "integer", "changed": "integer"}
 COLUMN_TYPES = {"text": str, "integer": int, "real": float, "boolean": bool}
 RESERVED = ("name", "code", "place")
+_MANY = 1 << 20  # neighbours; beyond it is looked how many items there are
 LONGEST_NAME = 2000  # bytes; PostgreSQL's keys end at a third of a page
 _COLUMN = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,47}")
 OPERATORS = ("=", "!=", "<", "<=", ">", ">=")
@@ -316,11 +320,6 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
   """
   names, codes = list(rows.names), checked_codes(rows.codes, num_bits)
   require(len(names) == len(codes), f"{len(codes)} codes and {len(names)} names; give one each.")
-  padding = -num_bits % 8
-  require(
-    padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
-    f"Padding bits after bit {num_bits} are set; give codes from pack_codes.",
-  )
   for name in names:
     problem = name_problem(name)
     require(problem is None, f"A store cannot hold the name: {problem}; rename it.")
@@ -379,7 +378,7 @@ def checked_value(column: str, kind: str, value: Any) -> Value:
   if isinstance(value, np.generic):
     value = value.item()
   if kind == "real" and type(value) is int:
-    value = float(value)
+    value = float(value) if abs(value) < 2**1000 else math.inf
   fits = type(value) is COLUMN_TYPES[kind]
   fits &= kind != "integer" or (fits and -(2**63) <= value < 2**63)
   fits &= kind != "real" or (fits and math.isfinite(value))
@@ -394,7 +393,7 @@ def checked_codes(codes: np.ndarray, num_bits: int) -> np.ndarray:
   """Packed codes of a store's width, as one block of memory.
 
   Raises:
-    InputError: If they are not uint8 codes or of another width.
+    InputError: If they are not uint8 codes, of another width, or bits after the last are set.
   """
   codes = np.ascontiguousarray(codes)
   require_packed("store: codes", codes)
@@ -403,6 +402,11 @@ def checked_codes(codes: np.ndarray, num_bits: int) -> np.ndarray:
     codes.shape[1] == num_bytes,
     f"The store holds codes of {num_bits} bits ({num_bytes} bytes), {codes.shape[1]} bytes were "
     "given; use the encoder that filled it, or make another store.",
+  )
+  padding = -num_bits % 8
+  require(
+    padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
+    f"Padding bits after bit {num_bits} are set; give codes from pack_codes.",
   )
   return codes
 

@@ -5,6 +5,7 @@ import datetime
 import functools
 import itertools
 import json
+import random
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ _NOTED = "place"
 _KEY = b"lance-schema:unenforced-primary-key:position"
 _AT_ONCE = 5000  # names in one condition
 _SLACK = 64  # candidates beyond the k-th that usually settle the order of ties
+_ATTEMPTS = 5  # to build the index where another process writes
 _PROBES = 32  # cells of the approximate index that are read
 
 
@@ -256,13 +258,17 @@ class LanceStore(Store):
       effort: Candidates while building.
     """
     index = require_extra("lancedb.index", extra=EXTRA)
-    with self._doing("building the index"):
-      self._table.create_index(
-        "code",
-        config=index.IvfHnswFlat(distance_type="hamming", m=links, ef_construction=effort),
-        replace=True,
-        name="code_idx",
-      )
+    config = index.IvfHnswFlat(distance_type="hamming", m=links, ef_construction=effort)
+    for attempt in range(1, _ATTEMPTS + 1):
+      try:
+        with self._doing("building the index"):
+          self._table.create_index("code", config=config, replace=True, name="code_idx")
+        return
+      except StoreError as error:  # of two who build at once, one is to do it again
+        if attempt == _ATTEMPTS or "conflict" not in str(error).lower():
+          raise
+      time.sleep(random.uniform(0, attempt))
+      self._table.checkout_latest()
 
   def has_index(self) -> bool:
     """Whether there is an approximate index."""
@@ -470,6 +476,8 @@ def _among(names: Sequence[str]) -> str:
 def _literal(value: Value) -> str:
   if isinstance(value, str):
     return "'" + value.replace("'", "''") + "'"
+  if value == -(2**63) and isinstance(value, int):
+    return f"({value + 1} - 1)"  # what stands after the sign would be no whole number of 64 bits
   return str(value).lower() if isinstance(value, bool) else repr(value)
 
 

@@ -196,6 +196,7 @@ class PostgreSQLStore(Store):
     """Removes items; returns how many of the names were there."""
     text = self._text("DELETE FROM {table} WHERE name = ANY($1)")
     with self._server.connection("removing") as connection:
+      self._require_unchanged(connection)
       return connection.execute(text, [_sendable(names)]).rowcount
 
   def _describe(self, about: Mapping[str, Any]) -> None:
@@ -215,6 +216,7 @@ class PostgreSQLStore(Store):
   def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
     exact = self._exact(k, conditions)
     with self._server.connection("searching") as connection:
+      self._require_unchanged(connection)
       return [self._found(connection, exact, query, conditions) for query in queries]
 
   def _nearest_by_index(
@@ -234,6 +236,7 @@ class PostgreSQLStore(Store):
     )
     found = []
     with self._server.connection("searching") as connection:
+      self._require_unchanged(connection)
       connection.execute(f"SET LOCAL hnsw.ef_search = {int(effort)}")
       if conditions and self._server.vector_version >= _ITERATIVE:
         connection.execute("SET LOCAL hnsw.iterative_scan = relaxed_order")
@@ -256,6 +259,7 @@ class PostgreSQLStore(Store):
       + self._text(" ORDER BY d, place")
     )
     with self._server.connection("searching") as connection:
+      self._require_unchanged(connection)
       return [self._found(connection, text, query, conditions) for query in queries]
 
   def get(self, names: Sequence[str]) -> Rows:
@@ -263,6 +267,7 @@ class PostgreSQLStore(Store):
     columns = self._identifiers(["name", "code", *self.columns])
     text = self._text("SELECT {columns} FROM {table} WHERE name = ANY($1)", columns=columns)
     with self._server.connection("reading") as connection:
+      self._require_unchanged(connection)
       rows = connection.execute(text, [_sendable(names)], binary=True).fetchall()
     by_name = {row[0]: row for row in rows}
     return self._rows([by_name[name] for name in dict.fromkeys(names) if name in by_name])
@@ -368,6 +373,7 @@ class PostgreSQLStore(Store):
       self._server.connection("reading") as connection,
       connection.cursor(name="udh_jax_rows", binary=True) as cursor,
     ):
+      self._require_unchanged(connection)
       cursor.execute(text)
       while rows := cursor.fetchmany(batch_size):
         yield rows

@@ -440,6 +440,11 @@ def test_what_cannot_be_encoded(encoder, other_encoder, pictures, tmp_path):
   (tmp_path / "codes" / "plan.json").write_text(json.dumps(changed | {"encoder": {"source": ""}}))
   with pytest.raises(InputError, match=r"plan\.json: encoder is damaged: it has no field digest"):
     list(code_batches(output))
+  for part in (5, ["f"], ["f", 0, 1, "", 9], ["f", "x", "y"], ["f", 0, -1], [0, 0, 1]):
+    damaged = json.dumps(json.loads(text) | {"parts": [part]})
+    (tmp_path / "codes" / "plan.json").write_text(damaged)
+    with pytest.raises(InputError, match=r"plan\.json is damaged: .* is no part"):
+      read_plan(output)
   (tmp_path / "codes" / "plan.json").write_text(text.replace('"version": 1', '"version": 9'))
   with pytest.raises(InputError, match="version 9"):
     read_plan(output)

@@ -214,6 +214,14 @@ def find_plan(output: str) -> Plan | None:
   require_fields(file, found, dict.fromkeys(Plan._fields, ANYTHING) | kinds)
   require(found.keys() <= set(Plan._fields), f"{file} has fields that are not known.")
   require_fields(f"{file}: encoder", found["encoder"], {"source": TEXT, "digest": TEXT})
+  for part in found["parts"]:
+    require(
+      isinstance(part, list)
+      and len(part) in (3, 4)
+      and all(isinstance(place, str) for place in (part[0], *part[3:]))
+      and all(type(row) is int and row >= 0 for row in part[1:3]),
+      f"{file} is damaged: {str(part)[:80]} is no part; encode again into another folder.",
+    )
   return Plan(**found | {"parts": [Part(*part) for part in found["parts"]]})
 
 
