@@ -10,6 +10,7 @@ from udh_jax.coding import encode, itq
 from udh_jax.coding.discriminant import (
   LEAST,
   RIDGE,
+  TIE,
   discriminant_directions,
   discriminant_itq,
 )
@@ -51,9 +52,10 @@ def oracle(features, labels, weights, bits, power, flatness):
       members = rows[clusters == k]
       between = between + len(members) / len(rows) * np.outer(members.mean(0), members.mean(0))
   between = between / labels.shape[1]
-  within = total - between + RIDGE * np.trace(total) * np.eye(len(total))
-  ratios, vectors = scipy.linalg.eigh(between, within)
-  ratios, vectors = ratios[::-1][:bits], vectors[:, ::-1][:, :bits]
+  within = total - between
+  metric = within + RIDGE * np.trace(total) * np.eye(len(total))
+  vectors = scipy.linalg.eigh(between + TIE * within, metric)[1][:, ::-1][:, :bits]
+  ratios = np.diag(vectors.T @ between @ vectors)
   vectors = vectors * np.maximum(ratios, LEAST * ratios.max()) ** (power / 2)
   vectors = vectors / (as_they_are @ vectors).std(axis=0) ** flatness
   return vectors @ vectors.T
@@ -76,12 +78,14 @@ def test_directions_are_those_of_scipy(rng, bits, power, flatness):
   np.testing.assert_allclose(found.mean, features[weights > 0].mean(axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("flatness", [0.0, 0.5])
-def test_eight_devices_make_the_same_codes(rng, mesh, flatness):
-  features, labels = scattered(rng)
+@pytest.mark.parametrize(("bits", "flatness"), [(6, 0.0), (6, 0.5), (30, 0.0)])
+def test_eight_devices_make_the_same_codes(rng, mesh, bits, flatness):
+  """Beyond the nine directions in which three clusterings into four can differ, too."""
+  features, labels = scattered(rng, d=40)
+  features = features * np.geomspace(4, 0.2, 40, dtype=np.float32)
   weights = np.ones(len(features), np.float32)
   weights[-5:] = 0
-  options = {"bits": 6, "num_clusters": 4, "power": 0.5, "flatness": flatness}
+  options = {"bits": bits, "num_clusters": 4, "power": 0.5, "flatness": flatness}
   one = fit(features, labels, weights=weights, **options)
   mapped = jax.shard_map(
     lambda f, c, w: fit(f, c, weights=w, axis_name="data", **options),
@@ -168,3 +172,15 @@ def test_the_rotation_is_that_of_itq(rng):
   turned = itq(((features - mean) @ first).astype(np.float32), 6, key=KEY)
   expected = first @ np.asarray(turned.projection)
   np.testing.assert_allclose(found.projection, expected, atol=2e-3 * abs(expected).max())
+
+
+def test_directions_that_no_cluster_differs_in_are_those_of_most_variance(rng):
+  variances = np.geomspace(4, 0.01, 20)
+  features = rng.normal(size=(4000, 20)) * np.sqrt(variances)
+  truth = rng.integers(0, 2, 4000)
+  features[:, 19] += np.where(truth, 3, -3)  # the one direction in which the clusters differ
+  found = discriminant_directions(
+    features.astype(np.float32), truth[:, None], num_clusters=2, power=0.5
+  )
+  main = np.abs(np.asarray(found.projection)).argmax(axis=0)
+  assert main[0] == 19 and set(main[1:5]) == {0, 1, 2, 3}

@@ -116,7 +116,7 @@ def _neighbours(features, counts, *, num_neighbours, axis_name):
       found = visit(found, visitors)
       return found, lax.ppermute(visitors, axis_name, onwards)
 
-    found, _ = lax.fori_loop(0, devices, turn, (varying(start, axis_name), visitors))
+    found, _ = lax.fori_loop(0, devices, turn, varying((start, visitors), axis_name))
   cosines, indices = (part.reshape(-1, num_neighbours)[:size] for part in found)
   return jnp.where((cosines > -jnp.inf) & counts[:, None], indices, NONE)
 

@@ -13,6 +13,7 @@ from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, psum
 
 RIDGE = 1 / 256  # of the total variance, on every direction of the scatter within clusters
+TIE = 1e-3  # what the variance within clusters counts among directions that no cluster differs in
 LEAST = 0.01  # of the largest ratio: what a direction that no cluster differs in counts
 
 
@@ -30,6 +31,8 @@ def discriminant_directions(
   With S_w the scatter of rows of unit length around the centroids of their clusters, the mean over
   all clusterings, and S_b that of the centroids: the solutions of
   S_b v = r (S_w + ridge tr(S_w + S_b) I) v, those of largest r first, v scaled by r^(power / 2).
+  Beyond the rank of S_b, at most H (K - 1), r is 0: there those of most variance come first, as
+  S_b is taken with `TIE` of S_w.
 
   Args:
     features: Training features, this device's rows. Array of shape ``[n, d]``.
@@ -164,8 +167,9 @@ def _directions(features, labels, weights, *, num_clusters, power, axis_name):
   ridge = RIDGE * jnp.trace(total) + 1e-12  # all rows alike have no scatter at all
   root = jnp.linalg.cholesky(within + ridge * jnp.eye(len(total), dtype=total.dtype))
   solve = functools.partial(jax.scipy.linalg.solve_triangular, root, lower=True)
-  ratios, vectors = jnp.linalg.eigh(solve(solve(between_clusters).T))
-  ratios, vectors = ratios[::-1], vectors[:, ::-1]
+  differ, vary = (solve(solve(scatter).T) for scatter in (between_clusters, within))
+  vectors = jnp.linalg.eigh(differ + TIE * vary)[1][:, ::-1]
+  ratios = (vectors * matmul(differ, vectors)).sum(axis=0)
   directions = with_fixed_signs(solve(vectors, trans=1))
   most = jnp.max(ratios)
   scale = jnp.where(most > 0, jnp.maximum(ratios, LEAST * most), 1.0) ** (power / 2)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ml_collections import ConfigDict
 
+from udh_jax.cpu.widths import MOST_BYTES
 from udh_jax.errors import require
 from udh_jax.losses.registry import POINT_WISE
 from udh_jax.models.heads import CLASSIFIERS
@@ -50,7 +51,7 @@ _COUNT = whole(1, 10**9)
 _BATCH = whole(1, 1 << 20)
 _WIDTH = whole(1, 1 << 20)
 _SIDE = whole(1, 1 << 14)  # pixels
-_BITS = whole(1, 1 << 16)
+_BITS = whole(1, 8 * MOST_BYTES)
 _SHARE = number(0, 1)
 _PART = Kind(
   "a number from 0 to less than 1",

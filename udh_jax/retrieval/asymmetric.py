@@ -57,7 +57,8 @@ def asymmetric_search(
       are valid. Under a trace it is the caller's duty that at least k are; a place that no valid
       item fills has index -1 (`NO_NEIGHBOUR`) and similarity -inf.
     axis_name: Mapped axis over which the database is sharded; None means one device. Indices then
-      count through the shards in order: shard * n + row.
+      count through the shards in order: shard * n + row. What is found is the same on every shard,
+      which `jax.shard_map` cannot see by itself: map with ``check_vma=False``.
 
   Returns:
     Similarities and indices, an `AsymmetricNeighbours`.

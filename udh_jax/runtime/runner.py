@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -127,7 +128,15 @@ class Runner:
     """
     folder = self._folder(stage)
     path = folder / "stage.json"
+    begun = _was_begun(folder)
     if not path.exists():
+      require(
+        not begun,
+        f"{folder} holds results of stage {stage.name} and no {path.name}, which says how they "
+        "were made; copy it too, or delete the folder (and those of the stages after it).",
+      )
+      return record
+    if not begun:  # nothing came of it, whatever it was to be made from
       return record
     made = require_fields(path, read_json(path), _MADE)
     require_fields(path, made["inputs"], dict.fromkeys(made["inputs"], TEXTS))
@@ -280,7 +289,7 @@ class Runner:
     """Notes what a stage is made from; process 0 calls it."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "stage.json"
-    if path.exists():
+    if path.exists() and _was_begun(folder):
       if require_fields(path, read_json(path), _MADE).get("free") == record["free"]:
         return
       if by_block:  # its position counts batches
@@ -302,17 +311,19 @@ class Runner:
     pending: list[tuple[int, dict[str, jax.Array]]] = []
     alone = jax.process_count() == 1
 
+    def require_finite(bad, step):
+      if bad:
+        raise TrainingError(
+          f"Stage {stage.name}: {', '.join(bad)} was not finite at step {step} of "
+          f"{work.num_steps}. The last good checkpoint is kept in {self._folder(stage)}; lower "
+          "the learning rate or look at the data, and start again in another --workdir."
+        )
+
     def settle(step):
       """Reads the metrics that are due; no step beyond a non-finite loss is ever saved."""
       for at, metrics in pending:
         values = {name: float(np.asarray(value)) for name, value in metrics.items()}
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad:
-          raise TrainingError(
-            f"Stage {stage.name}: {', '.join(bad)} was not finite at step {at + 1} of "
-            f"{work.num_steps}. The last good checkpoint is kept in {self._folder(stage)}; lower "
-            "the learning rate or look at the data, and start again in another --workdir."
-          )
+        require_finite([name for name, value in values.items() if not np.isfinite(value)], at + 1)
         log.metrics(at + 1, values)
       pending.clear()
       if log.due() or step == work.num_steps or step % self._config.checkpoint_every == 0:
@@ -334,12 +345,26 @@ class Runner:
           due = log.due() if alone else done % SETTLED == 0
           if save or done == work.num_steps or due:
             settle(done)
+          if save or done == work.num_steps:  # a gradient can be so where the loss is finite
+            sound = "parameters" not in state or _all_finite(state["parameters"])
+            require_finite([] if sound else ["a parameter"], done)
           if save:
             progress.save(done, state, row_keys=work.row_state)
       finally:
         if hasattr(batches, "close"):
           batches.close()
     return work.finish(state)
+
+
+def _was_begun(folder: pathlib.Path) -> bool:
+  """Whether a stage's folder holds its output, or a save of its work."""
+  return (folder / "output.json").exists() or any((folder / "progress").glob("*.json"))
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+  floats = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+  return jnp.array([jnp.isfinite(leaf).all() for leaf in floats]).all()
 
 
 def _where_made(record: dict[str, Any], made: dict[str, Any]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ def fit_half_gaussians(
     features.ndim == 2 and features.shape[1] >= 1,
     f"fit_half_gaussians: features have shape {features.shape}, expected [n, d].",
   )
+  shards = 1 if axis_name is None else lax.axis_size(axis_name)
+  most = MOST_ROWS + (0 if weights is None else shards - 1)  # as padding
   weights = jnp.ones(len(features), jnp.float32) if weights is None else jnp.asarray(weights)
   require(
     weights.shape == features.shape[:1],
@@ -75,9 +77,8 @@ def fit_half_gaussians(
   )
   features = jnp.where(weights[:, None] > 0, features, 0)
   require_finite("fit_half_gaussians: features", features)
-  shards = 1 if axis_name is None else lax.axis_size(axis_name)
   require(
-    shards * len(features) <= MOST_ROWS,
+    shards * len(features) <= most,
     f"fit_half_gaussians: {shards * len(features):,} rows have more pairs than can be counted; "
     f"give at most {MOST_ROWS:,}, drawn at random.",
   )

@@ -136,4 +136,5 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # Version 2: where no image is held out, none is its own neighbour.
 # Version 3: agreement does not depend on the order of the images.
 # Version 4: the nearest are not to be lost, and the finest candidate that is as good is kept.
-STAGE = Stage("discriminant", discriminant, ("seed",), version=4)
+# Version 5: directions that no cluster differs in are ordered by their variance.
+STAGE = Stage("discriminant", discriminant, ("seed",), version=5)

@@ -83,9 +83,10 @@ def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   frozen = features_read(network, inputs)
 
   def function(constants, batch):
-    images = batch["image"]
     if from_features:
       images = as_the_backbone_made_them(constants["frozen"], batch["index"])
+    else:
+      images = batch["image"]
     variables = constants["variables"]
     return {
       "image_codes": image_codes_of(variables, images, about, from_features=from_features),
@@ -99,6 +100,7 @@ def encode_pairs(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,
     row_outputs=("image_codes", "text_codes"),
+    images=not from_features,
   )
 
 

@@ -23,6 +23,7 @@ def map_rows(
   batch_size: int,
   finish: Callable[[dict[str, jax.Array]], dict[str, Any]],
   row_outputs: tuple[str, ...],
+  images: bool = True,
 ) -> Work:
   """Work that applies ``function`` to all images of the data set.
 
@@ -34,6 +35,7 @@ def map_rows(
     batch_size: Images a device takes at a time.
     finish: From the dict of arrays ``[padded rows, ...]`` to the stage's outputs.
     row_outputs: Which outputs have one row an image.
+    images: Whether batches hold images, or their numbers and texts alone.
 
   Returns:
     The work; its state is the rows done so far.
@@ -44,7 +46,7 @@ def map_rows(
   num_steps = layout.num_batches(batch_size)
   sharded = mesh_lib.row_sharding(mesh)
   dataset = context.dataset
-  (example,) = read_batches(dataset, [np.array([-1])])
+  (example,) = read_batches(dataset, [np.array([-1])], images=images)
   shapes = jax.eval_shape(function, constants, example)
 
   spec = PartitionSpec(mesh_lib.DATA_AXIS)
@@ -64,7 +66,7 @@ def map_rows(
 
   def batches(first: int) -> Iterator[Any]:
     rows = [mesh_lib.local_rows(mesh, layout.batch(i, batch_size)) for i in range(num_steps)]
-    read = read_batches(dataset, rows, start=first)
+    read = read_batches(dataset, rows, start=first, images=images)
     try:
       for i, batch in zip(range(first, num_steps), read, strict=True):
         placed = {name: mesh_lib.shard_local(mesh, value) for name, value in batch.items()}

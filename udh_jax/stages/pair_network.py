@@ -20,6 +20,7 @@ from udh_jax.stages.training import Loss, augmented_views, train
 
 _BLOCK = 4096  # rows whose moments are computed at once
 _WIDEST = 8192  # features whose principal directions are looked for
+_NOTHING = 1e-10  # of the largest moment: what rounding of float32 leaves where there is nothing
 # What is known of images that come as features: no network of ours has seen a picture.
 _GIVEN = {"backbone": "", "padding": "", "mean": [], "std": [], "source": "given", "sha256": ""}
 
@@ -108,7 +109,8 @@ def principal_directions(array: np.ndarray, rows: np.ndarray, count: int) -> np.
     count: How many directions, at most d.
 
   Returns:
-    float32 array of shape ``[d, count]``, orthonormal columns.
+    float32 array of shape ``[d, count]``, orthonormal columns; 0 those in which these rows hold
+    nothing but rounding, as where they are fewer: what others hold there is not known.
 
   References:
     Our own choice; docs/results.md has what it gains.
@@ -118,7 +120,8 @@ def principal_directions(array: np.ndarray, rows: np.ndarray, count: int) -> np.
   for start in range(0, len(rows), _BLOCK):
     block = array[rows[start : start + _BLOCK]].astype(np.float64)
     squares += block.T @ block
-  vectors = np.linalg.eigh(squares)[1][:, ::-1][:, :count]
+  held, vectors = np.linalg.eigh(squares)
+  vectors = np.where(held > _NOTHING * held[-1], vectors, 0)[:, ::-1][:, :count]
   return with_fixed_signs(vectors).astype(np.float32)
 
 
@@ -212,7 +215,10 @@ def train_pairs(
   settings: ConfigDict,
   seed: int,
 ) -> Work:
-  """`train` by `pair_optimizer`, in ``settings.epochs`` passes over the training pairs."""
+  """`train` by `pair_optimizer`, in ``settings.epochs`` passes over the training pairs.
+
+  Where the network `reads_features`, ``loss`` looks at these and no picture is read.
+  """
   steps = -(-settings.epochs * len(context.dataset.splits.train) // settings.batch_size)
   return train(
     context,
@@ -223,6 +229,7 @@ def train_pairs(
     seed=seed,
     optimizer=pair_optimizer(settings, steps),
     num_steps=steps,
+    images=not reads_features(network.stored),
   )
 
 

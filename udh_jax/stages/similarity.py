@@ -48,6 +48,7 @@ def similarity(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     batch_size=config.encode.batch_size,
     finish=lambda rows: rows,
     row_outputs=("images", "texts"),
+    images=not from_features,
   )
 
 

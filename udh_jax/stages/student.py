@@ -173,10 +173,19 @@ def first_codes(
   return baselines_lib.encode(fitted, features).astype(jnp.float32)
 
 
-def read_turns(context: Context, rounds: Rounds, first: int) -> Iterator[tuple[str, Any]]:
-  """What each step from ``first`` on reads: whose turn it is, and a batch or the sampled rows."""
+def read_turns(
+  context: Context, rounds: Rounds, first: int, *, images: bool = True
+) -> Iterator[tuple[str, Any]]:
+  """What each step from ``first`` on reads: whose turn it is, and a batch or the sampled rows.
+
+  Args:
+    context: Devices and images.
+    rounds: The steps.
+    first: Where to begin.
+    images: Whether batches hold images, or their numbers and texts alone.
+  """
   mesh: Mesh = context.mesh
-  read = read_batches(context.dataset, LocalRows(mesh, rounds), start=first)
+  read = read_batches(context.dataset, LocalRows(mesh, rounds), start=first, images=images)
   try:
     for step, batch in zip(range(first, len(rounds)), read, strict=True):
       kind = rounds.kind(step)
@@ -270,7 +279,9 @@ def student(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     },
     step=lambda state, batch: turns[batch[0]](state, constants, batch[1]),
     num_steps=rounds.num_steps,
-    batches=lambda first: read_turns(context, rounds, first),
+    batches=lambda first: read_turns(
+      context, rounds, first, images=not reads_features(network.stored)
+    ),
     finish=finish,
     row_state=("codes", "target"),
     row_outputs=("learned_codes",) if of_all else (),

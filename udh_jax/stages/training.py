@@ -297,6 +297,7 @@ def train(
   seed: int,
   optimizer: optax.GradientTransformation | None = None,
   num_steps: int | None = None,
+  images: bool = True,
   finish: Callable[[dict[str, Any]], dict[str, Any]] = lambda trained: trained,
 ) -> Work:
   """Work that minimises ``loss`` over random batches of the training images.
@@ -316,6 +317,7 @@ def train(
     seed: Decides the order of the images and the random key.
     optimizer: None is `make_optimizer`.
     num_steps: None is ``settings.steps``.
+    images: Whether ``loss`` looks at the batch's ``image``; else they are not read.
     finish: From the trained network to the stage's outputs.
 
   Returns:
@@ -336,7 +338,7 @@ def train(
       seed=seed,
       num_steps=num_steps,
       first=first,
-      images=MADE_BEFORE.isdisjoint(constants),
+      images=images and MADE_BEFORE.isdisjoint(constants),
     )
 
   return Work(

@@ -18,6 +18,7 @@ from udh_jax.stages.pair_network import (
   features_read,
   new_pair_network,
   pair_optimizer,
+  reads_features,
   training_outputs,
 )
 from udh_jax.stages.training import batches_of, descend, initial_state
@@ -127,7 +128,12 @@ def ucch(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 
   def batches(first: int) -> Iterator[dict[str, jax.Array]]:
     return batches_of(
-      context, batch_size=settings.batch_size, seed=config.seed, num_steps=num_steps, first=first
+      context,
+      batch_size=settings.batch_size,
+      seed=config.seed,
+      num_steps=num_steps,
+      first=first,
+      images=not reads_features(network.stored),
     )
 
   return Work(
