@@ -37,16 +37,23 @@ def unset():
     jax.config.update(name, value)
 
 
-def test_what_is_compiled_is_kept_for_such_processors(monkeypatch, unset):
-  monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
+def test_what_is_compiled_is_kept_for_such_processors(monkeypatch, unset, tmp_path):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
   keep_compiled()
   found = pathlib.Path(jax.config.values["jax_compilation_cache_dir"])
-  assert found.parent == pathlib.Path("/somewhere/udh_jax/compiled")
+  assert found.parent == tmp_path / "udh_jax" / "compiled"
   assert found.name.startswith(platform.machine())
   monkeypatch.setattr(pathlib.Path, "read_text", lambda path: "flags : another processor")
   jax.config.update("jax_compilation_cache_dir", None)
   keep_compiled()
   assert jax.config.values["jax_compilation_cache_dir"] != str(found)
+
+
+def test_where_nothing_can_be_kept_nothing_is(monkeypatch, unset, tmp_path):
+  (tmp_path / "file").write_text("no folder")
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  keep_compiled()
+  assert jax.config.values["jax_compilation_cache_dir"] is None
 
 
 def test_where_the_user_wants_it_kept_it_stays(monkeypatch, unset):

@@ -30,8 +30,10 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
       if os.name == "nt":  # which renames no open file
         file.close()
       os.replace(temporary, path)
-  except BaseException:
+  except BaseException as error:
     temporary.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.filename is None:
+      error.filename = os.fspath(path)  # as of a full disk, which is told of a file by its number
     raise
   _remove_abandoned(path)
 

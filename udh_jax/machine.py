@@ -20,14 +20,18 @@ def cache_folder() -> pathlib.Path:
 def keep_compiled() -> None:
   """Lets JAX keep what it compiles, so that later programs of this user start at once.
 
-  Does nothing where the user has said where to keep it (``JAX_COMPILATION_CACHE_DIR``), or in a run
-  of several processes.
+  Does nothing where the user has said where to keep it (``JAX_COMPILATION_CACHE_DIR``), in a run of
+  several processes, or where the folder cannot be made.
   """
   import jax
 
   chosen = jax.config.values["jax_compilation_cache_dir"] is not None
   if not chosen and not jax.distributed.is_initialized():
     folder = cache_folder() / "compiled" / _processor()
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # JAX would complain of each program
+      return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 

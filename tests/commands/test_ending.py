@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from udh_jax.commands import duplicates
-from udh_jax.commands.ending import guarded, require_apart
+from udh_jax.commands.ending import give_text, guarded, require_apart
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex
 
@@ -61,6 +61,28 @@ def test_a_full_disk_is_one_line(monkeypatch):
     guarded(run)
   assert ended.value.code == 2
   assert shown("stderr") == "error: a.json cannot be read or written (No space left on device).\n"
+
+
+@pytest.mark.parametrize(("prints_result", "status"), [(True, 0), (False, 2)])
+def test_who_reads_no_further_is_told_what_was_left_undone(monkeypatch, prints_result, status):
+  shown = narrow(monkeypatch)
+  closed = []
+  monkeypatch.setattr(sys.stderr, "close", lambda: closed.append(True))
+
+  def run():
+    raise BrokenPipeError
+
+  with pytest.raises(SystemExit) as ended:
+    guarded(run, prints_result=prints_result)
+  assert ended.value.code == status and closed
+  assert ("the work is not done" in shown("stderr")) == (not prints_result)
+
+
+def test_names_that_are_not_utf_8_keep_their_bytes(monkeypatch):
+  stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+  monkeypatch.setattr(sys, "stdout", stream)
+  give_text("é \udce4.jpg")
+  assert stream.buffer.getvalue() == "é ".encode() + b"\xe4.jpg"
 
 
 def test_a_log_line_is_one_line_whatever_name_it_tells(monkeypatch):

@@ -1,6 +1,8 @@
 """Arguments of training that are wrong: one line, in this process."""
 
 import pathlib
+import subprocess
+import sys
 
 import absl.flags
 import pytest
@@ -14,7 +16,7 @@ QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "configs" / "quicksta
   ("wrong", "words"),
   [
     ("--config.bitz=64", "bitz"),
-    ("--config.bits=many", "bits"),
+    ("--config.bits=many", "--config.bits is 'many'; give a whole number."),
     ("--config.bits=0", "bits is 0"),
     ("--config.cluster.num_clusters=0", "num_clusters is 0"),
     ("--config.cluster.num_clusters=1600", "1600, but there are 1497 training images"),
@@ -27,6 +29,20 @@ QUICKSTART = pathlib.Path(__file__).resolve().parents[2] / "configs" / "quicksta
 def test_a_wrong_argument_is_refused_in_one_line(tmp_path, failing, wrong, words):
   line = failing(train.main, [f"--config={QUICKSTART}", f"--workdir={tmp_path / 'run'}", wrong])
   assert line.startswith("error: ") and words in line
+
+
+def test_a_flag_or_a_file_that_is_missing_is_named():
+  for given, line in (
+    ([f"--config={QUICKSTART}"], "--workdir is missing; give it."),
+    (
+      ["--workdir=x", "--config=configs/quikstart.py"],
+      "--config: configs/quikstart.py does not exist; did you mean configs/quickstart.py?",
+    ),
+  ):
+    command = [sys.executable, "train.py", *given]
+    root = QUICKSTART.parents[1]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (2, f"error: {line}\n")
 
 
 def test_an_unknown_preset_is_refused_and_the_known_ones_are_named(tmp_path, failing):

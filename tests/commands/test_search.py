@@ -129,7 +129,11 @@ def test_the_radius_is_chosen_and_said(collection, capsys, failing):
     assert 0 <= record["expected_strangers"] <= 1
     assert all(item["distance"] <= record["radius"] for item in record["neighbours"])
   one = [index, "--image", folder]
-  assert "give a whole number, or auto" in failing(search.main, [*one, "--radius=near"])
+  for radius in ("near", "-1", "2.5"):
+    assert "give a whole number from 0 on, or auto" in failing(
+      search.main, [*one, f"--radius={radius}"]
+    )
+  assert "between 0 and 1" in failing(search.main, [*one, "--radius=auto", "--strangers=2"])
   assert "without --radius auto" in failing(search.main, [*one, "--strangers=0.1"])
   assert "one picture's neighbours" in failing(search.main, [*one, "--gallery=/x.png"])
 
@@ -141,6 +145,8 @@ def test_options_that_would_do_nothing_are_refused(collection, tmp_path, failing
   assert "give one of the two" in failing(search.main, [*asked, "--json", output])
   line = failing(search.main, [*asked, f"--images={collection / 'pictures'}"])
   assert "--images is given without --gallery" in line
+  line = failing(search.main, [*asked, f"--gallery={tmp_path / 'found.pdf'}"])
+  assert "found.pdf; it is drawn as PNG" in line
   assert not (tmp_path / "a.jsonl").exists()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import numpy as np
@@ -64,6 +65,26 @@ def test_groups_are_the_copies_best_first(collection):
   assert (best.width, best.height) == (640, 480)
   assert best.size == (collection / "pictures" / best.name).stat().st_size
   assert sorted(path.name for path in (collection / "pictures").rglob("*")) == before
+
+
+def test_names_of_one_file_are_no_copies(tmp_path, capsys, small_encoder):
+  folder = tmp_path / "pictures"
+  folder.mkdir()
+  scene(1).save(folder / "zebra.png")
+  scene(2).save(folder / "other.png")
+  (folder / "a link.png").symlink_to("zebra.png")
+  os.link(folder / "zebra.png", folder / "hard.png")
+  encode_folder(small_encoder(), folder, tmp_path / "a.index")
+  index = HammingIndex.load(tmp_path / "a.index")
+  found = find_duplicates(index, folder)
+  assert found.groups == [] and found.other_names == 2
+  shutil.copy(folder / "zebra.png", folder / "copy.png")
+  encode_folder(small_encoder(), folder, tmp_path / "a.index", update=True)
+  duplicates.main([f"--index={tmp_path / 'a.index'}", "--csv=-"])
+  printed = capsys.readouterr()
+  names = [row["name"] for row in csv.DictReader(printed.out.splitlines()[-3:])]
+  assert names == ["copy.png", "hard.png"]  # never the link, and the file by one name
+  assert "1 group; 1 of 5" in printed.err and "2 more names are links" in printed.err
 
 
 @pytest.mark.slow

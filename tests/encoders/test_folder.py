@@ -457,7 +457,9 @@ def test_in_three_commands(made, pictures, tmp_path, capsys, failing):
     encode.main, [output, "--verify", f"--encoder={tmp_path}", f"--images={pictures}"]
   )
   assert "give --encoder or --workdir" in failing(encode.main, [output])
-  assert "give --images" in failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
+  assert "give --images" in failing(encode.main, ["--output=/x", "--encoder=/e"])
+  line = failing(encode.main, ["--output=/x", "--update", "--encoder=/e"])
+  assert "/x is not there, so nothing can be updated" in line
 
 
 @pytest.mark.parametrize(
@@ -614,3 +616,24 @@ def test_killed_at_any_moment_the_index_is_whole_and_the_end_the_same(made, tmp_
   assert not killed(["--update"], output, 10**9)
   anew = encode_folder(made, folder, tmp_path / "b")
   assert rows_of(HammingIndex.load(output)) == rows_of(anew)
+
+
+def test_what_an_index_replaces_is_told(encoder, tmp_path, capsys):
+  first, second = (tmp_path / name for name in ("first", "second"))
+  for i in range(2):
+    picture(first / f"{i}.png", i)
+    picture(second / f"{i}.png", i)
+  output = tmp_path / "a.index"
+  encode_folder(encoder, first, output)
+  encode_folder(encoder, first, output)
+  assert "replaced" not in capsys.readouterr().out
+  encode_folder(encoder, second, output)
+  out = capsys.readouterr().out
+  assert f"an index of 2 pictures in {first.resolve()}; it is replaced" in out
+
+
+def test_a_folder_without_pictures_leaves_nothing(encoder, tmp_path):
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(InputError, match="holds no pictures"):
+    encode_folder(encoder, tmp_path / "empty", tmp_path / "a.index")
+  assert [path.name for path in tmp_path.iterdir()] == ["empty"]

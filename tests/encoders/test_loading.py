@@ -47,7 +47,7 @@ def test_a_run_s_folder_stands_for_its_only_encoder(encoder, tmp_path):
       load_encoder(source, 16)
   assert find_encoder(run) == str(run / "encoder_12bits")
   shutil.copytree(run / "encoder_12bits", run / "encoder_8bits")
-  with pytest.raises(InputError, match="holds encoder_12bits, encoder_8bits; choose one with"):
+  with pytest.raises(InputError, match="holds encoder_12bits, encoder_8bits; name one of these"):
     load_encoder(run)
   assert same(load_encoder(run, 12), encoder)
 

@@ -49,8 +49,8 @@ def config():
 class Counted:
   """Two stages: ``walk`` adds its step numbers up, ``scale`` multiplies its result."""
 
-  def __init__(self, *, stop_at=None, bad_at=None):
-    self.stop_at, self.bad_at = stop_at, bad_at
+  def __init__(self, *, stop_at=None, bad_at=None, bad_parameter_at=None):
+    self.stop_at, self.bad_at, self.bad_parameter_at = stop_at, bad_at, bad_parameter_at
     self.steps, self.scaled = [], 0
 
   def walk(self, context, config, inputs):
@@ -59,10 +59,16 @@ class Counted:
       if batch == self.stop_at:
         raise KeyboardInterrupt
       bad = jnp.nan if batch == self.bad_at else 0.0
-      return {"total": state["total"] + batch * config.rate}, {"loss": state["total"] + bad}
+      weight = jnp.nan if batch == self.bad_parameter_at else 1.0
+      after = {
+        "total": state["total"] + batch * config.rate,
+        "parameters": {"weight": state["parameters"]["weight"] * weight, "count": 3},
+      }
+      return after, {"loss": state["total"] + bad}
 
+    start = {"total": np.float32(0), "parameters": {"weight": np.ones(2, np.float32), "count": 3}}
     return Work(
-      state=mesh_lib.replicate(context.mesh, {"total": np.float32(0)}),
+      state=mesh_lib.replicate(context.mesh, start),
       step=step,
       num_steps=STEPS,
       batches=lambda first: iter(range(first, STEPS)),
@@ -289,6 +295,41 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_save(context, c
   saves = {p.name for p in (tmp_path / "stages" / "walk" / "progress").glob("*.json")}
   assert saves == {"4.json"}
   assert not (tmp_path / "stages" / "walk" / "output").exists()
+
+
+@pytest.mark.parametrize(("bad_at", "told", "kept"), [(3, 4, set()), (9, 10, {"4.json", "8.json"})])
+def test_parameters_that_are_not_finite_are_neither_saved_nor_handed_on(
+  context, config, tmp_path, bad_at, told, kept
+):
+  """As where the gradient of a finite loss overflows, at a step that is saved or at the last."""
+  with pytest.raises(TrainingError, match=f"a parameter was not finite at step {told} of 10"):
+    run(context, config, tmp_path, Counted(bad_parameter_at=bad_at))
+  folder = tmp_path / "stages" / "walk"
+  assert {path.name for path in (folder / "progress").glob("*.json")} == kept
+  assert not (folder / "output").exists()
+
+
+def test_a_stage_that_left_nothing_may_be_begun_with_other_settings(context, config, tmp_path):
+  with pytest.raises(KeyboardInterrupt):
+    run(context, config, tmp_path, Counted(stop_at=0))
+  assert (tmp_path / "stages" / "walk" / "stage.json").exists()
+  config.rate = 0.25
+  assert value(run(context, config, tmp_path, Counted())) == 112.5
+  config.rate = 0.5
+  with pytest.raises(InputError, match=r"walk.*rate=0.25 \(now 0.5\)"):
+    run(context, config, tmp_path, Counted())
+
+
+@pytest.mark.parametrize("stop_at", [None, 9])
+def test_results_without_their_record_are_refused(context, config, tmp_path, stop_at):
+  if stop_at is None:
+    run(context, config, tmp_path, Counted())
+  else:
+    with pytest.raises(KeyboardInterrupt):
+      run(context, config, tmp_path, Counted(stop_at=stop_at))
+  (tmp_path / "stages" / "walk" / "stage.json").unlink()
+  with pytest.raises(InputError, match=r"holds results of stage walk and no stage\.json"):
+    run(context, config, tmp_path, Counted())
 
 
 def test_a_damaged_output_is_named_and_made_again_from_the_last_save(

@@ -13,8 +13,8 @@ import json
 import sys
 from collections.abc import Sequence
 
-from udh_jax.commands.ending import guarded, require_apart
-from udh_jax.duplicates.find import REACH, find_duplicates, summary
+from udh_jax.commands.ending import give_text, guarded, require_apart
+from udh_jax.duplicates.find import FAR, REACH, find_duplicates, summary
 from udh_jax.duplicates.page import write_groups
 from udh_jax.errors import require
 from udh_jax.files import require_writable, write_text
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     require(
       not options.json == options.csv == "-", "--json and --csv cannot both print; name a file."
     )
+    require(0 <= options.reach <= FAR, f"--reach is {options.reach}; give 0 to {FAR}.")
     require(options.page != "-", "--page is -, but a page is never printed; name a file.")
     outputs = {"--json": options.json, "--csv": options.csv, "--page": options.page}
     files = {flag: path for flag, path in outputs.items() if path and path != "-"}
@@ -75,13 +76,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bad = f"; {len(found.unreadable):,} pictures cannot be read" if found.unreadable else ""
     tell(f"{summary(found)} {found.num_candidates:,} pairs were compared{bad}.")
 
-  guarded(run)
+  guarded(run, prints_result=True)
 
 
 def _give(path, text) -> None:
   if path == "-":
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    give_text(text)
   else:
     write_text(path, text)
 

@@ -117,9 +117,11 @@ def _encode(options: argparse.Namespace) -> None:
 def _noted(options: argparse.Namespace) -> HammingIndex:
   """The index to update, whose encoder or folder is to be the one that it was made with."""
   missing = "--images" if options.encoder or options.workdir else "--encoder or --workdir"
+  require(options.update, f"give {missing}; only --update of an index that is there knows it.")
   require(
-    options.update and os.path.exists(options.output),
-    f"give {missing}; only --update of an index that is there knows it.",
+    os.path.exists(options.output),
+    f"{options.output} is not there, so nothing can be updated; name an index that is, or make one "
+    "with --encoder and --images.",
   )
   index = HammingIndex.load(options.output)
   require(

@@ -85,16 +85,39 @@ def fail(error: BaseException | str) -> NoReturn:
   sys.exit(2)
 
 
-def guarded(run: Callable[[], object]) -> None:
-  """Calls ``run``; `InputError`, `TrainingError` and `OSError` end the program with one line."""
+def give_text(text: str) -> None:
+  """Prints a file that others read: UTF-8, and names that are not keep their bytes."""
+  if hasattr(sys.stdout, "buffer"):
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+  else:  # in a notebook
+    sys.stdout.write(text)
+  sys.stdout.flush()
+
+
+def guarded(run: Callable[[], object], *, prints_result: bool = False) -> None:
+  """Calls ``run``; `InputError`, `TrainingError` and `OSError` end the program with one line.
+
+  Args:
+    run: The program.
+    prints_result: Who reads no further has what was wanted; otherwise work was left undone.
+  """
   show_anything()
   try:
     run()
   except (InputError, TrainingError) as error:
     fail(error)
   except BrokenPipeError:  # the reader of our output went away, as head does
+    if not prints_result:
+      with contextlib.suppress(OSError):
+        print(
+          "error: what reads the output has gone, and the work is not done; run it again, with the "
+          "output to a file.",
+          file=sys.stderr,
+          flush=True,
+        )
     sys.stderr.close()
-    sys.exit(0)
+    sys.exit(0 if prints_result else 2)
   except OSError as error:  # a full disk, a folder that may not be written to
     what = error.filename or "A file"
     fail(f"{what} cannot be read or written ({error.strerror or error}).")

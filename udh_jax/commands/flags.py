@@ -1,6 +1,7 @@
 """What the programs ``train`` and ``eval`` share: flags, and errors in one line."""
 
 import difflib
+import glob
 import importlib.util
 import os
 import re
@@ -40,6 +41,11 @@ def replace_config_flag(define: Callable[[str], object]) -> None:
 
 def parse(arguments: Sequence[str]) -> list[str]:
   """Parses flags; a wrong one is refused in one line, whichever library notices it."""
+  path = (value_of("config", arguments) or "").partition(":")[0]
+  if path and not os.path.exists(path):  # which ml_collections tells when it is first read
+    beside = glob.glob(os.path.join(os.path.dirname(path), "*.py"))
+    near = difflib.get_close_matches(path, beside, 1)
+    fail(f"--config: {path} does not exist" + (f"; did you mean {near[0]}?" if near else "."))
   try:
     return flags.FLAGS(arguments)
   except (
@@ -54,6 +60,14 @@ def parse(arguments: Sequence[str]) -> list[str]:
     fail(_reason(error, arguments))
 
 
+# What absl and ml_collections say of a value, and what is to be done about it.
+_WORDS = {
+  r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.": "--{} is missing; give it.",
+  r"flag --(\S+?)=(.*): invalid literal for int\(\) .*": "--{} is {!r}; give a whole number.",
+  r"flag --(\S+?)=(.*): could not convert string to float.*": "--{} is {!r}; give a number.",
+}
+
+
 def _reason(error: BaseException, arguments: Sequence[str]) -> str:
   """What is wrong with the flags, in one line."""
   text = str(error).strip()
@@ -64,6 +78,9 @@ def _reason(error: BaseException, arguments: Sequence[str]) -> str:
     unknown = [field for field in fields_in(arguments) if known and field not in known]
     if unknown:
       return unknown_field(unknown[0], known)
+  for pattern, words in _WORDS.items():
+    if match := re.fullmatch(pattern, text, re.DOTALL):
+      return words.format(*match.groups())
   if isinstance(error, flags.UnrecognizedFlagError):
     near = difflib.get_close_matches(error.flagname, list(flags.FLAGS), 1)
     text = f"unknown flag --{error.flagname}" + (f"; did you mean --{near[0]}?" if near else ".")

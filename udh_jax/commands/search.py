@@ -26,7 +26,7 @@ from udh_jax.commands.store_flags import add_store_flags, opened_store, table_of
 from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
 from udh_jax.encoders.queries import search_picture, search_pictures, search_text
-from udh_jax.errors import InputError, require
+from udh_jax.errors import require
 from udh_jax.files import require_writable, write_atomically
 from udh_jax.machine import keep_compiled
 from udh_jax.printable import printable
@@ -39,7 +39,7 @@ from udh_jax.stores.as_index import StoreAsIndex
 def main(arguments: Sequence[str] | None = None) -> None:
   """The program; see the top of the file."""
   options = _parser().parse_args(arguments)
-  guarded(lambda: _search(options))
+  guarded(lambda: _search(options), prints_result=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,6 +94,10 @@ def _search(options: argparse.Namespace) -> None:
   require_apart(
     {"--output": options.output, "--gallery": options.gallery},
     [*([options.index] if options.index else []), *files],
+  )
+  require(
+    not options.gallery or options.gallery.lower().endswith(".png"),
+    f"--gallery is {options.gallery}; it is drawn as PNG, name a file that ends in .png.",
   )
   for written in (options.gallery, options.output):
     if written:
@@ -172,15 +176,17 @@ def _radius(options, index) -> tuple[int | None, dict]:
     "--strangers is given without --radius auto.",
   )
   if options.radius != "auto":
-    try:
-      return (None if options.radius is None else int(options.radius)), {}
-    except ValueError:
-      raise InputError(f"--radius is {options.radius}; give a whole number, or auto.") from None
+    wanted = options.radius
+    valid = wanted is None or (wanted.isascii() and wanted.isdigit() and len(wanted) < 10)
+    require(valid, f"--radius is {wanted}; give a whole number from 0 on, or auto.")
+    return (None if wanted is None else int(wanted)), {}
   require(
     isinstance(index, HammingIndex),
     "--radius auto reads all codes, which an index has at hand and a store has not; give a number.",
   )
-  found = radius_by_strangers(index, share=0.05 if options.strangers is None else options.strangers)
+  share = 0.05 if options.strangers is None else options.strangers
+  require(0 < share < 1, f"--strangers is {share}; give a share between 0 and 1.")
+  found = radius_by_strangers(index, share=share)
   print(
     f"radius {found.radius} of {index.num_bits} bits: about {found.strangers:.1%} of what lies "
     "within it is expected to be near by chance; a picture of the index finds "

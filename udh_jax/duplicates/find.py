@@ -17,7 +17,7 @@ from udh_jax.retrieval.hamming import TooManyHitsError, radius_search
 from udh_jax.retrieval.index import HammingIndex
 
 REACH = 28  # bits of 104 by which looks of candidates may differ
-_FAR = 40  # and those that are near by the encoder's code
+FAR = 40  # and those that are near by the encoder's code
 _NEAR = 8  # neighbours by the encoder's code that are candidates
 _QUERIES = 1024  # searched at once, or fewer where they have more hits than the next number
 _HITS = 1 << 18  # in one search
@@ -54,12 +54,15 @@ class Duplicates(NamedTuple):
     num_items: Pictures in the index.
     num_candidates: Pairs that were compared.
     unreadable: Names of pictures that were to be compared and cannot be read, with the reason.
+    other_names: How many names were left out of the groups as they name a file that is there by
+      another name, as links do. Of its names the one that is no link stands for it, or the first.
   """
 
   groups: list[list[Copy]]
   num_items: int
   num_candidates: int
   unreadable: dict[str, str]
+  other_names: int = 0
 
 
 def find_duplicates(
@@ -95,7 +98,7 @@ def find_duplicates(
   """
   folder = pathlib.Path(folder)
   reach = whole_number("find_duplicates: reach", reach)
-  require(0 <= reach <= _FAR, f"find_duplicates: reach is {reach}, expected 0 to {_FAR}.")
+  require(0 <= reach <= FAR, f"find_duplicates: reach is {reach}, expected 0 to {FAR}.")
   require(folder.is_dir(), f"{folder} is not a folder; give the folder of the pictures.")
   wanted = ("look", "width", "height", "size")
   require(
@@ -117,7 +120,26 @@ def find_duplicates(
           if is_same:
             groups.join(a, b)
       compared += len(batch)
-  return Duplicates(_described(index, groups.sets()), len(index), compared, unreadable)
+  sets = [list(items) for items in groups.sets()]
+  files = [_files_of(items, index, folder) for items in sets]
+  other_names = sum(map(len, sets)) - sum(map(len, files))
+  described = _described(index, [items for items in files if len(items) > 1])
+  return Duplicates(described, len(index), compared, unreadable, other_names)
+
+
+def _files_of(items: list[int], index: HammingIndex, folder: pathlib.Path) -> list[int]:
+  """One item for each file of some: whoever removes all copies but one must not remove that."""
+  root = os.path.realpath(folder)
+  by_file: dict[object, list[tuple[bool, int]]] = {}
+  for item in items:
+    path = os.path.join(root, index.names[item])
+    try:
+      status = os.stat(path)
+      file: object = status.st_dev, status.st_ino
+    except OSError:  # gone by now
+      file = item
+    by_file.setdefault(file, []).append((os.path.realpath(path) != os.path.normpath(path), item))
+  return [min(names)[1] for names in by_file.values()]
 
 
 def _candidates(
@@ -215,7 +237,7 @@ def _neighbours_by_code(index, looks) -> Iterator[np.ndarray]:
     a, b = a.reshape(-1), b.reshape(-1)
     for flip in (0, 1):
       distances = np.minimum(_distances(looks, a, b, flip), _distances(looks, b, a, flip))
-      near = distances <= _FAR
+      near = distances <= FAR
       yield _ordered(a[near], b[near], flip, distances[near])
 
 
@@ -364,9 +386,13 @@ def summary(found: Duplicates) -> str:
   """How much there is twice, in a sentence."""
   more = sum(len(group) - 1 for group in found.groups)
   size = sum(copy.size for group in found.groups for copy in group[1:])
+  groups = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
+  links = ""
+  if found.other_names:
+    links = f" {found.other_names:,} more names are links to files that are here, and left out."
   return (
-    f"{len(found.groups):,} groups; {more:,} of {found.num_items:,} pictures are copies of better "
-    f"ones ({size / 1e6:,.1f} MB)."
+    f"{groups}; {more:,} of {found.num_items:,} pictures are copies of better ones "
+    f"({size / 1e6:,.1f} MB).{links}"
   )
 
 

@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import hashlib
 import os
@@ -161,19 +162,26 @@ def encode_folder(
   bits = encoder.about["bits"]
   if update:
     _require_followed(output, encoder)
+  else:
+    _tell_what_goes(output, about["folder"])
   with IndexWriter(output) if update else _take_up(partial, about, bits) as writer:
     if not update:
       keep_mode(target, partial)
-    summary = _follow(
-      writer,
-      encoder,
-      folder,
-      output,
-      about=about,
-      batch_size=batch_size,
-      update=update,
-      verify=update and verify,
-    )
+    try:
+      summary = _follow(
+        writer,
+        encoder,
+        folder,
+        output,
+        about=about,
+        batch_size=batch_size,
+        update=update,
+        verify=update and verify,
+      )
+    except InputError:
+      if not update and not len(writer.stored.names()):  # nothing is there to go on from
+        partial.unlink(missing_ok=True)
+      raise
     if not update or writer.stored.wasted():
       writer.compact()
     if not update:
@@ -196,6 +204,17 @@ def require_free(output: pathlib.Path) -> None:
       beginning in (b"", MAGIC),
       f"{output} is there and is not an index; remove it, or name another file.",
     )
+
+
+def _tell_what_goes(output: pathlib.Path, folder: str) -> None:
+  """Says so where an index of another folder is to be replaced."""
+  if not output.is_file() or not output.stat().st_size:
+    return
+  with contextlib.suppress(InputError):  # damaged, or of an older format
+    old = HammingIndex.load(output)
+    other = old.about.get("folder")
+    if isinstance(other, str) and other != folder:
+      _tell(f"{output} is there, an index of {len(old):,} pictures in {other}; it is replaced.")
 
 
 def _require_followed(output, encoder) -> None:

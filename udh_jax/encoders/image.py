@@ -121,12 +121,19 @@ class Encoder:
     return np.asarray(self._outputs(self.variables, given))
 
   def _given(self, images) -> jax.Array:
-    given = jnp.asarray(images)
+    try:
+      given = images if isinstance(images, jax.Array) else np.asarray(images)
+    except ValueError:  # of several sizes
+      given = np.array(None)
+    size = self.about["picture_size"]
     require(
-      given.ndim == 4 and given.shape[3] == 3 and given.dtype == jnp.uint8,
-      f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3].",
+      given.ndim == 4 and given.shape[3] == 3 and given.dtype == np.uint8,
+      lambda: (
+        f"Encoder: images are {given.dtype} of shape {given.shape}, expected uint8 [b, h, w, 3]; "
+        f"udh_jax.data.pictures.read_picture(path, {size}) reads a file so."
+      ),
     )
-    return given
+    return jnp.asarray(given)
 
   @functools.cached_property
   def digest(self) -> str:

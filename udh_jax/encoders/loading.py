@@ -111,7 +111,10 @@ def find_encoder(source: str | os.PathLike, bits: int | None = None) -> str:
     chosen = folder / f"encoder_{bits}bits"
     require(chosen in found, f"{folder} holds no encoder of {bits} bits, but {names}.")
     return str(chosen)
-  require(len(found) == 1, f"{folder} holds {names}; choose one with --bits.")
+  require(
+    len(found) == 1,
+    f"{folder} holds {names}; name one of these folders, or choose by its bits (--bits).",
+  )
   return str(found[0])
 
 
@@ -131,7 +134,7 @@ def encoder_of(index: Searchable, source: str | None = None) -> Encoder | PairEn
   where = source or made["source"]
   require(where, "The index does not say where its encoder is; give it with --encoder.")
   try:
-    encoder = load_encoder(where)
+    encoder = load_encoder(find_encoder(where, index.num_bits))  # a run may have several
   except InputError as error:
     if source:
       raise

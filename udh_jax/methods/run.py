@@ -18,6 +18,7 @@ from udh_jax.evaluation.run import evaluate
 from udh_jax.files import read_json, write_json
 from udh_jax.methods import automatic, fields
 from udh_jax.methods.registry import make_plan
+from udh_jax.models.weights import require_there
 from udh_jax.records import OBJECT, TEXT, require_fields
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
@@ -131,6 +132,10 @@ def train(
   config = with_absolute_paths(config)
   require_valid(config)
   prepare_workdir(workdir)
+  if not beside and not (workdir / "stages" / "teacher" / "output.json").exists():
+    weights = config.teacher.weights if "teacher" in config else ""
+    if weights:  # before hours may go into reading the pictures
+      require_there(weights)
   context = _context(config, devices)
   config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
   if chosen:

@@ -134,15 +134,27 @@ def load_weights(
   )
 
 
-def _find(source):
-  """The safetensors file, and timm's ``config.json`` or None."""
+def require_there(source: str) -> None:
+  """Refuses weights on this machine that are not there.
+
+  Raises:
+    InputError: If so.
+  """
   if source.startswith(HUB):
-    return download(source, WEIGHTS), download(source, CONFIG)
+    return
   file = _local(source)
   require(
     file.is_file(),
     f"weights {file} do not exist; give a safetensors file, a folder with {WEIGHTS}, or {HUB}...",
   )
+
+
+def _find(source):
+  """The safetensors file, and timm's ``config.json`` or None."""
+  if source.startswith(HUB):
+    return download(source, WEIGHTS), download(source, CONFIG)
+  require_there(source)
+  file = _local(source)
   beside = file.with_name(CONFIG)
   # Others name a file so too: an encoder's folder has one.
   found = read_json(beside) if beside.is_file() else None

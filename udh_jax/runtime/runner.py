@@ -37,9 +37,10 @@ def prepare_workdir(workdir: pathlib.Path) -> None:
     with tempfile.TemporaryFile(dir=workdir):
       pass
   except OSError as error:
+    is_file = isinstance(error, FileExistsError | NotADirectoryError)
+    reason = "it is a file, or below one" if is_file else error.strerror
     raise InputError(
-      f"The work directory {workdir} cannot be written to ({error.strerror}); "
-      "name another with --workdir."
+      f"The work directory {workdir} cannot be written to ({reason}); name another with --workdir."
     ) from None
 
 

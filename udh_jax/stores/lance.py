@@ -5,6 +5,7 @@ import datetime
 import functools
 import itertools
 import json
+import pathlib
 import random
 import re
 import time
@@ -96,7 +97,16 @@ def open_lance(url: str, *, table: str = "codes") -> "LanceStore":
     StoreError: If the place cannot be reached, there is no such table, or this LanceDB counts
       distances wrongly.
   """
+  if "://" not in url and not pathlib.Path(url).is_dir():  # connecting would make it
+    raise _no_table(url, table)
   return LanceStore(url, _connect(url, table), table)
+
+
+def _no_table(url: str, table: str) -> StoreError:
+  return StoreError(
+    f"lancedb:{url} has no table of codes {table!r}; make one with udh-jax encode --store, or name "
+    "another with --table."
+  )
 
 
 class LanceStore(Store):
@@ -114,10 +124,7 @@ class LanceStore(Store):
       try:
         self._table = database.open_table(table)
       except ValueError:
-        raise StoreError(
-          f"lancedb:{url} has no table of codes {table!r}; make one with udh-jax encode --store, "
-          "or name another with --table."
-        ) from None
+        raise _no_table(url, table) from None
       schema = self._table.schema
     described = (schema.metadata or {}).get(_ABOUT)
     if described is None:
