@@ -76,7 +76,6 @@ COVERED_BY = {
   "clustering/members.py": "clustering/test_equal_size_kmeans.py",
   "clustering/potentials.py": "clustering/test_rounding.py",
   "clustering/restarts.py": "clustering/test_kmeans.py",
-  "cpu/compiled.py": "retrieval/test_hamming.py",
   "cpu/expectation.py": "retrieval/test_metrics.py",
   "cpu/lookup.py": "cpu/test_distances.py",
   "cpu/neighbours.py": "retrieval/test_hamming.py",

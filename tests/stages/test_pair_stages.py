@@ -17,7 +17,7 @@ from udh_jax.methods import djsrh as djsrh_method
 from udh_jax.methods import dudch, pair_contrast, ucch
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context
-from udh_jax.stages import djsrh, pair_network, similarity
+from udh_jax.stages import djsrh, pair_network, similarity, student
 from udh_jax.stages import pair_contrast as pair_contrast_stage
 from udh_jax.stages import ucch as ucch_stage
 from udh_jax.stages.network import facts
@@ -201,6 +201,46 @@ def test_directions_hold_most_of_the_square_lengths(rng, monkeypatch):
   found = pair_network.principal_directions(array, rows, 2)
   expected = np.linalg.svd(array[rows], full_matrices=False)[2][:2]
   np.testing.assert_allclose(found @ found.T, expected.T @ expected, atol=1e-4)
+
+
+def test_directions_that_few_rows_say_nothing_of_are_left_out(rng):
+  """Rows that were not trained on have lengths there, which rounding would be divided by."""
+  array = np.maximum(rng.normal(size=(300, 60)), 0).astype(np.float32)
+  rows = np.arange(20)
+  turn = pair_network.principal_directions(array, rows, 30)
+  scaling = pair_network.column_scaling(array[rows] @ turn, rows)
+  inputs = (array @ turn - scaling["mean"]) * scaling["scale"]
+  assert (scaling["scale"] > 0).sum() == 20
+  assert np.abs(inputs[20:]).max() < 30
+
+
+@pytest.mark.parametrize("reads", [False, True])
+@pytest.mark.parametrize(
+  ("stage", "method", "section", "options"),
+  [
+    (djsrh.STAGE, djsrh_method, "djsrh", {"bits": BITS}),
+    (pair_contrast_stage.STAGE, pair_contrast, "contrast", {}),
+    (ucch_stage.STAGE, ucch, "ucch", {}),
+    (student.STAGE, dudch, "student", {}),
+  ],
+)
+def test_pictures_are_not_read_where_their_features_are(
+  context, monkeypatch, stage, method, section, options, reads
+):
+  for module in (pair_network, ucch_stage, student):
+    monkeypatch.setattr(module, "reads_features", lambda network: reads)
+  config = method.default_config("features", path="")
+  config.update(bits=BITS)
+  config[section].update(batch_size=PAIRS, epochs=1, hidden=7)
+  factors = {
+    side: mesh_lib.replicate(context.mesh, np.ones((PAIRS + 2, 8), np.float32))
+    for side in ("images", "texts")
+  }
+  inputs = {"features": {}, "similarity": factors}
+  work = stage.build(context, select(config, stage.fields), inputs, **options)
+  batch = next(work.batches(0))
+  batch = batch[1] if isinstance(batch, tuple) else batch  # whose turn it is comes first
+  assert ("image" in batch) == (not reads) and "text" in batch
 
 
 @pytest.mark.parametrize("widest", [4, 5])

@@ -163,7 +163,7 @@ def encode_folder(
   if update:
     _require_followed(output, encoder)
   else:
-    _tell_what_goes(output, about["folder"])
+    _tell_what_goes(output, folder)
   with IndexWriter(output) if update else _take_up(partial, about, bits) as writer:
     if not update:
       keep_mode(target, partial)
@@ -206,14 +206,14 @@ def require_free(output: pathlib.Path) -> None:
     )
 
 
-def _tell_what_goes(output: pathlib.Path, folder: str) -> None:
+def _tell_what_goes(output: pathlib.Path, folder: pathlib.Path) -> None:
   """Says so where an index of another folder is to be replaced."""
   if not output.is_file() or not output.stat().st_size:
     return
   with contextlib.suppress(InputError):  # damaged, or of an older format
     old = HammingIndex.load(output)
     other = old.about.get("folder")
-    if isinstance(other, str) and other != folder:
+    if isinstance(other, str) and other != str(folder.resolve()):
       _tell(f"{output} is there, an index of {len(old):,} pictures in {other}; it is replaced.")
 
 

@@ -189,10 +189,10 @@ class Store(abc.ABC):
     conditions = conditions_of(where, self.columns)
     if not approximate:
       return self._nearest(queries, k, conditions)
-    most = self.most_candidates
-    limit = " or more." if most is None else f" to {most:,}; search exactly for more."
+    allowed = self.most_candidates
+    limit = " or more." if allowed is None else f" to {allowed:,}; search exactly for more."
     require(
-      k <= effort and (most is None or effort <= most),
+      k <= effort and (allowed is None or effort <= allowed),
       f"effort is {effort}, expected k = {k}{limit}",
     )
     require(
