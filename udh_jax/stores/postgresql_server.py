@@ -62,7 +62,7 @@ class Server:
       whole,
       min_size=0,
       max_size=8,
-      timeout=5,
+      timeout=10,
       configure=self._configure,
       check=pool.ConnectionPool.check_connection,
       reconnect_timeout=15,
