@@ -21,6 +21,7 @@ from udh_jax.stages.guard import (
   compared_rows,
   itq_suits,
   nearest_agreements,
+  over_itq,
 )
 from udh_jax.stages.training import random_view
 
@@ -213,13 +214,24 @@ def test_directions_are_as_flat_as_the_ranking_bears():
 )
 @pytest.mark.parametrize("itq", [1.0, 0.2])
 def test_directions_are_as_flat_as_the_nearest_need(nearest, expected, itq):
-  falling = np.array([[0.9], [0.7], [0.5], [0.3], [0.5]])  # the ranking bears none of them
+  level = np.full((5, 1), 0.5)
   for queries, enough in ((199, 0.9), (200, 0.95)):
     kept = np.array([*(enough + np.array(nearest)), 1.0]) * itq
-    assert start.flatness_that_suits(falling, kept, queries) == expected
-  level = np.full((5, 1), 0.5)
+    # The ranking bears none of them; by many queries its gains and losses count for the nearest.
+    falling = np.array([[0.9], [0.7], [0.5], [0.3], [0.5]])
+    gained = over_itq(falling)[:, 0] if queries == 200 else 1
+    assert start.flatness_that_suits(falling, kept / gained, queries) == expected
   assert start.flatness_that_suits(level, kept, 200) == max(expected, 2)
   assert start.flatness_that_suits(level, kept * 0, 1) == 0
+
+
+def test_what_the_ranking_gains_makes_good_for_the_nearest():
+  """As on images of CIFAR-10, whose classes the finest clusters cut through."""
+  nearest = np.array([0.8, 0.85, 0.9, 0.96, 1.0])
+  falling = np.array([[1.2], [1.1], [1.05], [1.0], [1.0]])
+  assert start.flatness_that_suits(falling, nearest, 200) == 0
+  assert start.flatness_that_suits(np.ones((5, 1)), nearest, 200) == 3
+  assert start.flatness_that_suits(falling, nearest, 199) == 2
 
 
 def hash_network(layer):

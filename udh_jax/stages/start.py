@@ -19,7 +19,8 @@ from udh_jax.stages.guard import (
 
 FLATNESSES = (0.0, 0.1, 0.25, 0.35)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the ranking is too noisy to act on
-# What codes are to keep of ITQ's agreement among the nearest, by so many queries and by fewer.
+# What codes are to keep of ITQ's agreement among the nearest; by fewer queries of that alone, by so
+# many times their own over the whole ranking, whose gain makes good for what is lost there.
 NEAREST, NEAREST_OF_FEW = 0.95, 0.9
 
 
@@ -41,18 +42,18 @@ def flatness_that_suits(
     A number of `FLATNESSES`, the greater of two. As flat as the ranking bears: the last but one, or
     one before it, whose agreement, in parts of ITQ's and in the mean over the numbers of clusters,
     is at most `BORNE` below that of the first; 0 with fewer than `FEWEST_QUERIES`. And as flat as
-    the nearest need: the first that keeps `NEAREST` of ITQ's, with fewer queries
-    `NEAREST_OF_FEW`, or else the one that keeps most.
+    the nearest need: the first whose part of ITQ's, times its agreement, is `NEAREST`; with fewer
+    queries the first whose part is `NEAREST_OF_FEW`; or else the one where this is most.
 
   References:
     Our own rule; docs/results.md has what it chooses and what that gains.
   """
   few = num_queries < FEWEST_QUERIES
   kept = over_itq(np.asarray(nearest)[:, None])[:-1, 0]
-  enough = kept >= (NEAREST_OF_FEW if few else NEAREST)
-  needed = int(np.argmax(enough if enough.any() else kept))
-  ranking = over_itq(average_precision)[:-2].mean(axis=1)
-  borne = 0 if few else int(np.flatnonzero(ranking >= ranking[0] - BORNE)[-1])
+  ranking = over_itq(average_precision)[:-1].mean(axis=1)
+  kept, least = (kept, NEAREST_OF_FEW) if few else (kept * ranking, NEAREST)
+  needed = int(np.argmax(kept >= least if (kept >= least).any() else kept))
+  borne = 0 if few else int(np.flatnonzero(ranking[:-1] >= ranking[0] - BORNE)[-1])
   return max(needed, borne)
 
 
@@ -99,4 +100,5 @@ def start(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # Version 4: directions are flattened as far as the ranking bears, in large collections alone.
 # Version 5: and only where images are held out of the training.
 # Version 6: and further where the nearest would be lost, in small collections too.
-STAGE = Stage("start", start, ("bits", "seed"), version=6)
+# Version 7: by many queries the ranking's gain makes good for what the nearest lose.
+STAGE = Stage("start", start, ("bits", "seed"), version=7)
