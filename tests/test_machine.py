@@ -5,6 +5,7 @@ import platform
 import jax
 import pytest
 
+from udh_jax import machine
 from udh_jax.machine import cache_folder, keep_compiled, num_cores
 
 
@@ -16,7 +17,28 @@ def test_only_cores_that_may_be_used_count():
     assert num_cores() == 1
   finally:
     os.sched_setaffinity(0, allowed)
-  assert num_cores() == len(allowed)
+  assert num_cores() <= len(allowed)
+
+
+@pytest.mark.parametrize(
+  ("files", "expected"),
+  [
+    ({"cpu.max": "max 100000"}, 64),
+    ({"cpu.max": "150000 100000"}, 2),
+    ({"cpu.max": "10000 100000"}, 1),
+    ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+    ({"cpu.max": "damaged"}, 64),
+    ({}, 64),
+  ],
+)
+def test_the_time_that_a_container_may_use_counts(monkeypatch, tmp_path, files, expected):
+  for name, text in files.items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text + "\n")
+  monkeypatch.setattr(machine, "CGROUP", tmp_path)
+  monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(64)), raising=False)
+  assert machine.num_cores() == expected
 
 
 def test_the_cache_is_where_the_environment_says(monkeypatch):

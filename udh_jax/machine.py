@@ -1,6 +1,8 @@
 """What the machine lends to this process."""
 
+import functools
 import hashlib
+import math
 import os
 import pathlib
 import platform
@@ -8,7 +10,27 @@ import platform
 
 def num_cores() -> int:
   """Cores that this process may use, which a scheduler or container may have made fewer."""
-  return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+  return max(1, math.ceil(min(count, _quota(CGROUP))))
+
+
+CGROUP = pathlib.Path("/sys/fs/cgroup")
+
+
+@functools.cache
+def _quota(folder: pathlib.Path) -> float:
+  """Cores' worth of time that Linux gives a container, as by ``docker run --cpus``."""
+  try:
+    if (folder / "cpu.max").exists():
+      limit, period = (folder / "cpu.max").read_text().split()
+    else:  # the older kind
+      limit, period = ((folder / "cpu" / f"cpu.cfs_{of}_us").read_text() for of in _OLDER)
+    return int(limit) / int(period) if int(limit) > 0 else math.inf
+  except (OSError, ValueError, ZeroDivisionError):  # no Linux, or no limit ("max")
+    return math.inf
+
+
+_OLDER = ("quota", "period")
 
 
 def cache_folder() -> pathlib.Path:

@@ -32,6 +32,8 @@ def show_anything() -> None:
   # damaged metadata, which nothing here reads; matplotlib of characters that its fonts lack.
   warnings.filterwarnings("ignore", module=r"PIL\b")
   warnings.filterwarnings("ignore", message="Glyph .* missing from")
+  # It tells each attempt to connect, in several lines; the error that ends them is told anyway.
+  logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
 
 
 class _Lines(logging.StreamHandler):
