@@ -32,7 +32,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[IO[bytes]], objec
       os.replace(temporary, path)
   except BaseException as error:
     temporary.unlink(missing_ok=True)
-    if isinstance(error, OSError) and error.filename is None:
+    if isinstance(error, OSError) and error.errno and error.filename is None:
       error.filename = os.fspath(path)  # as of a full disk, which is told of a file by its number
     raise
   _remove_abandoned(path)

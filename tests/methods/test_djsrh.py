@@ -7,6 +7,7 @@ from udh_jax.methods.run import train
 
 def test_weights_for_images_that_are_features_are_refused(made, tmp_path):
   config = shorten_pairs(load("djsrh", "wikipedia"), made)
-  config.teacher.weights = "mobilenetv2.safetensors"
+  (tmp_path / "mobilenetv2.safetensors").write_bytes(b"not read")
+  config.teacher.weights = str(tmp_path / "mobilenetv2.safetensors")
   with pytest.raises(InputError, match="The images of features are features"):
     train(config, tmp_path / "run")

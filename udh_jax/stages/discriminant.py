@@ -14,7 +14,13 @@ from udh_jax.coding.discriminant import discriminant_directions, discriminant_it
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.stage import Context, Inputs, Stage, Work
 from udh_jax.stages import baselines
-from udh_jax.stages.guard import BORNE, LOST, agreements, mean_ratios, nearest_agreements
+from udh_jax.stages.guard import (
+  BORNE,
+  agreements,
+  keeps_the_nearest,
+  mean_ratios,
+  nearest_agreements,
+)
 from udh_jax.stages.map_rows import train_weights
 from udh_jax.stages.partitions import MADE_FROM, sizes
 
@@ -69,20 +75,20 @@ def best_candidate(agreement: np.ndarray, nearest: np.ndarray) -> int:
     nearest: From `nearest_agreements`. Array of shape ``[lengths, candidates + 1]``.
 
   Returns:
-    Of the candidates that keep all but `LOST` of ITQ's agreement among the nearest, the finest that
-    the ranking bears: the first whose agreement, at the number of clusters where it exceeds ITQ's
-    by least, is at most `BORNE` below that of the best. Both are in parts of ITQ's, in the mean
-    over the lengths. Where none keeps so much of the nearest, the one that keeps most.
+    Of the candidates that `keeps_the_nearest` lets pass, the finest that the ranking bears: the
+    first whose agreement, at the number of clusters where it exceeds ITQ's by least, is at most
+    `BORNE` below that of the best. Both are in parts of ITQ's, in the mean over the lengths. Where
+    none passes, the one that keeps most of the nearest.
 
   References:
     Our own rule; docs/results.md tells how it was found and tried.
   """
   least = mean_ratios(agreement)[:-1].min(axis=1)
   kept = mean_ratios(np.asarray(nearest)[..., None])[:-1, 0]
-  borne = kept >= 1 - LOST
-  if not borne.any():
+  passes = keeps_the_nearest(kept, least)
+  if not passes.any():
     return int(kept.argmax())
-  return int(np.flatnonzero(borne & (least >= least[borne].max() - BORNE))[0])
+  return int(np.flatnonzero(passes & (least >= least[passes].max() - BORNE))[0])
 
 
 def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
@@ -136,5 +142,6 @@ def discriminant(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
 # Version 2: where no image is held out, none is its own neighbour.
 # Version 3: agreement does not depend on the order of the images.
 # Version 4: the nearest are not to be lost, and the finest candidate that is as good is kept.
-# Version 5: directions that no cluster differs in are ordered by their variance.
+# Version 5: directions that no cluster differs in are ordered by their variance; what the ranking
+# gains makes good for what the nearest lose.
 STAGE = Stage("discriminant", discriminant, ("seed",), version=5)

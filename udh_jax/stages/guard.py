@@ -19,7 +19,8 @@ from udh_jax.stages.network import backbone_variables, mean_of_weights
 from udh_jax.stages.partitions import HELD_TO
 
 MOST_QUERIES = 1000
-LOST = 0.15  # of ITQ's agreement is too much, see `is_far_below` and `best_candidate`
+LOST = 0.15  # of ITQ's agreement is too much, see `is_far_below`
+NEAREST = 0.95  # of ITQ's agreement among the nearest is to be kept, see `keeps_the_nearest`
 BORNE = 0.02  # of ITQ's agreement; so much of the whole ranking may be given for the nearest
 TRAINED_SHARE = 0.5  # of the hash layer that is compared; the rest is the one it started at
 
@@ -145,6 +146,23 @@ def mean_ratios(agreement: Any) -> np.ndarray:
     Array of shape ``[candidates + 1, sizes]``.
   """
   return over_itq(agreement).mean(axis=0)
+
+
+def keeps_the_nearest(nearest: np.ndarray, ranking: np.ndarray) -> np.ndarray:
+  """Whether codes keep enough of the nearest.
+
+  Args:
+    nearest: From `nearest_agreements`, in parts of ITQ's. Array of shape ``[n]``.
+    ranking: From `agreements`, in parts of ITQ's. Array of shape ``[n]``.
+
+  Returns:
+    True where their product is `NEAREST` or more. Clusters so fine may cut through what belongs
+    together, so that fewer of them among the nearest are no loss; that the ranking gains tells so.
+
+  References:
+    Our own rule; docs/results.md tells how it was found and tried.
+  """
+  return nearest * ranking >= NEAREST
 
 
 def itq_suits(discriminant: Mapping[str, Any]) -> bool:

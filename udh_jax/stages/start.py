@@ -13,15 +13,14 @@ from udh_jax.stages.guard import (
   BORNE,
   agreements,
   held_out_rows,
+  keeps_the_nearest,
   nearest_agreements,
   over_itq,
 )
 
 FLATNESSES = (0.0, 0.1, 0.25, 0.35)  # see `flatness_that_suits`
 FEWEST_QUERIES = 200  # below which the ranking is too noisy to act on
-# What codes are to keep of ITQ's agreement among the nearest; by fewer queries of that alone, by so
-# many times their own over the whole ranking, whose gain makes good for what is lost there.
-NEAREST, NEAREST_OF_FEW = 0.95, 0.9
+NEAREST_OF_FEW = 0.9  # of ITQ's agreement among the nearest is then to be kept
 
 
 def flatness_that_suits(
@@ -42,8 +41,8 @@ def flatness_that_suits(
     A number of `FLATNESSES`, the greater of two. As flat as the ranking bears: the last but one, or
     one before it, whose agreement, in parts of ITQ's and in the mean over the numbers of clusters,
     is at most `BORNE` below that of the first; 0 with fewer than `FEWEST_QUERIES`. And as flat as
-    the nearest need: the first whose part of ITQ's, times its agreement, is `NEAREST`; with fewer
-    queries the first whose part is `NEAREST_OF_FEW`; or else the one where this is most.
+    the nearest need: the first that `keeps_the_nearest` lets pass; with fewer queries the first
+    that keeps `NEAREST_OF_FEW` of ITQ's; or else the one that keeps most.
 
   References:
     Our own rule; docs/results.md has what it chooses and what that gains.
@@ -51,8 +50,8 @@ def flatness_that_suits(
   few = num_queries < FEWEST_QUERIES
   kept = over_itq(np.asarray(nearest)[:, None])[:-1, 0]
   ranking = over_itq(average_precision)[:-1].mean(axis=1)
-  kept, least = (kept, NEAREST_OF_FEW) if few else (kept * ranking, NEAREST)
-  needed = int(np.argmax(kept >= least if (kept >= least).any() else kept))
+  enough = kept >= NEAREST_OF_FEW if few else keeps_the_nearest(kept, ranking)
+  needed = int(np.argmax(enough if enough.any() else kept))
   borne = 0 if few else int(np.flatnonzero(ranking[:-1] >= ranking[0] - BORNE)[-1])
   return max(needed, borne)
 
