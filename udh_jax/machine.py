@@ -7,14 +7,13 @@ import os
 import pathlib
 import platform
 
+CGROUP = pathlib.Path("/sys/fs/cgroup")  # where Linux tells a container's limits
+
 
 def num_cores() -> int:
   """Cores that this process may use, which a scheduler or container may have made fewer."""
   count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
   return max(1, math.ceil(min(count, _quota(CGROUP))))
-
-
-CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
 @functools.cache
@@ -24,13 +23,12 @@ def _quota(folder: pathlib.Path) -> float:
     if (folder / "cpu.max").exists():
       limit, period = (folder / "cpu.max").read_text().split()
     else:  # the older kind
-      limit, period = ((folder / "cpu" / f"cpu.cfs_{of}_us").read_text() for of in _OLDER)
+      limit, period = (
+        (folder / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period")
+      )
     return int(limit) / int(period) if int(limit) > 0 else math.inf
   except (OSError, ValueError, ZeroDivisionError):  # no Linux, or no limit ("max")
     return math.inf
-
-
-_OLDER = ("quota", "period")
 
 
 def cache_folder() -> pathlib.Path:

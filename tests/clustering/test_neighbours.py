@@ -89,6 +89,17 @@ def test_masked_rows_have_no_neighbours_and_are_nobodys(rng):
   assert (np.asarray(only) == NONE).all()
 
 
+def test_all_rows_count_on_devices_too(rng, mesh):
+  rows = rng.standard_normal((40, 5)).astype(np.float32)
+  mapped = jax.shard_map(
+    lambda own: nearest_neighbours(own, 6, axis_name="data"),
+    mesh=mesh,
+    in_specs=P("data"),
+    out_specs=P("data"),
+  )
+  assert_nearest(mapped(rows), rows, 6)
+
+
 def test_duplicates_and_zeros_are_rows_as_others(rng):
   rows = np.repeat(rng.standard_normal((4, 3)).astype(np.float32), 5, axis=0)
   rows[-1] = 0

@@ -87,6 +87,14 @@ def test_scores_that_cannot_be_written_are_refused_before_any_image_is_read(tmp_
     run.score(tmp_path)
 
 
+def test_weights_that_are_not_there_are_refused_before_any_image_is_read(tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
+  config = load("quickstart")
+  config.teacher.weights = str(tmp_path / "absent.safetensors")
+  with pytest.raises(InputError, match=r"absent\.safetensors do not exist"):
+    run.train(config, tmp_path / "run")
+
+
 def test_what_fails_while_pictures_are_drawn_loses_no_score_and_no_network(
   tmp_path, made, small_weights, monkeypatch
 ):

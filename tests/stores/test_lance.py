@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from udh_jax.commands.store_flags import finish
 from udh_jax.errors import InputError
 from udh_jax.stores import StoreError, create_store, open_store
 from udh_jax.stores.lance import require_true_distances
@@ -115,3 +116,27 @@ def test_places_that_cannot_be_used(tmp_path):
   lancedb.connect(tmp_path).create_table("other", [{"x": 1}])
   with pytest.raises(InputError, match="not a table of udh_jax"):
     open_store(f"lancedb:{tmp_path}", table="other")
+
+
+def test_a_store_that_is_only_searched_makes_no_folder(tmp_path):
+  with pytest.raises(StoreError, match="has no table of codes"):
+    open_store(f"lancedb:{tmp_path / 'absent'}")
+  assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_another_writer_s_conflict_took_is_made_again(tmp_path, rng, monkeypatch):
+  with create_store(f"lancedb:{tmp_path}", num_bits=8) as store:
+    store.upsert([str(i) for i in range(300)], rng.integers(0, 256, (300, 1), dtype=np.uint8))
+    store.build_index()
+    store.upsert(["new"], np.zeros((1, 1), np.uint8))
+    build, left = store.build_index, [True]
+
+    def conflict():
+      if left:
+        left.pop()
+        raise StoreError("Retryable commit conflict")
+      build()
+
+    monkeypatch.setattr(store, "build_index", conflict)
+    finish(store, build_index=True)
+    assert store.has_index() and left == []

@@ -3,7 +3,7 @@
 import concurrent.futures
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 
 import numpy as np
@@ -120,7 +120,7 @@ def find_duplicates(
           if is_same:
             groups.join(a, b)
       compared += len(batch)
-  sets = [list(items) for items in groups.sets()]
+  sets = groups.sets()
   files = [_files_of(items, index, folder) for items in sets]
   other_names = sum(map(len, sets)) - sum(map(len, files))
   described = _described(index, [items for items in files if len(items) > 1])
@@ -297,7 +297,7 @@ class _Groups:
     a, b = sorted((self.of(a), self.of(b)))
     self._parent[b] = a
 
-  def sets(self) -> Iterable[list[int]]:
+  def sets(self) -> list[list[int]]:
     """The sets of more than one item."""
     members: dict[int, list[int]] = {}
     for item in np.flatnonzero(self._parent != np.arange(len(self._parent))).tolist():

@@ -22,7 +22,7 @@ from udh_jax.models.weights import require_there
 from udh_jax.records import OBJECT, TEXT, require_fields
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
-from udh_jax.runtime.runner import Runner, prepare_workdir
+from udh_jax.runtime.runner import Runner, is_finished, prepare_workdir
 from udh_jax.runtime.stage import Context
 
 
@@ -132,7 +132,7 @@ def train(
   config = with_absolute_paths(config)
   require_valid(config)
   prepare_workdir(workdir)
-  if not beside and not (workdir / "stages" / "teacher" / "output.json").exists():
+  if not beside and not is_finished(workdir, "teacher"):
     weights = config.teacher.weights if "teacher" in config else ""
     if weights:  # before hours may go into reading the pictures
       require_there(weights)

@@ -140,21 +140,24 @@ def require_there(source: str) -> None:
   Raises:
     InputError: If so.
   """
-  if source.startswith(HUB):
-    return
+  if not source.startswith(HUB):
+    _local_file(source)
+
+
+def _local_file(source: str) -> pathlib.Path:
   file = _local(source)
   require(
     file.is_file(),
     f"weights {file} do not exist; give a safetensors file, a folder with {WEIGHTS}, or {HUB}...",
   )
+  return file
 
 
 def _find(source):
   """The safetensors file, and timm's ``config.json`` or None."""
   if source.startswith(HUB):
     return download(source, WEIGHTS), download(source, CONFIG)
-  require_there(source)
-  file = _local(source)
+  file = _local_file(source)
   beside = file.with_name(CONFIG)
   # Others name a file so too: an encoder's folder has one.
   found = read_json(beside) if beside.is_file() else None

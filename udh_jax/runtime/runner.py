@@ -49,6 +49,15 @@ _MADE = {"fields": OBJECT, "data": TEXT, "inputs": OBJECT}  # of stage.json
 _BY_ITSELF = ("free", "images", "contents", "labels_used", "files")  # see `Runner._identity`
 
 
+def _folder_of(workdir: pathlib.Path, name: str) -> pathlib.Path:
+  return workdir / "stages" / name
+
+
+def is_finished(workdir: pathlib.Path, name: str) -> bool:
+  """Whether a work directory holds the output of a stage, by its name."""
+  return (_folder_of(workdir, name) / "output.json").exists()
+
+
 class Runner:
   """Runs and restores stages in one work directory.
 
@@ -78,7 +87,7 @@ class Runner:
     self._events = Events(self._workdir / "events")
 
   def _folder(self, stage: Stage) -> pathlib.Path:
-    return self._workdir / "stages" / stage.name
+    return _folder_of(self._workdir, stage.name)
 
   def _record(self, stage: Stage) -> dict[str, Any]:
     """All that decides a stage's outputs, as JSON gives it back, to compare with a folder's.
@@ -227,7 +236,7 @@ class Runner:
         mesh_lib.on_main(f"take over {stage.name}", take)
         record = self._check(stage, record)
       self._identities[stage.name] = self._identity(record)
-      if mesh_lib.agreed(int((folder / "output.json").exists())):
+      if mesh_lib.agreed(int(is_finished(self._workdir, stage.name))):
         reason = checkpoint.fault(folder / "output")
         if reason is None:
           if not restore_only:
@@ -269,11 +278,11 @@ class Runner:
   def _take_over(self, stage: Stage, record: dict[str, Any]) -> None:
     """Takes the outputs of a stage from beside, where it is not finished; process 0 calls it."""
     folder = self._folder(stage)
-    if (folder / "output.json").exists():
+    if is_finished(self._workdir, stage.name):
       return
     for workdir in self._beside:
-      other = workdir / "stages" / stage.name
-      if not (other / "output.json").exists():
+      other = _folder_of(workdir, stage.name)
+      if not is_finished(workdir, stage.name):
         continue
       made = read_json(other / "stage.json")
       own = _where_made(record, made)

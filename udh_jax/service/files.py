@@ -108,11 +108,10 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
       raise gone(f"{name!r} is not a picture any more, or of a kind that is not served.")
     os.lseek(handle, 0, os.SEEK_SET)
     return Opened(os.fdopen(handle, "rb"), status.st_size, status.st_mtime_ns, kind)
-  except OSError as error:
+  except BaseException as error:
     os.close(handle)
-    raise _cannot_be_read(name, error) from None
-  except BaseException:
-    os.close(handle)
+    if isinstance(error, OSError):
+      raise _cannot_be_read(name, error) from None
     raise
 
 

@@ -38,7 +38,8 @@ class StoreCollection:
     self.version = f"store-{str(self.digest)[:12]}"
     self.num_bits, self.folder = store.num_bits, folder
     self.columns: Mapping[str, str] = store.columns
-    self.last_count, self._counted = self._asked(store.count), time.monotonic()
+    self.last_count, self._counted = 0, -float("inf")
+    self.count()
 
   def count(self) -> int:
     """Number of items, of a few seconds ago."""

@@ -195,14 +195,12 @@ class PostgreSQLStore(Store):
   def delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
     text = self._text("DELETE FROM {table} WHERE name = ANY($1)")
-    with self._server.connection("removing") as connection:
-      self._require_unchanged(connection)
+    with self._connection("removing") as connection:
       return connection.execute(text, [_sendable(names)]).rowcount
 
   def _describe(self, about: Mapping[str, Any]) -> None:
     text = self._text("UPDATE {meta} SET about = $2 WHERE table_name = $1")
-    with self._server.connection("describing the table") as connection:
-      self._require_unchanged(connection)
+    with self._connection("describing the table") as connection:
       connection.execute(text, [self._place.table, json.dumps(about)])
 
   def _exact(self, k: int, conditions: Sequence[Condition]) -> Any:
@@ -215,8 +213,7 @@ class PostgreSQLStore(Store):
 
   def _nearest(self, queries: np.ndarray, k: int, conditions: Sequence[Condition]) -> list[Found]:
     exact = self._exact(k, conditions)
-    with self._server.connection("searching") as connection:
-      self._require_unchanged(connection)
+    with self._connection("searching") as connection:
       return [self._found(connection, exact, query, conditions) for query in queries]
 
   def _nearest_by_index(
@@ -235,8 +232,7 @@ class PostgreSQLStore(Store):
       )
     )
     found = []
-    with self._server.connection("searching") as connection:
-      self._require_unchanged(connection)
+    with self._connection("searching") as connection:
       connection.execute(f"SET LOCAL hnsw.ef_search = {int(effort)}")
       if conditions and self._server.vector_version >= _ITERATIVE:
         connection.execute("SET LOCAL hnsw.iterative_scan = relaxed_order")
@@ -258,16 +254,14 @@ class PostgreSQLStore(Store):
       + self._filter("AND", conditions, after=1)
       + self._text(" ORDER BY d, place")
     )
-    with self._server.connection("searching") as connection:
-      self._require_unchanged(connection)
+    with self._connection("searching") as connection:
       return [self._found(connection, text, query, conditions) for query in queries]
 
   def get(self, names: Sequence[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
     columns = self._identifiers(["name", "code", *self.columns])
     text = self._text("SELECT {columns} FROM {table} WHERE name = ANY($1)", columns=columns)
-    with self._server.connection("reading") as connection:
-      self._require_unchanged(connection)
+    with self._connection("reading") as connection:
       rows = connection.execute(text, [_sendable(names)], binary=True).fetchall()
     by_name = {row[0]: row for row in rows}
     return self._rows([by_name[name] for name in dict.fromkeys(names) if name in by_name])
@@ -370,10 +364,9 @@ class PostgreSQLStore(Store):
 
   def _stream(self, text, batch_size: int) -> Iterator[list[tuple]]:
     with (
-      self._server.connection("reading") as connection,
+      self._connection("reading") as connection,
       connection.cursor(name="udh_jax_rows", binary=True) as cursor,
     ):
-      self._require_unchanged(connection)
       cursor.execute(text)
       while rows := cursor.fetchmany(batch_size):
         yield rows
@@ -386,6 +379,13 @@ class PostgreSQLStore(Store):
       "WHERE n.nspname = $1 AND t.relname = $2 AND a.amname = 'hnsw' AND x.indisvalid"
     )
     return [name for (name,) in connection.execute(text, list(self._place)).fetchall()]
+
+  @contextlib.contextmanager
+  def _connection(self, doing: str) -> Iterator[Any]:
+    """A connection in a transaction that begins by seeing that the table is the one opened."""
+    with self._server.connection(doing) as connection:
+      self._require_unchanged(connection)
+      yield connection
 
   def _require_unchanged(self, connection) -> None:
     row = _meta(connection, self._place)
