@@ -4,7 +4,7 @@ python train.py --config configs/baseline.py:itq --workdir runs/itq --config.dat
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k
 
 Presets: itq, pca (with a random rotation), lsh, on any folder of pictures; with the name of another
-data set behind it, such as itq_cifar10: digits, cifar10, eurosat, flickr25k.
+data set behind it, such as itq_cifar10: digits, cifar10, eurosat, mirflickr25k.
 """
 
 import functools
@@ -25,10 +25,17 @@ def on_data(method, data):
   return config
 
 
+DATA = {
+  "folder": "folder",
+  "digits": "digits",
+  "cifar10": "cifar10",
+  "eurosat": "eurosat",
+  "mirflickr25k": "flickr25k",
+}
 PRESETS = {
-  f"{method}_{data}".removesuffix("_folder"): functools.partial(on_data, method, data)
+  f"{method}_{name}".removesuffix("_folder"): functools.partial(on_data, method, data)
   for method in baseline.METHODS
-  for data in ("folder", "digits", "cifar10", "eurosat", "flickr25k")
+  for name, data in DATA.items()
 }
 
 

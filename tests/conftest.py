@@ -1,4 +1,4 @@
-"""Eight simulated CPU devices for every test, so that each kernel is proved on a mesh."""
+"""Eight simulated CPU devices for every test, so that each kernel is tested on a mesh."""
 
 import functools
 import os

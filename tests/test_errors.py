@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from udh_jax.errors import InputError, is_traced, require, require_finite, whole_number
+from udh_jax.errors import (
+  InputError,
+  is_traced,
+  require,
+  require_finite,
+  require_key,
+  whole_number,
+)
 
 
 def test_a_message_may_be_made_where_it_is_needed():
@@ -26,6 +33,24 @@ def test_whole_numbers_of_any_type_become_integers(value):
 def test_what_is_not_a_whole_number_is_refused(value):
   with pytest.raises(InputError, match=r"^k is .*, expected a whole number\.$"):
     whole_number("k", value)
+
+
+@pytest.mark.parametrize("implementation", ["threefry2x32", "rbg"])
+def test_one_random_key_of_either_form_passes(implementation):
+  typed = jax.random.key(3, impl=implementation)
+  raw = jax.random.key_data(typed)
+  for key in (typed, raw, np.asarray(raw)):
+    require_key("f", key)
+  jax.jit(lambda key: require_key("f", key))(typed)
+  jax.vmap(lambda key: require_key("f", key) or 0)(jax.random.split(typed, 2))
+
+
+@pytest.mark.parametrize(
+  "key", [0, np.int64(3), None, "seed", np.zeros(2, np.int32), jax.random.split(jax.random.key(0))]
+)
+def test_what_is_no_random_key_is_refused(key):
+  with pytest.raises(InputError, match=r"^f: key is .+, expected one random key; give .*$"):
+    require_key("f", key)
 
 
 @pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])

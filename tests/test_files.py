@@ -9,7 +9,14 @@ import sys
 import pytest
 
 from udh_jax.errors import InputError
-from udh_jax.files import read_json, require_writable, write_atomically, write_json, write_text
+from udh_jax.files import (
+  held,
+  read_json,
+  require_writable,
+  write_atomically,
+  write_json,
+  write_text,
+)
 
 ROOT = pathlib.Path(__file__).parents[1]
 KILLED = """
@@ -21,6 +28,22 @@ def write(file):
   os.kill(os.getpid(), signal.SIGKILL)
 write_atomically(sys.argv[1], write)
 """
+
+
+def test_a_folder_is_held_by_one_at_a_time(tmp_path):
+  with held(tmp_path):
+    with (
+      pytest.raises(InputError, match=r"^Another program is at work in .*; wait until"),
+      held(tmp_path),
+    ):
+      pytest.fail("both have it")
+    (tmp_path / "below").mkdir()
+    with held(tmp_path / "below"):
+      pass
+  with held(tmp_path):
+    pass
+  with held(tmp_path / "not there"):  # who makes it says why it cannot be used
+    pass
 
 
 def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):

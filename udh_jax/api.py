@@ -1,4 +1,4 @@
-"""What ``udh_jax`` offers by its own name; see there."""
+"""The public names of ``udh_jax``."""
 
 from udh_jax.clustering.equal_size_kmeans import Clustering, equal_size_kmeans
 from udh_jax.clustering.sinkhorn import SinkhornOutput, sinkhorn

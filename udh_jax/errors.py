@@ -95,13 +95,33 @@ def _finite_rows(array: jax.Array) -> jax.Array:
   return jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
 
 
-def require_labels(name: str, labels: jax.Array, num_classes: int) -> None:
+def require_key(name: str, key: Any) -> None:
+  """Refuses what is not one random key, such as the number of a seed.
+
+  Args:
+    name: Who asks, for the message.
+    key: From `jax.random.key`, or of the older form that `jax.random.PRNGKey` makes.
+
+  Raises:
+    InputError: If it is something else.
+  """
+  dtype, shape = getattr(key, "dtype", None), np.shape(key)
+  typed = dtype is not None and jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key)
+  given = f"{dtype} of shape {shape}" if shape else repr(key)
+  require(
+    shape == () if typed else dtype == np.uint32 and len(shape) == 1,
+    f"{name}: key is {given}, expected one random key; give jax.random.key(0), say.",
+  )
+
+
+def require_labels(name: str, labels: jax.Array, num_classes: int, *, what: str = "labels") -> None:
   """Refuses labels outside -1..K-1, where their values are known.
 
   Args:
     name: Who asks, for the message.
     labels: Integers. Array of any shape.
     num_classes: K.
+    what: What they are, for the message.
 
   Raises:
     InputError: If one is outside.
@@ -111,6 +131,6 @@ def require_labels(name: str, labels: jax.Array, num_classes: int) -> None:
   lowest, highest = int(labels.min()), int(labels.max())
   require(
     lowest >= -1 and highest < num_classes,
-    f"{name}: labels run from {lowest} to {highest}, expected 0 to {num_classes - 1}, or -1 for "
+    f"{name}: {what} run from {lowest} to {highest}, expected 0 to {num_classes - 1}, or -1 for "
     "none; renumber them from 0 on.",
   )

@@ -7,7 +7,7 @@ import pathlib
 import re
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO, Any
 
 from udh_jax.errors import InputError, require
@@ -93,7 +93,33 @@ def _remove_abandoned(path: pathlib.Path) -> None:
           other.unlink()
 
 
-def _lock(file: IO[bytes]) -> None:
+@contextlib.contextmanager
+def held(folder: str | os.PathLike) -> Iterator[None]:
+  """Keeps a folder from all others that ask for it so, until the work in it is done.
+
+  Nothing is kept where the file system, or the system, locks no folders.
+
+  Args:
+    folder: Has to be there.
+
+  Raises:
+    InputError: If another program has it.
+  """
+  with contextlib.ExitStack() as stack:
+    with contextlib.suppress(OSError):
+      descriptor = os.open(folder, os.O_RDONLY)
+      stack.callback(os.close, descriptor)
+      try:
+        _lock(descriptor)
+      except BlockingIOError:
+        raise InputError(
+          f"Another program is at work in {os.fspath(folder)}; wait until it has ended, or name "
+          "another folder."
+        ) from None
+    yield
+
+
+def _lock(file: IO[bytes] | int) -> None:
   """Locks an open file for this process; `OSError` if that cannot be."""
   try:
     import fcntl

@@ -121,6 +121,11 @@ def test_bad_input_is_refused_in_one_line(rng, options, message):
   assert "\n" not in str(error.value)
 
 
+def test_distances_to_a_cluster_that_is_not_there_are_refused():
+  with pytest.raises(InputError, match="own_distances: labels run from 0 to 2, expected 0 to 1"):
+    own_distances(jnp.zeros((2, 3)), jnp.array([0, 2]), jnp.zeros((2, 3)))
+
+
 def test_distances_of_other_shapes_are_refused():
   with pytest.raises(InputError, match=r"\(4, 2\), \(3,\) and \(2, 2\)"):
     own_distances(jnp.ones((4, 2)), jnp.zeros(3, int), jnp.ones((2, 2)))

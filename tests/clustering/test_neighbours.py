@@ -100,6 +100,22 @@ def test_all_rows_count_on_devices_too(rng, mesh):
   assert_nearest(mapped(rows), rows, 6)
 
 
+@pytest.mark.parametrize("repeated", [8, 5])
+def test_ties_go_by_index_on_any_number_of_devices(rng, mesh, repeated):
+  rows = np.repeat(rng.standard_normal((40 // repeated, 4)).astype(np.float32), repeated, axis=0)
+  rows = np.ascontiguousarray(rows[rng.permutation(40)])
+  alike = (rows[:, None] == rows[None]).all(axis=2) & ~np.eye(40, dtype=bool)
+  expected = [np.flatnonzero(own)[:3] for own in alike]
+  mapped = jax.shard_map(
+    lambda own: nearest_neighbours(own, 3, axis_name="data"),
+    mesh=mesh,
+    in_specs=P("data"),
+    out_specs=P("data"),
+  )
+  np.testing.assert_array_equal(nearest_neighbours(rows, 3), expected)
+  np.testing.assert_array_equal(mapped(rows), expected)
+
+
 def test_duplicates_and_zeros_are_rows_as_others(rng):
   rows = np.repeat(rng.standard_normal((4, 3)).astype(np.float32), 5, axis=0)
   rows[-1] = 0
@@ -175,6 +191,10 @@ def test_jit_shard_map_and_pmap_agree(digits, mesh):
 def test_bad_input_is_one_line():
   with pytest.raises(InputError, match=r"shape \(3,\), expected \[n, d\]"):
     nearest_neighbours(jnp.zeros(3), 2)
+  with pytest.raises(InputError, match=r"shape \(3, 0\), expected \[n, d\] with d of 1"):
+    nearest_neighbours(jnp.zeros((3, 0)), 2)
+  with pytest.raises(InputError, match="neighbours run from 0 to 3, expected 0 to 2"):
+    neighbour_embedding(jnp.array([[1], [3], [0]]), 1, key=KEY)
   with pytest.raises(InputError, match="num_neighbours is 0"):
     nearest_neighbours(jnp.zeros((3, 2)), 0)
   with pytest.raises(InputError, match=r"num_neighbours is 1.5, expected a whole number"):

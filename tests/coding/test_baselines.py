@@ -119,6 +119,16 @@ def test_masked_rows_do_not_count(features, key, name):
 
 
 @pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize("exponent", [-64, 60])
+def test_features_of_any_scale_have_the_same_codes(features, key, name, exponent):
+  rows = features - 30
+  fitted = FITS[name](rows, 8, key=key)
+  scaled = np.ldexp(rows, exponent)
+  of_scaled = FITS[name](scaled, 8, key=key)
+  np.testing.assert_array_equal(encode(fitted, rows), encode(of_scaled, scaled))
+
+
+@pytest.mark.parametrize("name", FITS)
 def test_eight_devices_fit_the_same_function(features, key, mesh, name):
   padded = np.concatenate([features, np.full((5, 12), 99, np.float32)])  # 208 = 8 x 26
   weights = (np.arange(208) < 203).astype(np.float32)

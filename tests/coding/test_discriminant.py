@@ -1,5 +1,7 @@
 """ITQ on discriminant directions, against SciPy's generalised eigenvectors in float64."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -101,6 +103,28 @@ def test_eight_devices_make_the_same_codes(rng, mesh, bits, flatness):
   )
 
 
+def test_masked_rows_may_hold_anything(rng, mesh):
+  features, labels = scattered(rng)
+  weights = np.ones(len(features), np.float32)
+  weights[::12] = 0
+  spoilt = np.where(weights[:, None] > 0, features, np.nan)
+
+  def directions(features, labels, weights, axis_name=None):
+    options = {"num_clusters": 4, "power": 0.5, "axis_name": axis_name}
+    return discriminant_directions(features, labels, weights=weights, **options)
+
+  expected = directions(features, labels, weights)
+  mapped = jax.shard_map(
+    functools.partial(directions, axis_name="data"),
+    mesh=mesh,
+    in_specs=(P("data"),) * 3,
+    out_specs=P(),
+  )
+  for found in (directions(spoilt, labels, weights), mapped(spoilt, labels, weights)):
+    lengths = (matrix.projection @ matrix.projection.T for matrix in (found, expected))
+    np.testing.assert_allclose(*lengths, rtol=1e-3, atol=1e-2)
+
+
 def test_clusters_gather_as_the_power_grows(rng):
   """Two clusters apart in a direction of little variance: raw ITQ does not see them."""
   truth = np.arange(200) % 2
@@ -146,6 +170,10 @@ def test_more_bits_than_clusters_tell_apart(rng):
     ({"flatness": 1.5}, r"flatness is 1\.5, expected 0 to 1"),
     ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and integers \[n, H\]"),
     ({"features": np.full((96, 10), np.nan)}, "hold NaN or infinity"),
+    ({"features": np.zeros((0, 4)), "labels": np.zeros((0, 2), int)}, "no training rows"),
+    ({"labels": np.zeros((96, 0), int)}, r"labels are int[0-9]+ of shape \(96, 0\)"),
+    ({"weights": np.zeros(96)}, "all weights are 0"),
+    ({"weights": np.ones(95)}, r"weights have shape \(95,\)"),
     ({"num_clusters": 2}, "labels run from -?[0-9] to [0-9], expected 0 to 1"),
     ({"labels": np.zeros((96, 2))}, r"labels are float[0-9]+ .* expected \[n, d\] and integers"),
   ],

@@ -31,6 +31,15 @@ def test_a_wrong_argument_is_refused_in_one_line(tmp_path, failing, wrong, words
   assert line.startswith("error: ") and words in line
 
 
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+@pytest.mark.parametrize(("program", "own"), [(train, "--seeds"), (evaluate, "--config.score.at")])
+def test_help_tells_what_a_program_takes(capsys, flag, program, own):
+  program.main([flag])
+  said = capsys.readouterr().out
+  assert said.startswith(program.__doc__.strip().splitlines()[0])
+  assert own in said and "--workdir" in said and "--num_processes" in said
+
+
 def test_a_flag_or_a_file_that_is_missing_is_named():
   for given, line in (
     ([f"--config={QUICKSTART}"], "--workdir is missing; give it."),

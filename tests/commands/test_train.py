@@ -100,7 +100,7 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   assert next(iter(scores)) == "PSCH"
   assert {"LSH", "PCA + rotation", "ITQ"} <= scores.keys()
   assert all(0 < value <= 1 for value in scores.values())
-  for words in ("denominator", "ties", "10 queries", "labels behind the network: none"):
+  for words in ("denominator", "ties", "10 queries", "pre-training labels: none"):
     assert words in entry["definition"]
   for name in ("neighbours_8bits.png", "precision_recall_8bits.png", "bits_8bits.png"):
     assert (finished / name).read_bytes().startswith(b"\x89PNG")

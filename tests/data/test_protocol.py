@@ -215,11 +215,12 @@ def test_parts_that_the_data_name_are_kept(rng):
   labels = rng.integers(0, 3, 60)
   options = {**PROTOCOL, "num_rows": 60, "fewer_queries": True, "parts": parts}
   splits = make_splits(labels, **options)
-  assert splits.query.tolist() == np.flatnonzero(parts == QUERY)[:20].tolist()
+  assert splits.query.tolist() == np.flatnonzero(parts == QUERY).tolist()  # fewer than 20
   assert splits.database.tolist() == np.flatnonzero(parts <= DATABASE).tolist()
   assert splits.train.tolist() == np.flatnonzero(parts == TRAIN).tolist()
   found = make_splits(labels, **options | {"evaluate_on": "validation"})
-  assert found.query.tolist() == np.flatnonzero(parts == VALIDATION)[:10].tolist()
+  drawn = np.isin(np.flatnonzero(parts == VALIDATION), found.query)
+  assert len(found.query) == drawn.sum() == 10
   assert found.database.tolist() == splits.database.tolist()
   with pytest.raises(InputError, match=r"num_queries is 20, but the test part has 3 images"):
     few = np.where(np.arange(60) < 3, QUERY, TRAIN)
@@ -231,14 +232,42 @@ def test_parts_that_the_data_name_are_kept(rng):
 def test_what_a_query_shows_is_not_in_the_database(rng):
   groups, labels = rng.integers(0, 25, 80), rng.integers(0, 3, 80)
   for evaluate_on in ("query", "validation"):
-    options = {**PROTOCOL, "num_rows": 80, "evaluate_on": evaluate_on, "num_queries": 8}
+    options = {**PROTOCOL, "num_rows": 80, "evaluate_on": evaluate_on}
+    options |= {"num_queries": 8, "num_validation": 5}
     splits = make_splits(labels, groups=groups, **options)
     assert not set(groups[splits.query]) & set(groups[splits.database])
     alone = make_splits(labels, **options)
-    if evaluate_on == "query":  # the same queries, and all that shows none of them
-      assert splits.query.tolist() == alone.query.tolist()
+    assert len(np.unique(groups[splits.query])) == len(splits.query) == len(alone.query)
+    if evaluate_on == "query":  # all that shows none of them
       kept = ~np.isin(groups, groups[splits.query])
       assert splits.database.tolist() == np.flatnonzero(kept).tolist()
+    own = make_splits(labels, groups=np.arange(80), **options)
+    assert [part.tolist() for part in own] == [part.tolist() for part in alone]
+
+
+def test_of_pictures_with_many_captions_at_most_half_are_asked_for():
+  pictures = np.repeat(np.arange(50), 5)
+  options = {**PROTOCOL, "num_rows": 250, "num_queries": 1000, "fewer_queries": True}
+  splits = make_splits(pictures % 2, groups=pictures, **options)
+  asked = pictures[splits.query]
+  assert len(splits.query) == len(set(asked)) == 24 and (np.bincount(asked % 2) == 12).all()
+  assert len(splits.database) == 250 - 24 * 5
+
+
+@pytest.mark.parametrize("kind", ["classes", "several", "none"])
+def test_queries_are_drawn_from_a_larger_part_that_the_data_name(kind):
+  classes = np.repeat([0, 1, 2], 30)  # a table that is sorted by class
+  labels = {"classes": classes, "several": np.eye(3, dtype=bool)[classes], "none": None}[kind]
+  parts = np.where(np.arange(90) % 3, TRAIN, QUERY).astype(np.int8)
+  options = {**PROTOCOL, "num_rows": 90, "fewer_queries": True, "num_queries": 12, "parts": parts}
+  splits = make_splits(labels, **options)
+  assert len(splits.query) == 12 and (parts[splits.query] == QUERY).all()
+  assert (np.diff(splits.query) > 0).all() and splits.query.tolist() != list(range(0, 36, 3))
+  if kind == "classes":
+    assert np.bincount(classes[splits.query]).tolist() == [4, 4, 4]
+  assert splits.database.tolist() == np.flatnonzero(parts == TRAIN).tolist()
+  official = make_splits(labels, **options | {"fewer_queries": False})
+  assert official.query.tolist() == list(range(0, 36, 3))
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,17 @@ def test_texts_may_be_words(encoder, caplog):
   assert "1 words are not in the vocabulary of 4" in caplog.text and "zebra" in caplog.text
 
 
+def test_a_text_alone_and_values_that_are_not_finite_are_refused(encoder):
+  for ask in (encoder.texts, encoder.text_outputs):
+    with pytest.raises(InputError, match=r"texts are one string, 'dog'; give a list of texts"):
+      ask("dog")
+    with pytest.raises(InputError, match="texts: 1 of 2 rows hold NaN or infinity"):
+      ask(np.array([[1, 0, 1, 0], [0, np.nan, 0, 1]]))
+  for ask in (encoder.images, encoder.outputs):
+    with pytest.raises(InputError, match="images: 1 of 1 rows hold NaN or infinity"):
+      ask(np.full((1, 5), np.inf))
+
+
 def test_nothing_gives_no_codes(encoder):
   assert encoder.images(np.zeros((0, 5))).shape == (0, 2)
   assert encoder.texts([]).shape == (0, 2)

@@ -25,7 +25,7 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
   assert next(iter(scores)) == "UDH-ECC"
   assert {"LSH", "PCA + rotation", "ITQ"} <= scores.keys()
   assert all(0 < value < 1 for value in scores.values())
-  for words in ("denominator", "ties", "300 queries", "labels behind the network: none"):
+  for words in ("denominator", "ties", "300 queries", "pre-training labels: none"):
     assert words in entry["definition"]
     assert words in output
   for name in ("neighbours_16bits.png", "precision_recall_16bits.png", "bits_16bits.png"):

@@ -44,6 +44,29 @@ def test_pairs_of_weight_zero_change_nothing_for_the_others(batch, rng):
   assert np.isclose(reconstruction_loss(*outputs, found, weights=weights), whole, rtol=1e-5)
 
 
+def test_what_is_not_finite_in_rows_of_weight_zero_counts_nowhere(batch, rng):
+  images, texts = (np.concatenate([x, np.full((2, x.shape[1]), np.nan)]) for x in batch)
+  weights = jnp.array([1.0] * 7 + [0.0] * 2)
+  options = {"beta": 0.3, "eta": 0.4, "mu": 1.5}
+  found = joint_semantics(images, texts, **options, weights=weights)
+  np.testing.assert_allclose(found[:7, :7], joint_semantics(*batch, **options), atol=1e-5)
+  outputs = rng.normal(size=(2, 9, 6))
+  outputs[:, 7:], target = np.nan, np.asarray(found).copy()
+  target[7:] = np.inf
+  value, gradient = jax.value_and_grad(reconstruction_loss)(
+    jnp.asarray(outputs[0]), outputs[1], target, weights=weights
+  )
+  whole = reconstruction_loss(*outputs[:, :7], found[:7, :7])
+  assert np.isclose(value, whole, rtol=1e-5) and np.isfinite(gradient[:7]).all()
+
+
+def test_small_weights_are_weights(rng):
+  first, second, target = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), rng.normal(size=(5, 5))
+  whole = reconstruction_loss(first, second, target)
+  found = reconstruction_loss(first, second, target, weights=jnp.full(5, 1e-8))
+  assert np.isclose(found, whole, rtol=1e-5)
+
+
 def test_reconstruction_is_the_mean_of_squared_differences(rng):
   first, second, target = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), rng.normal(size=(5, 5))
   expected = np.mean((cosines(first, second) - target) ** 2)

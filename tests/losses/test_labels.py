@@ -20,6 +20,21 @@ def test_cross_entropy_of_no_label_at_all_is_zero(class_weights):
   np.testing.assert_array_equal(gradient, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
+def test_narrow_labels_name_one_of_many_classes(dtype):
+  labels = np.array([3, 127], dtype)
+  found = np.asarray(label_targets(labels, 300))
+  assert found.sum() == 2 and found[0, 3] and found[1, 127]
+  logits = np.zeros((2, 300), np.float32)
+  logits[[0, 1], [3, 127]] = 9
+  wide = smoothed_cross_entropy(logits, labels.astype(np.int32))
+  assert smoothed_cross_entropy(logits, labels) == wide
+
+
+def test_a_narrow_label_that_says_none_is_of_no_class():
+  assert not np.asarray(label_targets(np.array([-1], np.int8), 300)).any()
+
+
 def test_labels_may_be_unsigned_and_are_refused_beyond_the_classes():
   found = label_targets(np.array([2, 0], np.uint8), 3)
   np.testing.assert_array_equal(found, [[False, False, True], [True, False, False]])

@@ -4,6 +4,12 @@ import numpy as np
 from udh_jax.losses.pairs import pair_loss
 
 
+def test_small_weights_are_weights(rng):
+  outputs, (targets, known) = rng.normal(size=(4, 3)), rng.random((2, 4, 4))
+  found = pair_loss(outputs, targets, known, weights=np.full(4, 1e-8, np.float32))
+  assert np.isclose(found, pair_loss(outputs, targets, known), rtol=1e-5)
+
+
 def test_the_pair_loss_is_the_mean_over_all_pairs(rng):
   outputs, targets = rng.uniform(-1, 1, (6, 4)), rng.uniform(-1, 1, (6, 6))
   pair_weights, weights = rng.uniform(0, 1, (6, 6)), np.array([1, 1, 0, 1, 0, 1.0])

@@ -22,3 +22,12 @@ def test_two_views_are_asked_for():
   config.contrast.trained, config.views.number = "head", 1
   with pytest.raises(InputError, match=r"contrast\.trained is 'head'"):
     require_valid(config)
+
+
+def test_an_augmentation_that_no_view_has_is_refused():
+  config = load("cibhash", "digits")
+  config.contrast.trained = "head"
+  require_valid(config)
+  config.contrast.augment.color = 0.9
+  with pytest.raises(InputError, match=r"contrast\.augment is changed"):
+    require_valid(config)

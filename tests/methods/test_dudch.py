@@ -27,7 +27,7 @@ def test_a_method_learns_scores_and_publishes(method, made, tmp_path):
   assert scores[f"{title}, text→text"] > 0.5  # chance is 1/3
   assert score(tmp_path / "run") == scores
   (entry,) = json.loads((tmp_path / "run" / "metrics.json").read_text())
-  assert "mAP@50" in entry["definition"] and "labels behind the network" in entry["definition"]
+  assert "mAP@50" in entry["definition"] and "pre-training labels" in entry["definition"]
   assert {p.name for p in (tmp_path / "run").glob("*.png")} >= {"image_to_text_12bits.png"}
   encoder = udh_jax.load_encoder(tmp_path / "run" / "encoder_12bits")
   arrays = np.load(made)

@@ -163,6 +163,16 @@ def test_what_does_not_fit_such_a_network_is_refused(method, field, given, words
     make_plan(config)
 
 
+@pytest.mark.parametrize("section", ["finetune", "distill"])
+def test_an_augmentation_that_no_view_has_is_refused(section):
+  config = folder_config(udh_ecc)
+  config[section].augment.flip = False
+  with pytest.raises(InputError, match=rf"{section}\.augment is changed, .* set views\.augment"):
+    make_plan(config)
+  config.views.augment.flip = False
+  make_plan(config)
+
+
 def test_a_guard_needs_itq_whatever_is_trained():
   config = folder_config(psch, psch="last")
   config.psch.hash_start = "random"

@@ -115,12 +115,10 @@ def test_every_field_is_named_where_something_reads_it():
 
 
 @pytest.mark.parametrize("preset", every_preset())
-def test_folders_are_scored_whole_and_not_in_the_order_of_their_classes(preset):
+def test_collections_of_ones_own_are_not_scored_in_the_order_of_their_classes(preset):
   config = load(*preset)
-  if config.data.name == "folder":
-    assert (config.score.at, config.score.ties) == (0, "expected")
-  else:
-    assert config.score.ties == "index"
+  assert config.data.name != "folder" or config.score.at == 0
+  assert config.score.ties == ("expected" if config.data.name in ("folder", "pairs") else "index")
 
 
 def test_every_method_has_a_preset():

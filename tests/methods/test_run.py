@@ -9,6 +9,7 @@ from presets import load, shorten_pairs
 
 from udh_jax.encoders.loading import load_encoder
 from udh_jax.errors import InputError
+from udh_jax.files import held
 from udh_jax.methods import automatic, run
 from udh_jax.report import plots, sections
 
@@ -85,6 +86,56 @@ def test_scores_that_cannot_be_written_are_refused_before_any_image_is_read(tmp_
   monkeypatch.setattr(run, "_context", lambda config: pytest.fail("images were read"))
   with pytest.raises(InputError, match="cannot be written to"):
     run.score(tmp_path)
+
+
+def test_a_work_directory_among_the_pictures_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
+  config = load("baseline", "itq")
+  config.data.path = str(tmp_path / "pictures")
+  (tmp_path / "pictures").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "pictures")
+  for place in ("pictures", "pictures/run", "link/run"):
+    with pytest.raises(InputError, match="lies in the folder of pictures"):
+      run.train(config, tmp_path / place)
+  assert not list((tmp_path / "pictures").iterdir())
+
+
+def test_the_work_directory_of_another_method_is_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
+  (tmp_path / "config.json").write_text(json.dumps(load("baseline", "itq_digits").to_dict()))
+  with pytest.raises(InputError, match="holds a run of itq, and this one is of lsh"):
+    run.train(load("baseline", "lsh_digits"), tmp_path)
+
+
+def test_two_runs_in_one_work_directory_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
+  config = automatic.provisional(load("baseline", "itq_digits"))
+  (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+  with held(tmp_path):
+    for again in (lambda: run.train(config, tmp_path), lambda: run.score(tmp_path)):
+      with pytest.raises(InputError, match="Another program is at work in"):
+        again()
+
+
+@pytest.mark.parametrize("of_another_seed", [False, True])
+def test_weights_of_a_seed_are_looked_for_unless_another_has_read_them(
+  tmp_path, monkeypatch, of_another_seed
+):
+  class Read(Exception):
+    pass
+
+  def read(*_):
+    raise Read
+
+  monkeypatch.setattr(run, "_context", read)
+  config = load("quickstart")
+  config.teacher.weights = str(tmp_path / "absent.safetensors")
+  beside = tmp_path / "seed_0"
+  if of_another_seed:
+    (beside / "stages" / "teacher").mkdir(parents=True)
+    (beside / "stages" / "teacher" / "output.json").write_text("{}")
+  with pytest.raises(Read if of_another_seed else InputError):
+    run.train(config, tmp_path / "seed_1", beside=[beside])
 
 
 def test_weights_that_are_not_there_are_refused_before_any_image_is_read(tmp_path, monkeypatch):

@@ -94,7 +94,7 @@ def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, 
 @pytest.mark.long
 def test_mirflickr_in_its_official_layout_is_learned_and_scored(shared, tmp_path, monkeypatch):
   monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-  config = shorten(load("udh_ecc", "flickr25k"))
+  config = shorten(load("udh_ecc", "mirflickr25k"))
   config.data.update(
     path=str(shared / "data" / "mirflickr1k"), num_queries=100, num_train=500, image_size=24
   )

@@ -45,6 +45,15 @@ def test_a_classifier_may_read_the_features(digits):
     HashNetwork(backbone, 12, 5, "bits")
 
 
+@pytest.mark.parametrize(
+  ("shape", "words"), [((1, 3, 8, 3), "images are 3 x 8"), ((1, 8, 8, 1), "have 1 channels")]
+)
+def test_images_that_the_small_network_cannot_read_are_refused(shape, words):
+  network = create_backbone("small_convnet")
+  with pytest.raises(InputError, match=words):
+    network.init(jax.random.key(0), jnp.zeros(shape))
+
+
 def test_fewer_than_one_bit_or_class_is_refused():
   backbone = create_backbone("small_convnet")
   with pytest.raises(InputError, match="bits is 0"):

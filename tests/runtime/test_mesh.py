@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from udh_jax.errors import InputError
+from udh_jax.errors import InputError, TrainingError
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.sharding import split_rows
 
@@ -53,6 +53,18 @@ def test_replicated_copies_can_be_donated(mesh):
 def test_half_of_the_process_flags_is_refused():
   with pytest.raises(InputError, match="go together"):
     mesh_lib.initialize(coordinator="127.0.0.1:1")
+
+
+def test_other_processes_that_are_gone_are_one_line(monkeypatch):
+  said = "UNKNOWN: Gloo context initialization failed: DEADLINE_EXCEEDED\nand more"
+  with pytest.raises(jax.errors.JaxRuntimeError), mesh_lib.reachable():  # of one process: no news
+    raise jax.errors.JaxRuntimeError(said)
+  monkeypatch.setattr(jax.distributed, "is_initialized", lambda: True)
+  line = r"^Another process of this run .*Gloo.*\.$"
+  with pytest.raises(TrainingError, match=line), mesh_lib.reachable():
+    raise jax.errors.JaxRuntimeError(said)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="out of memory"), mesh_lib.reachable():
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
 
 
 def test_what_process_0_does_alone_is_done_and_its_answer_comes_back():

@@ -262,7 +262,7 @@ def test_what_an_earlier_version_did_not_note_is_taken_as_unchanged(context, con
 def test_other_labels_behind_the_features_are_refused(context, config, tmp_path):
   run(context, config, tmp_path, Counted())
   dataset = dataclasses.replace(context.dataset, labels_used="ImageNet-1k, supervised")
-  with pytest.raises(InputError, match=r"walk.*labels behind the features.*ImageNet-1k"):
+  with pytest.raises(InputError, match=r"walk.*pre-training labels.*ImageNet-1k"):
     run(context._replace(dataset=dataset), config, tmp_path, Counted())
 
 

@@ -199,6 +199,7 @@ def equal_size_kmeans(
   centroids to the plan-weighted means; the last ``hard_iterations`` updates round the plan to exact
   sizes and take the means of the members, until no label changes. The key, ``init`` and the bounds
   must be the same on every shard; then so is the result, up to rounding, on any number of shards.
+  Where clusters are equally near to a row, as with features of whole numbers, rounding says which.
 
   Args:
     features: Finite float rows, of any offset and scale. Array of shape ``[n, d]``; with
@@ -257,6 +258,7 @@ def equal_size_kmeans(
     errors.is_traced(tolerance) or tolerance >= 0,
     f"equal_size_kmeans: tolerance is {tolerance}, expected 0 or more.",
   )
+  errors.require_key("equal_size_kmeans", key)
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(

@@ -34,7 +34,7 @@ class _Run(NamedTuple):
 
 
 def _nearest(rows: Rows, centroids: jax.Array) -> jax.Array:
-  """Index of the nearest centroid, the first of equally near ones; -1 for masked rows."""
+  """Index of the nearest centroid, up to rounding; -1 for masked rows."""
 
   def add(labels, block, cost, weights, start):
     old = lax.dynamic_slice(labels, (start,), weights.shape)
@@ -76,7 +76,8 @@ def kmeans(
   """Splits rows into clusters of small inertia, by Lloyd's updates until no label changes.
 
   A cluster that loses all its rows keeps its centroid. The key and ``init`` must be the same on
-  every shard; then so is the result, up to rounding, on any number of shards.
+  every shard; then so is the result, up to rounding, on any number of shards. Where centroids are
+  equally near to a row, as with features of whole numbers, rounding says which is taken.
 
   Args:
     features: Finite float rows, of any offset and scale. Array of shape ``[n, d]``; with
@@ -110,6 +111,7 @@ def kmeans(
     max_iterations=max_iterations,
     chunk_size=chunk_size,
   )
+  errors.require_key("kmeans", key)
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
   check_arguments(
@@ -194,7 +196,7 @@ def own_distances(
     Euclidean distances, 0 where the label is -1. Array of shape ``[n]``.
 
   Raises:
-    InputError: If the shapes disagree.
+    InputError: If the shapes disagree or, where values are known, a label is not in -1..K-1.
   """
   features, labels, centroids = map(jnp.asarray, (features, labels, centroids))
   errors.require(
@@ -204,6 +206,7 @@ def own_distances(
     f"own_distances: features, labels and centroids have shapes {features.shape}, {labels.shape} "
     f"and {centroids.shape}, expected [n, d], [n] and [K, d].",
   )
+  errors.require_labels("own_distances", labels, len(centroids))
   features = at_least_float32(features)
   zero, one = jnp.zeros(features.shape[1], features.dtype), jnp.ones((), features.dtype)
   weights = (labels >= 0).astype(features.dtype)

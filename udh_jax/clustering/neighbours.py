@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.arrays import Array
-from udh_jax.errors import require, require_finite, whole_number
+from udh_jax.errors import require, require_finite, require_key, require_labels, whole_number
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.sharding import psum, row_indices, varying
 
@@ -37,17 +37,17 @@ def nearest_neighbours(
     axis_name: Mapped axis over which the rows are sharded; None means one device.
 
   Returns:
-    Global indices of the neighbours, the nearest first; `NONE` where there are fewer than k other
-    rows. int32 array of shape ``[n, k]``. Of rows that are equally near at the k-th place, which
-    ones are taken may depend on the number of devices.
+    Global indices of the neighbours, the nearest first, ties by index; `NONE` where there are fewer
+    than k other rows. int32 array of shape ``[n, k]``.
 
   Raises:
     InputError: If a shape is wrong, k is below 1 or a feature is not finite.
   """
   features = jnp.asarray(features)
   require(
-    features.ndim == 2,
-    f"nearest_neighbours: features have shape {features.shape}, expected [n, d].",
+    features.ndim == 2 and features.shape[1] >= 1,
+    f"nearest_neighbours: features have shape {features.shape}, expected [n, d] with d of 1 or "
+    "more.",
   )
   num_neighbours = whole_number("nearest_neighbours: num_neighbours", num_neighbours)
   require(
@@ -64,6 +64,13 @@ def _unit(rows):
   """Rows scaled to length 1, from 1e-19 to 1e19 long; a row of zeros stays one."""
   lengths = jnp.linalg.norm(rows, axis=1, keepdims=True)
   return jnp.where(lengths > 0, rows / jnp.where(lengths > 0, lengths, 1), 0)
+
+
+def _nearer(first, second):
+  """Of two lists of k cosines and indices the k nearest; by index where rows are equally near."""
+  cosines, indices = (jnp.concatenate(pair, axis=1) for pair in zip(first, second, strict=True))
+  distances, indices = lax.sort((-cosines, indices), num_keys=2)
+  return tuple(part[:, : first[0].shape[1]] for part in (-distances, indices))
 
 
 @functools.partial(jax.jit, static_argnames=("num_neighbours", "axis_name"))
@@ -89,7 +96,8 @@ def _neighbours(features, counts, *, num_neighbours, axis_name):
     parts = blocks(rows, others, 0), blocks(indices, others, NONE), blocks(known, others, False)
 
     def of_queries(arguments):
-      (rows, index), best = arguments
+      (rows, index), before = arguments
+      empty = jnp.full_like(before[0], -jnp.inf), jnp.full_like(before[1], NONE)
 
       def among(best, part):
         part_rows, part_index, part_known = part
@@ -100,7 +108,8 @@ def _neighbours(features, counts, *, num_neighbours, axis_name):
         everyone = jnp.concatenate([best[1], jnp.broadcast_to(part_index, cosines.shape)], axis=1)
         return (values, jnp.take_along_axis(everyone, places, axis=1)), None
 
-      return lax.scan(among, best, parts)[0]
+      found = lax.scan(among, varying(empty, axis_name), parts)[0]
+      return found if axis_name is None else _nearer(before, found)
 
     return lax.map(of_queries, (asked, found))
 
@@ -142,7 +151,8 @@ def neighbour_embedding(
     eigenvalues, the axes are arbitrary.
 
   Raises:
-    InputError: If a shape is wrong or ``num_dims`` is below 1.
+    InputError: If a shape is wrong, ``num_dims`` is below 1, the key is none or, where values are
+      known, an index is outside.
 
   References:
     Ng, Jordan and Weiss, On Spectral Clustering, NIPS 2001 (the embedding); Zhou, Saad, Tiago and
@@ -156,6 +166,9 @@ def neighbour_embedding(
   )
   num_dims = whole_number("neighbour_embedding: num_dims", num_dims)
   require(num_dims >= 1, f"neighbour_embedding: num_dims is {num_dims}, expected >= 1.")
+  require_key("neighbour_embedding", key)
+  if axis_name is None:  # else indices are global, and how many there are is not known here
+    require_labels("neighbour_embedding", neighbours, len(neighbours), what="neighbours")
   return _embedding(neighbours.astype(jnp.int32), key, num_dims=num_dims, axis_name=axis_name)
 
 

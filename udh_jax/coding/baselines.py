@@ -9,9 +9,9 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
-from udh_jax.errors import is_traced, require, require_finite, whole_number
+from udh_jax.errors import is_traced, require, require_finite, require_key, whole_number
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
-from udh_jax.sharding import mean_of_rows, psum
+from udh_jax.sharding import mean_of_rows, pmax, psum
 
 
 class LinearHash(NamedTuple):
@@ -80,7 +80,7 @@ def lsh(
     Charikar, Similarity estimation techniques from rounding algorithms, STOC 2002, section 3. The
     subtraction of the mean is ours.
   """
-  features, weights, num_bits = _checked("lsh", features, num_bits, weights, limited=False)
+  features, weights, num_bits = _checked("lsh", features, num_bits, weights, key, limited=False)
   return _fit_lsh(features, weights, key, num_bits=num_bits, axis_name=axis_name)
 
 
@@ -112,7 +112,7 @@ def pca_rotation(
     Jegou et al., Aggregating local descriptors into a compact image representation, CVPR 2010, and
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2 (the "PCA-RR" baseline).
   """
-  features, weights, num_bits = _checked("pca_rotation", features, num_bits, weights)
+  features, weights, num_bits = _checked("pca_rotation", features, num_bits, weights, key)
   return _fit_pca_rotation(features, weights, key, num_bits=num_bits, axis_name=axis_name)
 
 
@@ -149,7 +149,7 @@ def itq(
   References:
     Gong and Lazebnik, Iterative Quantization, CVPR 2011, section 2.2.
   """
-  features, weights, num_bits = _checked("itq", features, num_bits, weights)
+  features, weights, num_bits = _checked("itq", features, num_bits, weights, key)
   num_iterations = whole_number("itq: num_iterations", num_iterations)
   require(num_iterations >= 0, f"itq: num_iterations is {num_iterations}, expected at least 0.")
   return _fit_itq(
@@ -162,18 +162,37 @@ def itq(
   )
 
 
-def _checked(name, features, num_bits, weights, *, limited=True):
-  features = jnp.asarray(features)
-  require(
-    features.ndim == 2 and features.shape[1] >= 1,
-    f"{name}: features have shape {features.shape}, expected [n, d].",
-  )
+def _checked(name, features, num_bits, weights, key, *, limited=True):
+  require_key(name, key)
+  features, weights = checked_rows(name, features, weights)
   num_bits = whole_number(f"{name}: num_bits", num_bits)
   require(num_bits >= 1, f"{name}: num_bits is {num_bits}, expected at least 1.")
   require(
     not limited or num_bits <= features.shape[1],
     f"{name}: {num_bits} bits from features of shape {features.shape}: there are only "
     f"{features.shape[1]} principal directions; ask for fewer bits or use lsh.",
+  )
+  return features, weights, num_bits
+
+
+def checked_rows(name: str, features: Array, weights: Array | None) -> tuple[jax.Array, jax.Array]:
+  """Training features and their weights as floats, checked; masked rows are zeros.
+
+  Args:
+    name: Who asks, for the message.
+    features: Array of shape ``[n, d]``.
+    weights: 0 masks a row, which may hold anything. Array of shape ``[n]``; None counts all.
+
+  Returns:
+    Features and weights, float32 (float64 stays).
+
+  Raises:
+    InputError: If a shape is wrong, a value is not finite or no row counts.
+  """
+  features = jnp.asarray(features)
+  require(
+    features.ndim == 2 and features.shape[1] >= 1,
+    f"{name}: features have shape {features.shape}, expected [n, d].",
   )
   require(features.shape[0] >= 1, f"{name}: there are no training rows (shape {features.shape}).")
   given = weights is not None
@@ -188,13 +207,16 @@ def _checked(name, features, num_bits, weights, *, limited=True):
   if not is_traced(weights) and weights.is_fully_addressable:
     require(bool(jnp.any(weights > 0)), f"{name}: all weights are 0, no row is left to train on.")
   dtype = jnp.promote_types(features.dtype, jnp.float32)
-  return features.astype(dtype), weights.astype(dtype), num_bits
+  return features.astype(dtype), weights.astype(dtype)
 
 
 def _principal_directions(features, weights, num_bits, axis_name):
   """Mean [d] and the num_bits leading eigenvectors of the covariance [d, c]."""
   mean, _ = mean_of_rows(features, weights, axis_name)
   centred = (features - mean) * jnp.sqrt(weights)[:, None]
+  # Scaled by a power of two, which rounds nothing, squares neither overflow nor vanish.
+  _, exponent = jnp.frexp(pmax(jnp.max(jnp.abs(centred)), axis_name))
+  centred = centred * jnp.ldexp(jnp.ones((), centred.dtype), -exponent)
   covariance = psum(matmul(centred.T, centred), axis_name)  # [d, d]
   _, vectors = jnp.linalg.eigh(covariance)
   vectors = vectors[:, ::-1][:, :num_bits]

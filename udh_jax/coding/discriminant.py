@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.arrays import Array
-from udh_jax.coding.baselines import LinearHash, itq
-from udh_jax.errors import is_traced, require, require_finite, require_labels
-from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
+from udh_jax.coding.baselines import LinearHash, checked_rows, itq
+from udh_jax.errors import is_traced, require, require_labels
+from udh_jax.numerics import matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, psum
 
 RIDGE = 1 / 256  # of the total variance, on every direction of the scatter within clusters
@@ -49,8 +49,8 @@ def discriminant_directions(
     codes, `discriminant_itq` turns them first.
 
   Raises:
-    InputError: If a shape is wrong, ``num_clusters`` < 1, a feature is not finite or, where values
-      are known, ``power`` is negative or a label not in -1..K-1.
+    InputError: If a shape is wrong, ``num_clusters`` < 1, a feature is not finite, no row counts
+      or, where values are known, ``power`` is negative or a label not in -1..K-1.
 
   References:
     Fisher, The use of multiple measurements in taxonomic problems, 1936. Clusters in place of
@@ -61,9 +61,10 @@ def discriminant_directions(
     features.ndim == 2
     and labels.ndim == 2
     and len(labels) == len(features)
+    and labels.shape[1] >= 1
     and jnp.issubdtype(labels.dtype, jnp.integer),
     f"discriminant_directions: features have shape {features.shape}, labels are {labels.dtype} of "
-    f"shape {labels.shape}; expected [n, d] and integers [n, H].",
+    f"shape {labels.shape}; expected [n, d] and integers [n, H] with H of 1 or more.",
   )
   require(
     num_clusters >= 1, f"discriminant_directions: num_clusters is {num_clusters}, expected >= 1."
@@ -73,13 +74,11 @@ def discriminant_directions(
     lambda: f"discriminant_directions: power is {power}, expected 0 or more.",
   )
   require_labels("discriminant_directions", labels, num_clusters)
-  require_finite("discriminant_directions: features", features)
-  features = at_least_float32(features)
-  weights = jnp.ones(len(features), features.dtype) if weights is None else jnp.asarray(weights)
+  features, weights = checked_rows("discriminant_directions", features, weights)
   return _directions(
     features,
     labels,
-    weights.astype(features.dtype),
+    weights,
     num_clusters=num_clusters,
     power=power,
     axis_name=axis_name,

@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
   parser.add_argument(
     "--approximate",
     action="store_true",
-    help="with --store: see afterwards that it has an approximate index, with all items in it",
+    help="with --store: build or refresh its approximate index afterwards",
   )
   options = parser.parse_args(arguments)
 

@@ -1,7 +1,7 @@
 """What is there twice: udh-jax duplicates --index FILE [--page groups.html].
 
 Finds groups of near-identical pictures in an index that ``udh-jax encode`` wrote: re-saved,
-resized, mirrored, brightened, marked or cut at the borders. Each pair is proved on the pictures.
+resized, mirrored, brightened, marked or cut at the borders. Each pair is verified on the pictures.
 Colours are not compared. Of each group the best file comes first (most pixels, then most bytes).
 Nothing is deleted.
 """

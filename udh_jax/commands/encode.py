@@ -54,12 +54,13 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument(
     "--approximate",
     action="store_true",
-    help="with --store: see afterwards that it has an approximate index, with all items in it",
+    help="with --store: build or refresh its approximate index afterwards",
   )
   parser.add_argument(
     "--update",
     action="store_true",
-    help="encode only what is new or changed; the index knows its encoder and folder",
+    help="bring an index in step with its folder, both noted in it; with --store: also remove"
+    " what is no longer in the folder",
   )
   parser.add_argument(
     "--verify", action="store_true", help="with --update: compare contents, not sizes and times"

@@ -62,6 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lambda name: config_flags.DEFINE_config_dict(name, config, sys_argv=arguments)
       )
 
-  if "--help" not in arguments:
+  if not {"-h", "--help"} & set(arguments):
     guarded(prepare)
   run_program(lambda: score(work_directory(), flags.FLAGS.config), "eval", arguments)

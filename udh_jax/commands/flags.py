@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from types import ModuleType
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
@@ -19,8 +20,8 @@ from udh_jax.runtime import mesh as mesh_lib
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of a run: checkpoints, scores, pictures.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of process 0 of several.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which one this is, from 0.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Find the other processes automatically (TPU pods, Slurm, Open MPI)."
 )
@@ -118,6 +119,14 @@ def fields_in(arguments: Iterable[str]) -> list[str]:
   return [match[1] for match in matches if match]
 
 
+def _print_help(module: ModuleType) -> None:
+  """Prints what a program is for, and its flags; absl prints those of the main module alone."""
+  own = (flags.FLAGS.module_help(each) for each in (module.__name__, __name__))
+  options = "\n".join(text.strip().partition("\n")[2] for text in own if text)
+  fields = "  --config.FIELD: Any field of the configuration, such as --config.bits=64."
+  print(f"{(module.__doc__ or '').strip()}\n\nOptions:\n{options}\n{fields}")
+
+
 def run_program(
   run: Callable[[], object], name: str, arguments: Sequence[str] | None = None
 ) -> None:
@@ -129,6 +138,9 @@ def run_program(
     arguments: Of the command line; None is `sys.argv`'s.
   """
   given = sys.argv[1:] if arguments is None else list(arguments)
+  if {"-h", "--help"} & set(given):
+    _print_help(sys.modules[run.__module__])
+    return
 
   def checked(rest):
     if len(rest) > 1:
@@ -148,6 +160,7 @@ def run_program(
       process_id=_PROCESS_ID.value,
     )
     keep_compiled()
-    run()
+    with mesh_lib.reachable():
+      run()
 
   app.run(checked, argv=[f"udh-jax {name}", *given], flags_parser=parse)

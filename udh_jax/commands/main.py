@@ -14,11 +14,11 @@ from typing import NoReturn
 PROGRAMS = {
   "train": ("train", "trains a hash network by a configuration"),
   "eval": ("evaluate", "scores a finished run again, without training"),
-  "encode": ("encode", "makes an index of a folder of pictures"),
+  "encode": ("encode", "encodes a folder of pictures into an index"),
   "search": ("search", "finds the neighbours of a picture or of words in an index"),
-  "serve": ("serve", "shows neighbours on a page, and answers programs"),
+  "serve": ("serve", "serves a search page and an interface for programs"),
   "copy": ("copy", "copies codes between indexes, databases and the folders of encode --ray"),
-  "duplicates": ("duplicates", "finds pictures that an index has twice"),
+  "duplicates": ("duplicates", "finds duplicate pictures in an index"),
 }
 INTERRUPTED = 130  # status, as of a shell
 _CONTINUED = ("train", "encode")

@@ -4,8 +4,8 @@ The index is one that ``udh-jax encode`` wrote; it names the encoder that made i
 "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
 JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
-many strangers to expect among it. ``--asymmetric`` orders what is found by what the encoder says of
-the query before it takes signs: better neighbours from the same index. ``--store`` in place of
+many strangers to expect among it. ``--asymmetric`` orders what is found by the encoder's
+real-valued outputs for the query: better neighbours from the same index. ``--store`` in place of
 ``--index`` asks a database that ``udh-jax encode --store`` has filled; ``--where`` keeps the items
 whose metadata match.
 """
@@ -56,7 +56,10 @@ def _parser() -> argparse.ArgumentParser:
   )
   query = parser.add_mutually_exclusive_group(required=True)
   query.add_argument("--image", nargs="+", help="pictures to look for, or folders of them")
-  query.add_argument("--text", help="words to look for, separated by spaces or commas")
+  query.add_argument(
+    "--text",
+    help="text to search by; for encoders trained on tags, tags separated by spaces or commas",
+  )
   parser.add_argument("-k", type=int, help="how many neighbours (10; all with --radius)")
   parser.add_argument(
     "--radius", help="only neighbours within this Hamming distance, or auto: see --strangers"

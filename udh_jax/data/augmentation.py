@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from udh_jax.errors import require
+from udh_jax.errors import require, require_key
 
 # Brightness of red, green and blue to the eye (ITU-R BT.601), as Pillow and torchvision weigh them.
 _LUMA = (0.299, 0.587, 0.114)
@@ -63,6 +63,7 @@ def augment(
     Szegedy et al., Going Deeper with Convolutions, CVPR 2015, section 6 (random crops of area and
     ratio); DeVries and Taylor, Improved Regularization of CNNs with Cutout, 2017, section 3.2.
   """
+  require_key("augment", key)
   _check_images(images, size)
   require(
     index.shape == images.shape[:1],

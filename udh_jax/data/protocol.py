@@ -126,7 +126,8 @@ def make_splits(
     first_test_row: Where an official test part begins: rows from here on are not in the database,
       and the first ``num_queries`` of them are the queries.
     fewer_queries: Take as many as there may be, instead of an error, where more queries are asked
-      for than half of the rows, or than the test part has.
+      for than half of the rows, or than the test part has; of a part that is larger, draw them,
+      balanced over the classes.
     train_draw: How ``num_train`` rows are drawn: "uniform", without labels, or "balanced", the same
       number of each class, for methods that learn from labels.
     held_out: Where ``num_train`` is 0, how many percent of the database are not trained on, 0 to
@@ -137,7 +138,8 @@ def make_splits(
       no row is a VALIDATION or QUERY row, these are drawn from the others. VALIDATION rows are in
       no split but as queries of ``evaluate_on`` "validation".
     groups: Rows with the same content have the same number. Integer array of shape ``[n]``; None if
-      none has. What has the content of a query is not in the database.
+      none has. No two queries that are drawn have the same content, at most half of the contents
+      are drawn, and what has the content of a query is not in the database.
 
   Returns:
     The three index arrays.
@@ -147,22 +149,24 @@ def make_splits(
       label or several.
   """
   rows = np.arange(num_rows)
-  given = np.full(num_rows, TRAIN, np.int8) if parts is None else parts
-  if first_test_row is not None:
-    given = np.where(rows < first_test_row, given, QUERY)
+  given = named_parts(num_rows, parts, first_test_row)
   others = rows[(given == TRAIN) | (given == DATABASE)]
 
   def query_rows(part, database, count, field, purpose):
     """The rows of a part that the data set names, or else drawn ones."""
     there = rows[given == part]
     if not len(there):
-      return _draw(labels, database, count, field, fewer_queries, seed, purpose)
+      return _draw(labels, database, groups, count, field, fewer_queries, seed, purpose)
     require(
       fewer_queries or count <= len(there),
       f"{field} is {count}, but the {_PART_WORDS[part]} part has {len(there)} images; lower "
       f"{field}.",
     )
-    return there[:count]
+    if not fewer_queries:  # an official protocol: the first ones
+      return there[:count]
+    classes = labels[there] if labels is not None and labels.ndim == 1 else np.zeros(len(there))
+    count = min(count, len(there))
+    return there[balanced_sample(classes, count, seed, purpose, leave_half=False)]
 
   query = query_rows(QUERY, others, num_queries, "num_queries", _QUERIES)
   database = _without(others, query, groups)
@@ -200,6 +204,23 @@ def make_splits(
   return Splits(train, database, query)
 
 
+def named_parts(num_rows: int, parts: np.ndarray | None, first_test_row: int | None) -> np.ndarray:
+  """The part of each row by the data set itself; TRAIN where it names none.
+
+  Args:
+    num_rows: n.
+    parts: As of `make_splits`.
+    first_test_row: See there.
+
+  Returns:
+    int8 array of shape ``[n]``.
+  """
+  given = np.full(num_rows, TRAIN, np.int8) if parts is None else parts
+  if first_test_row is not None:
+    given = np.where(np.arange(num_rows) < first_test_row, given, QUERY)
+  return given
+
+
 _PART_WORDS = {QUERY: "test", VALIDATION: "validation"}
 
 
@@ -219,12 +240,15 @@ def _kind_of(labels):
   return "no labels" if labels is None else "several labels each"
 
 
-def _draw(labels, rows, count, field, fewer, seed, purpose):
-  """Draws `count` of `rows` that can be queries, at most half of each class."""
+def _draw(labels, rows, contents, count, field, fewer, seed, purpose):
+  """Draws `count` of `rows` that can be queries, of other contents, at most half of each class."""
   if labels is None:
     return rows[:0]
   single = labels.ndim == 1
   candidates = rows if single else rows[labels[rows].any(axis=1)]
+  if contents is not None:
+    first = np.unique(contents[candidates], return_index=True)[1]
+    candidates = candidates[np.sort(first)]
   groups = labels[candidates] if single else np.zeros(len(candidates), np.int32)
   available = int((np.unique(groups, return_counts=True)[1] // 2).sum())
   require(

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.data.protocol import make_splits, split_digest
+from udh_jax.data.protocol import QUERY, VALIDATION, make_splits, named_parts, split_digest
 from udh_jax.data.readers import digits, features, flickr25k, folder, nus_wide, pairs, tfds
-from udh_jax.data.types import Dataset, Progress, Reader, Texts
+from udh_jax.data.types import Dataset, Progress, Reader, Source, Texts
 from udh_jax.errors import require
 from udh_jax.records import brief, whole
 
@@ -184,13 +184,40 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
     picture_side=source.picture_side or source.image_shape[0],
     captions=source.captions,
     tokenizer=source.tokenizer,
-    notes=(*source.notes, *_hidden(source.groups, splits.query), *(made.notes if made else ())),
+    notes=(
+      *source.notes,
+      *_hidden(source.groups, splits.query),
+      *_unused(source, splits.query, config),
+      *(made.notes if made else ()),
+    ),
   )
 
 
 def _is_balanced(config: Any) -> bool:
   """Whether labels decided what is trained on."""
   return bool(config.num_train) and config.train_draw == "balanced"
+
+
+def _unused(source: Source, query: np.ndarray, config: Any) -> list[str]:
+  """What a part that the data name has beyond the queries, in words."""
+  if not source.fewer_queries:  # an official protocol takes some of an official part
+    return []
+  given = named_parts(len(source.images), source.parts, source.first_test_row)
+  on_test = config.evaluate_on == "query"
+  notes = []
+  for part, word, reads in ((QUERY, "test", on_test), (VALIDATION, "validation", not on_test)):
+    there = int((given == part).sum())
+    field = "num_queries" if part == QUERY else "num_validation"
+    if there and reads and there > len(query):
+      notes.append(
+        f"{len(query):,} of the {there:,} {word} items are queries (data.{field}), the others are "
+        "not used"
+      )
+    elif there and not reads and part == VALIDATION:
+      notes.append(
+        f"{there:,} validation items are not used: data.evaluate_on=validation makes them queries"
+      )
+  return notes
 
 
 def _hidden(groups: np.ndarray | None, query: np.ndarray) -> list[str]:

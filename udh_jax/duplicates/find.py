@@ -1,4 +1,4 @@
-"""Groups of pictures that are copies of each other: found by codes, proved on the pictures."""
+"""Groups of pictures that are copies of each other: found by codes, verified on the pictures."""
 
 import concurrent.futures
 import os
@@ -75,8 +75,8 @@ def find_duplicates(
   """Finds pictures that are copies of each other: re-saved, resized, brightened, slightly cut.
 
   Candidates are pairs whose looks (`udh_jax.duplicates.looks`), upright or mirrored, differ in few
-  bits, and pairs near by the encoder's code whose looks are not far. Each is proved on the pictures
-  themselves: one is laid over the other (`udh_jax.duplicates.alignment`), and they have to agree in
+  bits, and pairs near by the encoder's code whose looks are not far. Each is verified on the
+  pictures: one is laid over the other (`udh_jax.duplicates.alignment`), and they have to agree in
   most places. A pair that already is in one group through others is not compared. Nothing is
   deleted.
 

@@ -19,7 +19,7 @@ from udh_jax.data.augmentation import normalise, resize
 from udh_jax.data.words import ICU, cut, indicators
 from udh_jax.encoders import published
 from udh_jax.encoders.published import CONFIG, write_folder
-from udh_jax.errors import require
+from udh_jax.errors import require, require_finite
 from udh_jax.files import write_atomically
 from udh_jax.models.heads import IMAGE_HEADS, PairNetwork
 from udh_jax.models.registry import create_backbone
@@ -166,7 +166,7 @@ class PairEncoder:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
 
     Raises:
-      InputError: If the dtype or shape is another.
+      InputError: If the dtype or shape is another, or a feature is not finite.
     """
     return self._codes(self._images, self._given_images(images))
 
@@ -180,7 +180,7 @@ class PairEncoder:
       Float32 array of shape ``[b, bits]``. Its signs are the codes, but for rounding near 0.
 
     Raises:
-      InputError: If the dtype or shape is another.
+      InputError: As `images`.
     """
     return self._outputs(self._of_images, self._given_images(images))
 
@@ -192,6 +192,7 @@ class PairEncoder:
         f"PairEncoder: images are {images.dtype} of shape {images.shape}, expected features "
         f"[b, {width}].",
       )
+      require_finite("PairEncoder: images", images)
       return images.astype(np.float32)
     require(
       images.ndim == 4 and images.shape[3] == 3 and images.dtype == np.uint8,
@@ -212,7 +213,8 @@ class PairEncoder:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
 
     Raises:
-      InputError: If the width is another, or words are given and there is no vocabulary.
+      InputError: If the width is another, a value is not finite, words are given and there is no
+        vocabulary, or a text is given alone.
     """
     return self._codes(self._texts, self._given_texts(texts))
 
@@ -232,6 +234,10 @@ class PairEncoder:
 
   def _given_texts(self, texts) -> np.ndarray:
     width = self.about["text_width"]
+    require(
+      not isinstance(texts, str),
+      f"PairEncoder: texts are one string, {texts!r}; give a list of texts: [text].",
+    )
     if not isinstance(texts, np.ndarray | jax.Array):
       texts = self._indicators(texts)
     require(
@@ -239,6 +245,7 @@ class PairEncoder:
       f"PairEncoder: texts are {texts.dtype} of shape {texts.shape}, expected [b, {width}]: one "
       "column for each word of the vocabulary, or feature, of the training texts.",
     )
+    require_finite("PairEncoder: texts", texts)
     return np.asarray(texts, np.float32)
 
   def _indicators(self, texts) -> np.ndarray:

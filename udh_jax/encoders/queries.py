@@ -91,7 +91,7 @@ def search_pictures(
     pictures: Files in common formats.
     k: How many for each, at most; None for all within the radius.
     radius: Only items within this distance.
-    asymmetric: Most similar first by the encoder's outputs before signs are taken, see
+    asymmetric: Most similar first by the encoder's real-valued outputs, see
       `udh_jax.retrieval.asymmetric_search`, in place of nearest first; of a `HammingIndex` alone.
     batch_size: Pictures encoded at once.
 
@@ -199,7 +199,7 @@ def most_similar(
   Args:
     index: To search.
     codes: Of the queries, packed: distances are to them. uint8 array of shape ``[q, bytes]``.
-    outputs: What the encoder says of the queries before signs are taken. Float array of shape
+    outputs: The encoder's, for the queries, before binarisation. Float array of shape
       ``[q, num_bits]``.
     k: How many, at most.
     radius: Only items within this Hamming distance of the code.

@@ -243,7 +243,7 @@ def _table(config, found, at) -> Table:
     f"mAP{cut}, {config.bits} bits",
     f"NDCG{cut}",
     f"precision within radius {first.radius}",
-    "queries with none within",
+    f"queries with no item within radius {first.radius}",
   ]
   rows = [
     [

@@ -37,14 +37,13 @@ def can_be_scored(dataset: Dataset) -> bool:
 
 
 def definition(config: ConfigDict, dataset: Dataset, labels_used: str) -> str:
-  """What a score of this run means: metric, split, labels behind the network, training seed."""
+  """What a score of this run means: metric, split, pre-training labels, training seed."""
   score = config.score
   metric = average_precision_description(
     at=score.at or None, denominator=score.denominator, ties=score.ties, empty=score.empty
   )
   return (
-    f"{metric}; {dataset.protocol}; labels behind the network: {labels_used}; "
-    f"training seed {config.seed}"
+    f"{metric}; {dataset.protocol}; pre-training labels: {labels_used}; training seed {config.seed}"
   )
 
 

@@ -81,7 +81,7 @@ def smoothed_cross_entropy(
     f"smoothed_cross_entropy: smoothing is {smoothing}, expected a number in [0, 1).",
   )
   require_labels("smoothed_cross_entropy", labels, logits.shape[1])
-  targets = jax.nn.one_hot(labels, logits.shape[1], dtype=logits.dtype)
+  targets = jax.nn.one_hot(labels.astype(jnp.int32), logits.shape[1], dtype=logits.dtype)
   targets = optax.smooth_labels(targets, smoothing)
   return soft_cross_entropy(logits, targets, weights=weights)
 

@@ -36,7 +36,7 @@ def nt_xent(
 
   Each of the 2m rows has its other view as the one right answer among the 2m - 1 other rows, scored
   by cosine similarity / temperature. Mean over both directions and all rows. A row of zeros has
-  cosine 0 with everything and a finite gradient.
+  cosine 0 with everything and a gradient that is finite, but for float16, whose numbers end before.
 
   Args:
     first: Outputs (or straight-through codes) of the first view. Array of shape ``[m, c]``.

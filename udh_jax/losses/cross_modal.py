@@ -31,7 +31,8 @@ def joint_semantics(
     beta: Share of the images, in [0, 1].
     eta: Share of the second-order term, in [0, 1].
     mu: Scale of the whole, > 0; the authors take 1.5.
-    weights: 0 leaves a pair out of the second-order term. Array of shape ``[m]``; None keeps all.
+    weights: 0 leaves a pair out of the second-order term; it may hold what is not finite, which
+      counts as 0. Array of shape ``[m]``; None keeps all.
 
   Returns:
     float32 array of shape ``[m, m]``, symmetric.
@@ -50,6 +51,10 @@ def joint_semantics(
   for name, value in (("beta", beta), ("eta", eta)):
     require(0 <= value <= 1, f"joint_semantics: {name} is {value}, expected 0 to 1.")
   weights = row_weights(weights, len(image_features), jnp.float32)
+  image_features, text_features = (
+    jnp.where((weights[:, None] > 0) | jnp.isfinite(rows), rows, 0)
+    for rows in (image_features, text_features)
+  )
   images = 2 * cosines(image_features, image_features) - 1
   texts = 2 * cosines(text_features, text_features) - 1
   first = beta * images + (1 - beta) * texts  # [m, m]
@@ -96,5 +101,9 @@ def reconstruction_loss(
     f"{target.shape}, expected both [m, c] and [m, m].",
   )
   weights = row_weights(weights, len(first), jnp.float32)
-  squares = (cosines(first, second) - target) ** 2
-  return matmul(matmul(weights, squares), weights) / jnp.maximum(weights.sum() ** 2, 1e-12)
+  # Rows of weight 0 may hold anything.
+  first, second = (jnp.where(weights[:, None] > 0, rows, 0) for rows in (first, second))
+  both = (weights[:, None] > 0) & (weights > 0)
+  squares = jnp.where(both, (cosines(first, second) - target) ** 2, 0)
+  total = weights.sum() ** 2
+  return matmul(matmul(weights, squares), weights) / jnp.where(total > 0, total, 1)

@@ -36,7 +36,7 @@ def label_targets(labels: jax.Array, num_classes: int) -> jax.Array:
     f"[m, {num_classes}].",
   )
   require_labels("label_targets", labels, num_classes)
-  return labels[:, None] == jnp.arange(num_classes, dtype=labels.dtype)
+  return labels.astype(jnp.int32)[:, None] == jnp.arange(num_classes, dtype=jnp.int32)
 
 
 def label_cross_entropy(

@@ -146,7 +146,8 @@ def margin_logits(
     annealing: l, at least 0, see `annealing_weight`. Scalar.
 
   Returns:
-    float32 array of shape ``[m, K]`` (float64 stays). Its gradients are finite everywhere.
+    float32 array of shape ``[m, K]`` (float64 stays). Its gradients are finite everywhere, but for
+    rows of zeros in float16, whose numbers end before.
 
   Raises:
     InputError: If the shapes disagree, or an option is unknown or out of range.

@@ -48,4 +48,5 @@ def pair_loss(
   similarity = matmul(outputs, outputs.T) / outputs.shape[1]
   both = weights[:, None] * weights
   squares = jnp.where(both > 0, pair_weights * (similarity - targets) ** 2, 0)
-  return jnp.sum(both * squares) / jnp.maximum(jnp.sum(both), 1e-12)
+  total = jnp.sum(both)
+  return jnp.sum(both * squares) / jnp.where(total > 0, total, 1)

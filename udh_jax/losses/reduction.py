@@ -1,4 +1,4 @@
-"""How every loss of this room becomes one number."""
+"""Weighted means, by which every loss of this package becomes one number."""
 
 import jax
 import jax.numpy as jnp

@@ -6,6 +6,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.errors import require
 from udh_jax.methods import defaults
+from udh_jax.methods.frozen import require_views_augmented
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
@@ -48,6 +49,8 @@ def plan(config: ConfigDict) -> Plan:
     "a view are contrasted, and one view is kept apart; give 2 or more.",
   )
   made = {"views": "views"} if cached else {}
+  if cached:
+    require_views_augmented(config, "contrast")
   return Plan(
     "CIBHash",
     (

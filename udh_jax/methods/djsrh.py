@@ -4,6 +4,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   backbone_stages,
@@ -71,7 +72,16 @@ def djsrh_stages(config: ConfigDict) -> tuple[tuple[Stage, ...], str, dict[str, 
 
 
 def plan(config: ConfigDict) -> Plan:
-  """The method with its configuration; see ``configs/djsrh.py``."""
+  """The method with its configuration; see ``configs/djsrh.py``.
+
+  Raises:
+    InputError: If ``djsrh.bits`` is another length than ``bits``.
+  """
+  require(
+    config.djsrh.bits in (0, config.bits),
+    f"djsrh.bits is {config.djsrh.bits}, but bits is {config.bits}: another length is for DUDCH's "
+    "teacher; set djsrh.bits to 0.",
+  )
   before, network, roles = djsrh_stages(config)
   features = cached_features(config, "djsrh", roles)
   stages = (*before, encode_pairs_stage(config, network, **features))

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import write_json
+from udh_jax.methods import defaults
 from udh_jax.methods.steps import (
   baselines_of,
   baselines_stage,
@@ -119,6 +120,7 @@ def frozen_stages(
   )
   if stays:
     require_one_side(config, f"{sections[0]}.trained is 'head'")
+    require_views_augmented(config, *sections)
   number = config.views.number
   require(
     not stays or number >= 2,
@@ -159,6 +161,26 @@ def frozen_stages(
     features=frozen.features,
   )
   return frozen._replace(before=(*before, begin))
+
+
+def require_views_augmented(config: ConfigDict, *sections: str) -> None:
+  """Refuses an augmentation that is set where none is made: in a training on views made before.
+
+  Args:
+    config: ``views`` and the sections are read.
+    *sections: Of trainings on a network that stays as it is.
+
+  Raises:
+    InputError: If one differs from the views' and from the default.
+  """
+  read = config.views.augment.to_dict()
+  for section in sections:
+    given = config[section].augment.to_dict()
+    require(
+      given in (read, defaults.augmentation()),
+      f"{section}.augment is changed, but {section}.trained is 'head': such a network reads views "
+      "that are made once; set views.augment to the same.",
+    )
 
 
 def _on_adapted_network(

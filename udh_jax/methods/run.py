@@ -1,5 +1,6 @@
 """A whole run: configuration in, codes, scores and pictures out."""
 
+import contextlib
 import os
 import pathlib
 import time
@@ -15,7 +16,7 @@ from udh_jax.encoders.loading import on_hub
 from udh_jax.errors import InputError, require
 from udh_jax.evaluation.images import AUTOMATIC
 from udh_jax.evaluation.run import evaluate
-from udh_jax.files import read_json, write_json
+from udh_jax.files import held, read_json, write_json
 from udh_jax.methods import automatic, fields
 from udh_jax.methods.registry import make_plan
 from udh_jax.models.weights import require_there
@@ -124,18 +125,60 @@ def train(
 
   Raises:
     InputError: If the configuration or the data are invalid, the work directory belongs to
-      another configuration or cannot be written to.
+      another configuration or method, lies among the pictures, cannot be written to, or another
+      program is at work in it.
     TrainingError: If a loss turns non-finite.
   """
   started = time.perf_counter()
   workdir = pathlib.Path(workdir)
   config = with_absolute_paths(config)
   require_valid(config)
+  _require_apart(workdir, config)
   prepare_workdir(workdir)
-  if not beside and not is_finished(workdir, "teacher"):
-    weights = config.teacher.weights if "teacher" in config else ""
-    if weights:  # before hours may go into reading the pictures
-      require_there(weights)
+  with contextlib.ExitStack() as stack:
+    _enter(stack, workdir)
+    _require_same_method(workdir, config)
+    scores = _run(config, workdir, devices, beside)
+  say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
+  return scores
+
+
+def _enter(stack: contextlib.ExitStack, workdir: pathlib.Path) -> None:
+  """Takes the work directory until the stack is left."""
+  mesh_lib.on_main("take the work directory", lambda: stack.enter_context(held(workdir)))
+
+
+def _require_apart(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Refuses a work directory among the pictures: what a run draws would be read as pictures."""
+  if config.data.name != "folder" or not config.data.path:
+    return
+  pictures = os.path.realpath(config.data.path)
+  require(
+    not os.path.join(os.path.realpath(workdir), "").startswith(os.path.join(pictures, "")),
+    f"The work directory {workdir} lies in the folder of pictures {config.data.path}, so that what "
+    "a run draws would be read as pictures; name one beside it with --workdir.",
+  )
+
+
+def _require_same_method(workdir: pathlib.Path, config: ConfigDict) -> None:
+  """Refuses the work directory of another method, whose encoder and scores would be replaced."""
+  try:
+    method = stored_config(workdir).method
+  except InputError:  # none has finished here
+    return
+  require(
+    method == config.method,
+    f"{workdir} holds a run of {method}, and this one is of {config.method}: name another "
+    "directory with --workdir.",
+  )
+
+
+def _run(config, workdir, devices, beside) -> dict[str, float]:
+  """Stages and scores of a configuration that is valid, in a work directory that is ours."""
+  places = (workdir, *map(pathlib.Path, beside))
+  weights = config.teacher.weights if "teacher" in config else ""
+  if weights and not any(is_finished(place, "teacher") for place in places):
+    require_there(weights)  # before hours may go into reading the pictures
   context = _context(config, devices)
   config, chosen = automatic.resolve(config, automatic.collection_of(context.dataset))
   if chosen:
@@ -151,9 +194,7 @@ def train(
     write_manifest(context.dataset, workdir / "splits.json")
 
   mesh_lib.on_main("describe the run", describe)
-  scores = evaluate(context, config, plan, outputs, workdir)
-  say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
-  return scores
+  return evaluate(context, config, plan, outputs, workdir)
 
 
 def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
@@ -188,7 +229,7 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
     mAP by method.
 
   Raises:
-    InputError: If ``workdir`` holds no finished run.
+    InputError: If ``workdir`` holds no finished run, or another program is at work in it.
   """
   workdir = pathlib.Path(workdir)
   config = stored_config(workdir) if config is None else config
@@ -196,6 +237,8 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
   require_valid(config)
   plan = make_plan(config)
   prepare_workdir(workdir)
-  context = _context(config)
-  outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
-  return evaluate(context, config, plan, outputs, workdir)
+  with contextlib.ExitStack() as stack:
+    _enter(stack, workdir)
+    context = _context(config)
+    outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
+    return evaluate(context, config, plan, outputs, workdir)

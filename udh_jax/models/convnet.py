@@ -3,8 +3,9 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from udh_jax.errors import require
 from udh_jax.models.convolution import convolve
-from udh_jax.models.layers import Kernel, features_of
+from udh_jax.models.layers import Kernel, features_of, require_sides
 
 
 class SmallConvNet(nn.Module):
@@ -39,6 +40,10 @@ class SmallConvNet(nn.Module):
 
     Without ``pooled`` it gives the feature map before pooling, ``[b, h / 4, w / 4, d]``.
     """
+    require_sides(images, least=self.least_side)
+    require(
+      images.shape[-1] == 3, f"images have {images.shape[-1]} channels; red, green, blue are read."
+    )
     hidden = images.astype(self.dtype)
     for number, width in enumerate(self.widths):
       if number:

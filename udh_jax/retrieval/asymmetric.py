@@ -1,4 +1,4 @@
-"""Neighbours by what a network says of the query before signs are taken, against packed codes."""
+"""Neighbours by a network's real-valued outputs for the query, against packed codes."""
 
 import functools
 from typing import Any, NamedTuple
@@ -49,7 +49,7 @@ def asymmetric_search(
   faster the fewer neighbours are asked for. JAX counts outputs below 1.2e-38 as 0.
 
   Args:
-    outputs: Of a hash function before signs are taken, finite in float32; their scale does not
+    outputs: Of a hash function, before binarisation, finite in float32; their scale does not
       change the order. Float array of shape ``[q, c]``. The same on every shard.
     database: This device's packed codes of c bits. uint8 array of shape ``[n, ceil(c / 8)]``.
     k: Number of neighbours, 1 to the size of the whole database.

@@ -15,7 +15,7 @@ from udh_jax.errors import require
 from udh_jax.machine import num_cores
 from udh_jax.retrieval.hamming import as_long_words, as_words, checked_codes, word_distance
 
-_CHUNK = 2**24  # pairs of query and database item held at once
+_CHUNK = 2**24  # pairs of query and database item held at once, or counts of them
 _BLOCK = 2**22  # items of one query put in order at once
 
 
@@ -209,8 +209,12 @@ def _profile_on_cpu(pairs, cuts, *, by_index):
     marks if marks.ndim == 1 else as_long_words(marks)
     for marks in (pairs.query_marks, pairs.database_marks)
   )
-  counts = ranking.counted(*case, max_gain=pairs.max_gain)  # [q, distances, gains]
-  found = _counts(counts, pairs.max_gain)
+  size, parts = max(1, _CHUNK // (pairs.num_distances * (pairs.max_gain + 1))), []
+  for start in range(0, len(case[0]), size):
+    queries, marks = (rows[start : start + size] for rows in (case[0], case[2]))
+    counts = ranking.counted(queries, case[1], marks, case[3], max_gain=pairs.max_gain)
+    parts.append(_counts(counts, pairs.max_gain))  # of [size, distances, gains]
+  found = [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
   sums = np.zeros((3, len(case[0]), 0))
   if by_index:
     weights = discounts(np.arange(1, cuts[-1] + 1))
@@ -252,7 +256,7 @@ def _key_chunks(pairs: Pairs, num_keys: int) -> Iterator[np.ndarray]:
   """Yields keys [chunk, n] for all queries in order."""
   num_queries = len(pairs.queries)
   queries, database, query_marks, database_marks = pairs.as_words()
-  size = max(1, min(num_queries, _CHUNK // len(pairs.database)))
+  size = max(1, min(num_queries, _CHUNK // max(len(pairs.database), num_keys)))
   dtype = jnp.dtype(next(t for t in ("uint8", "uint16", "uint32") if num_keys <= np.iinfo(t).max))
   for start in range(0, num_queries, size):
     stop = min(start + size, num_queries)

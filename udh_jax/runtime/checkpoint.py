@@ -139,11 +139,20 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextlib.contextmanager
 def _space_needed(folder: pathlib.Path) -> Iterator[None]:
-  """Makes one line of a full disk, of which Orbax tells in errors of many types."""
+  """Makes one line of a full disk, of which Orbax tells in many errors, and in its log."""
+
+  def reasons_in(text):
+    return [os.strerror(code) for code in _NO_SPACE if os.strerror(code) in text]
+
+  def is_news(record):
+    return not reasons_in(record.getMessage())
+
+  log = logging.getLogger("absl")  # by which Orbax tells what its threads raise
+  log.addFilter(is_news)
   try:
     yield
   except Exception as error:
-    reasons = [os.strerror(code) for code in _NO_SPACE if os.strerror(code) in str(error)]
+    reasons = reasons_in(str(error))
     if not reasons:
       raise
     for path in folder.parent.glob(f"{folder.name}*"):  # Orbax's temporary ones too
@@ -152,6 +161,8 @@ def _space_needed(folder: pathlib.Path) -> Iterator[None]:
       f"The checkpoint {folder} cannot be written ({reasons[0]}); make room and start again: the "
       "saves before it are whole."
     ) from error
+  finally:
+    log.removeFilter(is_news)
 
 
 def fault(folder: pathlib.Path) -> str | None:

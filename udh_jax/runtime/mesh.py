@@ -1,8 +1,9 @@
 """One named axis over all devices of all processes, and rows of a data set laid out along it."""
 
+import contextlib
 import contextvars
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from udh_jax.errors import require
+from udh_jax.errors import TrainingError, require
 
 DATA_AXIS = "data"
 
@@ -47,6 +48,29 @@ def initialize(
     jax.distributed.initialize(coordinator, num_processes, process_id)
   elif auto:
     jax.distributed.initialize()
+
+
+@contextlib.contextmanager
+def reachable() -> Iterator[None]:
+  """Makes one line of it that other processes of the run cannot be reached: they have ended.
+
+  Raises:
+    TrainingError: If so.
+  """
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as error:
+    first = str(error).splitlines()[0]
+    if not (jax.distributed.is_initialized() and any(word in first for word in _UNREACHABLE)):
+      raise
+    raise TrainingError(
+      "Another process of this run has ended or cannot be reached; see what it printed, and start "
+      f"all of them again ({first[:200]})."
+    ) from error
+
+
+# In what JAX says of it.
+_UNREACHABLE = ("Gloo", "DEADLINE_EXCEEDED", "UNAVAILABLE", "oordination", "Connection")
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -196,7 +196,7 @@ class Runner:
     was, now = made.get("labels_used", record["labels_used"]), record["labels_used"]
     if was != now:
       raise InputError(
-        f"Stage {stage.name} in {folder} was made from data whose labels behind the features were "
+        f"Stage {stage.name} in {folder} was made from features whose pre-training labels were "
         f"{was!r} (now {now!r}). {remedy}"
       )
     for role in sorted(made["inputs"].keys() | record["inputs"].keys()):

@@ -16,7 +16,7 @@ class Encoded(NamedTuple):
 
   Attributes:
     code: Packed. uint8 array of shape ``[bytes]``.
-    outputs: Before signs are taken. float32 array of shape ``[bits]``; None if only the code is
+    outputs: Before binarisation. float32 array of shape ``[bits]``; None if only the code is
       known.
   """
 

@@ -79,7 +79,7 @@ SCHEMAS = {
       ["kind", "code"],
       kind=_text(enum=["picture", "code", "text", "item"]),
       code=_text("packed code of the query, hexadecimal; ask by it again"),
-      outputs=_text(f"what the encoder says of the query, {_OUTPUTS}; with asymmetric alone"),
+      outputs=_text(f"the encoder's outputs for the query, {_OUTPUTS}; with asymmetric alone"),
       name=_text("of the item that was asked by; it is not among its neighbours"),
       words=_list(_text()) | {"description": "words of the text that the encoder knows"},
       unknown_words=_list(_text()) | {"description": "words that were left out"},
@@ -175,7 +175,7 @@ _WHERE = Parameter(
 _ASYMMETRIC = Parameter(
   "asymmetric",
   {"type": "boolean", "default": False},
-  "order by what the encoder says of the query before it takes signs; not for a code alone",
+  "order by the encoder's real-valued outputs for the query; not for a code alone",
 )
 
 
@@ -201,7 +201,7 @@ _JSON_BODY = {
     "hex": _text("packed code, hexadecimal"),
     "base64": _text("packed code, base64"),
     "outputs": _text(f"as an answer has them, {_OUTPUTS}"),
-    "text": _text("words, separated by spaces; or by commas, if there is one"),
+    "text": _text("to search by; for encoders trained on tags, tags separated by spaces or commas"),
     "name": _text("of an item"),
   },
   "minProperties": 1,

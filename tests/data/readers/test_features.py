@@ -273,7 +273,7 @@ def test_wikipedia_has_its_own_defaults(with_test_part, tmp_path):
   np.savez(tmp_path / "wikipedia.npz", **parts)
   for path in (tmp_path, tmp_path / "wikipedia.npz"):
     dataset = load(path, "wikipedia")
-    assert dataset.splits.query.tolist() == [12, 13, 14, 15]
+    assert len(dataset.splits.query) == 4 and (dataset.splits.query >= 12).all()
     assert dataset.labels_used == "none (SIFT histograms)"
   with pytest.raises(InputError, match=r"wikipedia\.npz is not a file"):
     load(tmp_path.parent, "wikipedia")

@@ -138,8 +138,13 @@ def test_a_split_column_decides(tmp_path, plain):
   splits = load(path, split_column="split", num_queries=9).splits
   assert splits.query.tolist() == [9, 10, 11] and splits.database.tolist() == list(range(7))
   assert splits.train.tolist() == list(range(5))
-  splits = load(path, split_column="split", evaluate_on="validation").splits
-  assert splits.query.tolist() == [7, 8] and splits.database.tolist() == list(range(7))
+  data = load(path, split_column="split", evaluate_on="validation")
+  assert data.splits.query.tolist() == [7, 8] and data.splits.database.tolist() == list(range(7))
+  assert not any("not used" in note for note in data.notes)
+  notes = load(path, split_column="split", num_queries=2).notes
+  assert "2 of the 3 test items are queries (data.num_queries), the others are not used" in notes
+  unused = "2 validation items are not used: data.evaluate_on=validation makes them queries"
+  assert unused in notes
   with pytest.raises(InputError, match="row 1 has 'Word0 common t0' in the column 'text'"):
     load(path, split_column="text")
 
@@ -158,8 +163,14 @@ def test_texts_may_be_features(tmp_path, plain, rng):
   np.save(tmp_path / "f.npy", features[:3])
   with pytest.raises(InputError, match=r"f\.npy has the shape \(3, 5\); .* 12 rows"):
     load(table(tmp_path, plain), text_features="f.npy")
-  with pytest.raises(InputError, match=r"gone\.npy cannot be read as an \.npy file"):
-    load(table(tmp_path, plain), text_features="gone.npy")
+  (tmp_path / "empty.npy").write_bytes(b"")
+  for name in ("gone", "empty"):
+    with pytest.raises(InputError, match=rf"{name}\.npy cannot be read as an \.npy file"):
+      load(table(tmp_path, plain), text_features=f"{name}.npy")
+  np.savez(tmp_path / "several.npz", f=features)
+  (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+  with pytest.raises(InputError, match=r"several\.npy is an archive of several arrays"):
+    load(table(tmp_path, plain), text_features="several.npy")
 
 
 def test_unknown_columns_and_policies_are_refused(tmp_path, plain):

@@ -50,6 +50,14 @@ def test_what_is_wrong_is_said_with_its_place(tmp_path, name, content, message):
     read_table(tmp_path / name, ["a", "b"])
 
 
+def test_missing_numbers_of_parquet_are_missing(tmp_path):
+  arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+  columns = {"a": [1.0, float("nan"), 2.5, None], "b": [[1.0, float("nan")], [], [2.5], None]}
+  parquet.write_table(arrow.table(columns), tmp_path / "t.parquet")
+  found = read_table(tmp_path / "t.parquet", ["a", "b"])
+  assert found == {"a": ["1", "", "2.5", ""], "b": [["1"], [], ["2.5"], ""]}
+
+
 def test_no_file_is_an_input_error(tmp_path):
   with pytest.raises(InputError, match="is not a file"):
     read_table(tmp_path / "t.csv", ["a"])

@@ -290,10 +290,14 @@ def _features(path, field, cells, num_rows) -> np.ndarray:
 
 def _load(file) -> np.ndarray:
   try:
-    return np.load(file, allow_pickle=False)
-  except (OSError, ValueError) as error:
+    found = np.load(file, allow_pickle=False)
+  except (OSError, ValueError, EOFError) as error:
     reason = getattr(error, "strerror", None) or error
     raise InputError(f"{file} cannot be read as an .npy file ({reason}).") from error
+  if not isinstance(found, np.ndarray):
+    found.close()
+    raise InputError(f"{file} is an archive of several arrays (.npz); give an .npy file.")
+  return found
 
 
 def _is_file(path: pathlib.Path) -> bool:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,7 +26,7 @@ def read_table(path: str | pathlib.Path, columns: Sequence[str]) -> dict[str, li
 
   Returns:
     By column, a value for each row: a string, or a list of strings where the file has lists; what
-    is missing is "".
+    is missing, or NaN, is "".
 
   Raises:
     InputError: If the file cannot be read, is none of these, or lacks a column; names the line.
@@ -49,8 +50,17 @@ def read_table(path: str | pathlib.Path, columns: Sequence[str]) -> dict[str, li
 
 def _plain(value: Any) -> str | list[str]:
   if isinstance(value, list | tuple):
-    return [str(item) for item in value if item is not None]
-  return "" if value is None else str(value)
+    return [_text(item) for item in value if not _is_missing(item)]
+  return "" if _is_missing(value) else _text(value)
+
+
+def _is_missing(value: Any) -> bool:
+  return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _text(value: Any) -> str:
+  """As in a CSV file: pandas keeps whole numbers as floats where some are missing."""
+  return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _require_columns(file, wanted, there) -> None:

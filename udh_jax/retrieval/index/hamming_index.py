@@ -292,7 +292,7 @@ class HammingIndex:
     """The k items most similar to each query by its outputs: exact, ties by index.
 
     Args:
-      outputs: What the encoder says before signs are taken (``encoder.outputs``). Float array of
+      outputs: Of the encoder, before binarisation (``encoder.outputs``). Float array of
         shape ``[q, num_bits]``.
       k: Number of neighbours, 1 to the number of items.
 

@@ -1,6 +1,6 @@
 // The page of udh-jax serve. What it shows follows from the address, so that going back, reloading
-// and sending a link all work: ?name= an item, ?text= words, ?code= a code (with &outputs=, what the
-// encoder says of the picture before signs are taken), else the collection.
+// and sending a link all work: ?name= an item, ?text= words, ?code= a code (with &outputs=, the
+// encoder's real-valued outputs for the picture), else the collection.
 
 const PAGE = 60;
 const DEFAULT_K = 24;
