@@ -17,11 +17,11 @@ def work(arguments):
   import jax
   import numpy as np
 
+  from udh_jax.configuration import select
   from udh_jax.data.protocol import Splits
   from udh_jax.data.types import Dataset
   from udh_jax.methods import dudch
   from udh_jax.runtime import mesh as mesh_lib
-  from udh_jax.runtime.runner import select
   from udh_jax.runtime.stage import Context
   from udh_jax.sharding import split_rows
   from udh_jax.stages import student

@@ -13,7 +13,7 @@ import numpy as np
 
 from udh_jax import load_encoder
 from udh_jax.data.pictures import list_pictures
-from udh_jax.encoders.folder import Changes, read_ahead
+from udh_jax.encoders.folder import Changes, look_ahead
 from udh_jax.retrieval.index import Names
 
 
@@ -40,7 +40,7 @@ def main():
   def read():
     new = np.full(len(files), -1)
     changes = Changes(Names.of(files), new, new >= 0, new[:0])
-    return read_ahead(folder, changes, np.arange(len(files)), {}, size, batch_size)
+    return look_ahead(folder, changes, np.arange(len(files)), {}, size, batch_size)
 
   def decode():
     for _ in read():

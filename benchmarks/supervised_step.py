@@ -17,13 +17,13 @@ import jax
 import machine
 import numpy as np
 
+from udh_jax.configuration import select
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
 from udh_jax.methods import dhih
 from udh_jax.models.registry import create_backbone
 from udh_jax.models.weights import IMAGENET_MEAN, IMAGENET_STD
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.runner import select
 from udh_jax.runtime.stage import Context
 from udh_jax.stages import supervised
 from udh_jax.stages.network import new_network

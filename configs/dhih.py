@@ -7,6 +7,11 @@ Presets: digits (a minute), cifar10, svhn (two CPU cores), nus_wide (an accelera
 own pictures, each in the subfolder of its class). With the name of a method behind it, such as
 cifar10_orthohash, a preset is that method's: softmax, greedyhash, orthohash, csq, or a member of
 DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax, dhih_cosface, dhih_arcface.
+
+Steps, batches and rates of the presets are DHIH's. Those that the trials of docs/results.md chose
+for the others on a network that stays as it is (--config.supervised.trained=head) are, as fields of
+supervised: csq and orthohash steps=500, all but DHIH and orthohash batch_size=256, orthohash
+head_learning_rate=.01.
 """
 
 import functools

@@ -1,5 +1,7 @@
 """The benchmark for accelerators still runs, here on a CPU and on nothing but what it asks for."""
 
+import ast
+import importlib
 import json
 import pathlib
 import subprocess
@@ -9,6 +11,23 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOT_NEEDED = ("torch", "faiss", "tensorflow", "sklearn", "h5py", "matplotlib", "PIL")
+
+
+SCRIPTS = sorted(
+  path for folder in ("benchmarks", "tools") for path in (ROOT / folder).glob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_import_what_is_there(path):
+  """Not run: what they compare with may not be installed."""
+  imports = [node for node in ast.walk(ast.parse(path.read_text())) if type(node) is ast.ImportFrom]
+  for node in imports:
+    if node.module and node.module.split(".")[0] == "udh_jax":
+      module = importlib.import_module(node.module)
+      for alias in node.names:
+        name = f"{node.module}.{alias.name}"
+        assert hasattr(module, alias.name) or importlib.util.find_spec(name), name
 
 
 @pytest.mark.slow

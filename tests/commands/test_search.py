@@ -1,6 +1,7 @@
 """Search from the command line for several pictures, into files, and within a radius by itself."""
 
 import csv
+import importlib.util
 import json
 import os
 
@@ -136,6 +137,18 @@ def test_the_radius_is_chosen_and_said(collection, capsys, failing):
   assert "between 0 and 1" in failing(search.main, [*one, "--radius=auto", "--strangers=2"])
   assert "without --radius auto" in failing(search.main, [*one, "--strangers=0.1"])
   assert "one picture's neighbours" in failing(search.main, [*one, "--gallery=/x.png"])
+
+
+def test_a_gallery_without_matplotlib_is_refused_before_anything_is_read(
+  collection, tmp_path, failing, monkeypatch
+):
+  real = importlib.util.find_spec
+  found = lambda name, *rest: None if name == "matplotlib" else real(name, *rest)  # noqa: E731
+  monkeypatch.setattr("udh_jax.extras.importlib.util.find_spec", found)
+  monkeypatch.setattr(search, "_searched", lambda _: pytest.fail("the index was read"))
+  asked = [f"--index={collection / 'a.index'}", f"--image={collection / 'pictures' / '1, ä.png'}"]
+  line = failing(search.main, [*asked, f"--gallery={tmp_path / 'a.png'}"])
+  assert 'matplotlib is not installed; run pip install "udh_jax[report]"' in line
 
 
 def test_options_that_would_do_nothing_are_refused(collection, tmp_path, failing):

@@ -245,6 +245,16 @@ def test_what_a_query_shows_is_not_in_the_database(rng):
     assert [part.tolist() for part in own] == [part.tolist() for part in alone]
 
 
+def test_what_has_no_label_is_no_query_and_not_learned_from_with_labels():
+  labels = np.where(np.arange(60) % 2, -1, np.arange(60) % 4 // 2)
+  options = {**PROTOCOL, "num_rows": 60, "num_queries": 6, "num_train": 20}
+  splits = make_splits(labels, **options, train_draw="balanced")
+  assert (labels[splits.query] >= 0).all() and (labels[splits.train] >= 0).all()
+  assert (labels[splits.database] < 0).any()
+  with pytest.raises(InputError, match=r"num_train is 25, but 24 images .* have a label"):
+    make_splits(labels, **options | {"num_train": 25}, train_draw="balanced")
+
+
 def test_of_pictures_with_many_captions_at_most_half_are_asked_for():
   pictures = np.repeat(np.arange(50), 5)
   options = {**PROTOCOL, "num_rows": 250, "num_queries": 1000, "fewer_queries": True}

@@ -1,10 +1,14 @@
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from udh_jax.coding.binary import pack_codes
 from udh_jax.data.protocol import Splits
 from udh_jax.data.types import Dataset
-from udh_jax.evaluation import images
+from udh_jax.evaluation import images, pairs
+from udh_jax.evaluation.found import Codes
 from udh_jax.evaluation.run import evaluate, gather
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.plan import CodeSource, Drawing, Plan
@@ -83,3 +87,19 @@ def test_what_process_0_writes_cannot_gather_or_restore(context, outputs, monkey
   monkeypatch.setattr(images, "write", write)
   with pytest.raises(RuntimeError, match="gathering an array within 'score'"):
     evaluate(context, None, PLAN, on_devices, tmp_path)
+
+
+def test_one_code_for_a_pair_has_no_neighbours_within_a_side(rng):
+  own = {side: rng.integers(0, 256, (6, 1), dtype=np.uint8) for side in ("image", "text")}
+  learned = rng.integers(0, 256, (6, 1), dtype=np.uint8)
+  codes = {"Own": Codes(own, own), "learned": Codes(own, {"image": learned, "text": learned})}
+  splits = Splits(train=np.arange(4), database=np.arange(4), query=np.arange(4, 6))
+  data = SimpleNamespace(splits=splits, labels=np.arange(6) % 2)
+  score = {"at": 2, "curve": (), "denominator": "retrieved", "ties": "index", "empty": "zero"}
+  config = ConfigDict({"score": score, "bits": 8})
+  found = pairs._score(config, data, codes)
+  assert list(found["Own"]) == list(pairs.DIRECTIONS)
+  assert list(found["learned"]) == list(pairs.ACROSS)
+  whole, shared = pairs._table(config, found).rows
+  assert all(whole) and len(whole) == len(shared) == 7
+  assert [bool(cell) for cell in shared] == [True, True, True, False, False, True, True]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from udh_jax.evaluation.scoring import add_metrics, curves, position_of, score_codes
+from udh_jax.evaluation.scoring import add_metrics, curves, left_out, position_of, score_codes
 from udh_jax.retrieval import (
   average_precision_description,
   mean_average_precision,
@@ -41,3 +41,11 @@ def test_scores_are_those_of_the_definition_that_is_printed(rng, at, denominator
   score = mean_average_precision(*case, at=at or None, **options)
   assert found.mean_average_precision[position_of(config, found)] == pytest.approx(score)
   assert found.description in average_precision_description(at=at or None, **options)
+
+
+def test_a_mean_that_leaves_queries_out_says_how_many():
+  config = ConfigDict({"score": {"empty": "drop"}})
+  (line,) = left_out(config, {"Own": 12.5, "ITQ": 300.0})
+  assert "which mAP leaves out: Own 12.5, ITQ 300. NDCG" in line
+  config.score.empty = "zero"
+  assert left_out(config, {"Own": 12.5}) == []

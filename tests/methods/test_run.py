@@ -12,6 +12,7 @@ from udh_jax.errors import InputError
 from udh_jax.files import held
 from udh_jax.methods import automatic, run
 from udh_jax.report import plots, sections
+from udh_jax.retrieval import mean_average_precision
 
 
 def test_files_and_folders_are_stored_from_the_root_on(tmp_path, monkeypatch):
@@ -107,6 +108,14 @@ def test_the_work_directory_of_another_method_is_refused(tmp_path, monkeypatch):
     run.train(load("baseline", "lsh_digits"), tmp_path)
 
 
+def test_a_folder_of_several_seeds_names_them(tmp_path):
+  for seed in (1, 0):
+    (tmp_path / f"seed_{seed}").mkdir()
+    (tmp_path / f"seed_{seed}" / "config.json").write_text("{}")
+  with pytest.raises(InputError, match=r"holds runs of several seeds; .* such as .*seed_0\.$"):
+    run.score(tmp_path)
+
+
 def test_two_runs_in_one_work_directory_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
   config = automatic.provisional(load("baseline", "itq_digits"))
@@ -167,3 +176,18 @@ def test_what_fails_while_pictures_are_drawn_loses_no_score_and_no_network(
     assert (workdir / f"metrics_{bits}bits.md").exists()
     assert load_encoder(workdir / f"encoder_{bits}bits").about["scores"] == scores
     assert not (workdir / "report.html").exists()
+    found = run.load_codes(workdir)  # what was scored, to score it by oneself
+    query, database = found.splits.query, found.splits.database
+    assert (found.bits, len(found.names)) == (bits, len(found.labels))
+    for row, score in scores.items():
+      title, _, direction = row.partition(", ")
+      sides = direction.split("→") if direction else ("image", "image")
+      codes = found.codes[title]
+      again = mean_average_precision(
+        codes.query[sides[0]][query],
+        codes.database[sides[1]][database],
+        found.labels[query],
+        found.labels[database],
+        at=config.score.at or None,
+      )
+      assert again == pytest.approx(score)

@@ -53,6 +53,18 @@ def test_words_of_eight_bytes_hold_all_bits_and_zeros(rng, num_bytes):
     assert found.tobytes() == row.tobytes() + bytes(-num_bytes % 8)
 
 
+def test_few_programs_are_compiled_and_find_the_same(rng, monkeypatch):
+  monkeypatch.setattr(hamming.choice, "use_numba", lambda *_: False)
+  codes = random_bytes(rng, 70, 2, high=4)
+  hamming._search.clear_cache()
+  for count in range(1, 33):
+    k = 1 + count % 16
+    found = search(codes[:count], codes, k)
+    for values, expected in zip(found, plain_search(codes[:count], codes, k), strict=True):
+      np.testing.assert_array_equal(values, expected)
+  assert hamming._search._cache_size() <= 20
+
+
 def test_opposite_codes_differ_in_every_bit_and_padding_never_counts():
   codes = np.ones((1, 300))
   assert hamming_distance(pack_codes(codes), pack_codes(-codes))[0, 0] == 300

@@ -47,6 +47,10 @@ def test_equal_codes_and_few_items():
   for count in (0, 1):
     with pytest.raises(InputError, match="needs two or more"):
       radius_by_strangers(HammingIndex(np.zeros((count, 2), np.uint8), [""] * count))
+  with pytest.raises(InputError, match=r"share is '0\.1', expected a number"):
+    radius_by_strangers(same, share="0.1")
+  with pytest.raises(InputError, match="seed is -1, expected 0 or more"):
+    radius_by_strangers(same, seed=-1)
   with pytest.raises(InputError, match=r"share is 1\.5"):
     radius_by_strangers(same, share=1.5)
 

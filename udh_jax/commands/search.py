@@ -27,6 +27,7 @@ from udh_jax.data.pictures import NO_PICTURES, list_pictures, read_picture
 from udh_jax.encoders.loading import encoder_of
 from udh_jax.encoders.queries import search_picture, search_pictures, search_text
 from udh_jax.errors import require
+from udh_jax.extras import require_installed
 from udh_jax.files import require_writable, write_atomically
 from udh_jax.machine import keep_compiled
 from udh_jax.printable import printable
@@ -102,6 +103,8 @@ def _search(options: argparse.Namespace) -> None:
     not options.gallery or options.gallery.lower().endswith(".png"),
     f"--gallery is {options.gallery}; it is drawn as PNG, name a file that ends in .png.",
   )
+  if options.gallery:
+    require_installed("matplotlib", extra="report")
   for written in (options.gallery, options.output):
     if written:
       require_writable(written)

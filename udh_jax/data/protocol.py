@@ -192,6 +192,12 @@ def make_splits(
       "image: set it to 'uniform'.",
     )
     assert single is not None
+    learned = learned[single[learned] >= 0]
+    require(
+      num_train <= len(learned),
+      f"num_train is {num_train}, but {len(learned)} images that are for training have a label; "
+      "lower num_train.",
+    )
     chosen = balanced_sample(single[learned], num_train, seed, _TRAIN, leave_half=False)
     train = learned[chosen]
   elif num_train:
@@ -245,7 +251,7 @@ def _draw(labels, rows, contents, count, field, fewer, seed, purpose):
   if labels is None:
     return rows[:0]
   single = labels.ndim == 1
-  candidates = rows if single else rows[labels[rows].any(axis=1)]
+  candidates = rows[labels[rows] >= 0 if single else labels[rows].any(axis=1)]
   if contents is not None:
     first = np.unique(contents[candidates], return_index=True)[1]
     candidates = candidates[np.sort(first)]

@@ -188,6 +188,7 @@ def load_dataset(config: Any, *, progress: Progress | None = None) -> Dataset:
       *source.notes,
       *_hidden(source.groups, splits.query),
       *_unused(source, splits.query, config),
+      *_unlabelled(source.labels),
       *(made.notes if made else ()),
     ),
   )
@@ -218,6 +219,13 @@ def _unused(source: Source, query: np.ndarray, config: Any) -> list[str]:
         f"{there:,} validation items are not used: data.evaluate_on=validation makes them queries"
       )
   return notes
+
+
+def _unlabelled(labels: np.ndarray | None) -> list[str]:
+  """How many items have no class where others have one, in words."""
+  if labels is None or labels.ndim > 1 or not (count := int((labels < 0).sum())):
+    return []
+  return [f"{count:,} items have no label: they are relevant to nothing, and no queries are drawn"]
 
 
 def _hidden(groups: np.ndarray | None, query: np.ndarray) -> list[str]:

@@ -48,7 +48,8 @@ class Source(NamedTuple):
     images: Random access to n images.
     image_shape: Shape of every image, ``(h, w, 3)`` or ``(d,)``.
     names: Name of each item, n strings.
-    labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
+    labels: None, int32 array of shape ``[n]``, -1 for an item without one, or multi-hot bool array
+      of shape ``[n, L]``.
     class_names: Name of each class, empty without labels.
     first_test_row: Where an official test part begins, or None.
     fewer_queries: Whether a config may ask for more queries than there can be: of a set whose size

@@ -169,7 +169,7 @@ class Encoder:
     write_folder(folder, write_parts, about)
 
   def export(self, path: str | os.PathLike) -> None:
-    """Writes one file that encodes images where only JAX and numpy are installed.
+    """Writes one file that encodes images where only JAX, NumPy and flatbuffers are installed.
 
     There, ``jax.export.deserialize(bytearray(open(path, "rb").read())).call(images)`` gives the
     packed codes of uint8 images ``[b, picture_size, picture_size, 3]``, for any b, on a CPU, a GPU

@@ -14,6 +14,7 @@ from udh_jax.evaluation.scoring import (
   at_words,
   curves,
   definition,
+  left_out,
   position_of,
   score_codes,
   without_nan,
@@ -119,7 +120,7 @@ def _write_scores(
   scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
   purities = _purities(dataset, run.clusters)
   _write_metrics(config, meaning, about, found, scores, purities, workdir)
-  table, notes = _table(config, found, at), _notes(own, purities)
+  table, notes = _table(config, found, at), _notes(config, found, at, purities)
   write_table(workdir, config.bits, table, meaning, notes)
   return scores, [Section("Scores", [meaning, *notes], [table])]
 
@@ -231,7 +232,8 @@ def _purities(dataset, clusters) -> list[float]:
   if dataset.labels.ndim != 1:
     return []
   train = dataset.splits.train
-  return [purity(dataset.labels[train], found[train]) for found in clusters]
+  train = train[dataset.labels[train] >= 0]
+  return [purity(dataset.labels[train], found[train]) for found in clusters if len(train)]
 
 
 def _table(config, found, at) -> Table:
@@ -258,10 +260,12 @@ def _table(config, found, at) -> Table:
   return Table(header, rows)
 
 
-def _notes(own: RetrievalScores, purities) -> list[str]:
+def _notes(config, found, at, purities) -> list[str]:
+  own = next(iter(found.values()))
   notes = [
     f"{own.irrelevant_queries} of {own.num_queries} queries have no relevant item in the database; "
-    "a query with nothing within the radius counts 0."
+    "a query with nothing within the radius counts 0.",
+    *left_out(config, {name: value.empty_queries[at] for name, value in found.items()}),
   ]
   if purities:
     notes.append(

@@ -2,16 +2,18 @@
 
 import pathlib
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
 from udh_jax.encoders.pair import PairEncoder
-from udh_jax.evaluation.found import Found
+from udh_jax.evaluation.found import Codes, Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
   curves,
   definition,
+  left_out,
   position_of,
   score_codes,
   without_nan,
@@ -51,7 +53,8 @@ def _publish(config, plan, dataset, network, scores, workdir) -> None:
   }
   folder = workdir / f"encoder_{config.bits}bits"
   PairEncoder(dict(network["variables"]), about).save(folder)
-  say(f"Networks for your own pictures and texts: {folder}")
+  for_what = "your own pictures and texts" if dataset.has_pictures else "such features, from Python"
+  say(f"Networks for {for_what}: {folder}")
 
 
 def _score(config, dataset, codes) -> dict[str, dict[str, RetrievalScores]]:
@@ -66,9 +69,16 @@ def _score(config, dataset, codes) -> dict[str, dict[str, RetrievalScores]]:
         labels[database],
       )
       for direction, (query, item) in DIRECTIONS.items()
+      if query != item or not _is_shared(found)
     }
     for name, found in codes.items()
   }
+
+
+def _is_shared(codes: Codes) -> bool:
+  """Whether the database has one code for a pair: then within a side is across sides."""
+  apart = codes.database is not codes.query
+  return apart and np.array_equal(codes.database["image"], codes.database["text"])
 
 
 def _table(config, found) -> Table:
@@ -78,10 +88,14 @@ def _table(config, found) -> Table:
     header += [f"{direction} mAP@ALL" for direction in ACROSS]
   rows = []
   for name, by_direction in found.items():
-    values = [v.mean_average_precision[position_of(config, v)] for v in by_direction.values()]
+    values = {
+      direction: value.mean_average_precision[position_of(config, value)]
+      for direction, value in by_direction.items()
+    }
+    row = [f"{values[one]:.3f}" if one in values else "" for one in DIRECTIONS]
     if config.score.at:
-      values += [by_direction[direction].mean_average_precision[-1] for direction in ACROSS]
-    rows.append([name, *(f"{value:.3f}" for value in values)])
+      row += [f"{by_direction[one].mean_average_precision[-1]:.3f}" for one in ACROSS]
+    rows.append([name, *row])
   return Table(header, rows)
 
 
@@ -134,7 +148,9 @@ def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float
     for name, value in flat.items()
   }
   table = _table(config, found)
-  write_table(workdir, config.bits, table, meaning)
+  empty = {name: value.empty_queries[position_of(config, value)] for name, value in flat.items()}
+  notes = left_out(config, empty)
+  write_table(workdir, config.bits, table, meaning, notes)
   add_metrics(
     workdir,
     {
@@ -145,7 +161,7 @@ def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float
       "curves": {name: curves(value) for name, value in flat.items()},
     },
   )
-  return scores, [Section("Scores", [meaning], [table])]
+  return scores, [Section("Scores", [meaning, *notes], [table])]
 
 
 def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:

@@ -1,7 +1,7 @@
 """Scores of codes by a run's configuration, and the files that hold them."""
 
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -112,6 +112,22 @@ def curves(found: RetrievalScores) -> dict[str, Any]:
     "empty_balls": found.empty_balls,
     "irrelevant_queries": found.irrelevant_queries,
   }
+
+
+def left_out(config: ConfigDict, empty_queries: Mapping[str, float]) -> list[str]:
+  """How many queries each row's mAP leaves out, in a line; none where it leaves out none.
+
+  Args:
+    config: ``score`` is read.
+    empty_queries: By row, queries with nothing relevant within the cut-off.
+  """
+  if config.score.empty != "drop":
+    return []
+  counts = ", ".join(f"{name} {count:.4g}" for name, count in empty_queries.items())
+  return [
+    f"Queries with nothing relevant within the cut-off, which mAP leaves out: {counts}. NDCG "
+    "leaves out those with nothing relevant in the database, the radius's precision none."
+  ]
 
 
 def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:

@@ -46,7 +46,7 @@ def _csq(relaxed, classes, labels, step, weights, settings):
   return classification, quantisation_loss(relaxed, weights=weights)
 
 
-GREEDYHASH = PointWiseLoss("GreedyHash", _greedyhash)
+GREEDYHASH = PointWiseLoss("GreedyHash", _greedyhash, {"quantisation_weight": 0.01})
 ORTHOHASH = PointWiseLoss(
   "OrthoHash", _orthohash, {"margin": 0.3, "quantisation_weight": 0.0}, fixed_codes=True
 )

@@ -37,4 +37,5 @@ MEMBERS = {
   "cosface": _member("cosface", scale=16.0, margin=0.2),
   "arcface": _member("arcface", scale=16.0, margin=0.2),
 }
-SOFTMAX = PointWiseLoss("Softmax", _terms)  # the limit of the family, and a competing method
+# The limit of the family, and a competing method.
+SOFTMAX = PointWiseLoss("Softmax", _terms, {"quantisation_weight": 0.03})

@@ -5,17 +5,20 @@ import os
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.configuration import flatten, select
 from udh_jax.data import registry as data_registry
-from udh_jax.data.protocol import write_manifest
+from udh_jax.data.protocol import Splits, write_manifest
 from udh_jax.encoders.loading import on_hub
 from udh_jax.errors import InputError, require
+from udh_jax.evaluation.found import Codes
 from udh_jax.evaluation.images import AUTOMATIC
-from udh_jax.evaluation.run import evaluate
+from udh_jax.evaluation.run import evaluate, gather
 from udh_jax.files import held, read_json, write_json
 from udh_jax.methods import automatic, fields
 from udh_jax.methods.registry import make_plan
@@ -204,6 +207,12 @@ def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
     InputError: If ``workdir`` holds no finished run.
   """
   path = pathlib.Path(workdir) / "config.json"
+  runs = sorted(found.parent.name for found in pathlib.Path(workdir).glob("seed_*/config.json"))
+  require(
+    path.exists() or not runs,
+    f"{workdir} holds runs of several seeds; name one of them, such as "
+    f"{os.path.join(workdir, (runs or [''])[0])}.",
+  )
   require(path.exists(), f"{workdir} holds no finished run (no config.json); run train.py first.")
   record = require_fields(path, read_json(path), {"method": TEXT, "data": OBJECT})
   require_fields(path, record["data"], {"name": TEXT})
@@ -242,3 +251,54 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
     context = _context(config)
     outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
     return evaluate(context, config, plan, outputs, workdir)
+
+
+class RunCodes(NamedTuple):
+  """What a finished run says of every item, to compute other scores with.
+
+  Attributes:
+    codes: By the title of a table's row, packed codes by side: "image", and "text" where items are
+      pairs, as queries and in the database. uint8 arrays of shape ``[n, bytes]``.
+    labels: None, int32 array of shape ``[n]``, or multi-hot bool array of shape ``[n, L]``.
+    splits: Which of the n items are queries, database and training items.
+    names: Of the items, n strings.
+    class_names: Of the labels.
+    bits: Length of the codes.
+  """
+
+  codes: dict[str, Codes]
+  labels: np.ndarray | None
+  splits: Splits
+  names: Sequence[str]
+  class_names: Sequence[str]
+  bits: int
+
+
+def load_codes(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> RunCodes:
+  """Codes of all rows of a finished run's table, with labels and splits; nothing is computed.
+
+  Args:
+    workdir: Where `train` has finished.
+    config: `stored_config` with fields replaced, such as ``bits`` where a run has several lengths,
+      or where the data are now. None takes it as it is.
+
+  Returns:
+    The codes; rows are items of the data set, so that ``codes[splits.query]`` are the queries'.
+
+  Raises:
+    InputError: If ``workdir`` holds no finished run of that length.
+  """
+  config = stored_config(workdir) if config is None else config
+  config = with_absolute_paths(config)
+  require_valid(config)
+  plan, context = make_plan(config), _context(config)
+  outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
+  dataset = context.dataset
+  return RunCodes(
+    gather(context, plan, outputs).codes,
+    dataset.labels,
+    dataset.splits,
+    dataset.names,
+    dataset.class_names,
+    config.bits,
+  )

@@ -64,7 +64,7 @@ def sweep(
     entries = read_json(places[seeds[0]] / "metrics.json")
     meaning = next(entry["definition"] for entry in entries if entry["bits"] == bits[0])
     if len(seeds) > 1:
-      of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± standard deviation"
+      of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± sample standard deviation"
       meaning = meaning.replace(f"training seed {seeds[0]}", of_seeds)
     text = f"{table(found, bits)}\n\n{meaning}"
     write_text(workdir / "table.md", f"{text}\n")

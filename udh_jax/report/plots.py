@@ -27,8 +27,7 @@ def _figure(width: float, height: float):
 
 def _save(figure, path: str | os.PathLike) -> None:
   """Draws every text as it is: a dollar sign in a name begins no formula."""
-  from matplotlib.text import Text
-
+  Text = require_extra("matplotlib.text", extra="report").Text
   for text in figure.findobj(Text):
     text.set_parse_math(False)
     text.set_usetex(False)
@@ -41,7 +40,7 @@ def _relevant(dataset: Dataset, query: int, item: int) -> bool:
   if labels is None:
     return False
   if labels.ndim == 1:
-    return bool(labels[query] == labels[item])
+    return bool(labels[query] == labels[item] and labels[query] >= 0)
   return bool((labels[query] & labels[item]).any())
 
 
@@ -129,8 +128,7 @@ def _grid(
   path: str | os.PathLike, cells: Sequence[_Cell], *, columns: int, title: str, scale: float
 ) -> None:
   """Draws cells in reading order, ``scale`` inches wide, in one plot: one each would be slow."""
-  from matplotlib.patches import Rectangle
-
+  Rectangle = require_extra("matplotlib.patches", extra="report").Rectangle
   rows = -(-len(cells) // columns)
   figure = _figure(max(4.0, scale * columns), scale * (1 + _TEXT) * rows + 0.6)
   figure.suptitle(title, fontsize=10)

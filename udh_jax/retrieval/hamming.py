@@ -118,7 +118,19 @@ def search(
   k, valid = checked_request("search", k, database, valid, axis_name)
   if axis_name is None and choice.use_numba(queries, database, valid):
     return _search_on_cpu(np.asarray(queries), np.asarray(database), valid, k)
-  return _search(queries, database, valid, k=k, axis_name=axis_name)
+  if axis_name is not None or is_traced(queries, database, valid) or not len(queries):
+    return _search(queries, database, valid, k=k, axis_name=axis_name)
+  wider = min(1 << (k - 1).bit_length(), len(database))
+  padded = np.resize(np.arange(len(queries)), _of_few_sizes(len(queries)))
+  found = _search(queries[padded], database, valid, k=wider, axis_name=None)
+  return Neighbours(*(part[: len(queries), :k] for part in found))
+
+
+def _of_few_sizes(count: int) -> int:
+  """So many queries, or up to an eighth more, of few up to twice: few programs are compiled."""
+  power = 1 << (count - 1).bit_length()
+  step = max(1, power // 16)
+  return power if count <= 16 else -(-count // step) * step
 
 
 def _search_on_cpu(queries, database, valid, k):

@@ -1,5 +1,6 @@
 """How near is near: a radius with a stated share of strangers, from the distances alone."""
 
+import numbers
 from typing import NamedTuple
 
 import numpy as np
@@ -58,13 +59,18 @@ def radius_by_strangers(index: HammingIndex, *, share: float = 0.05, seed: int =
     Our own definition, after the empirical null distribution of Efron, Large-Scale Simultaneous
     Hypothesis Testing, JASA 2004.
   """
-  require(0 < share < 1, f"radius_by_strangers: share is {share}, expected above 0 and below 1.")
+  require(
+    isinstance(share, numbers.Real) and 0 < share < 1,
+    f"radius_by_strangers: share is {share!r}, expected a number above 0 and below 1.",
+  )
+  seed = whole_number("radius_by_strangers: seed", seed)
+  require(seed >= 0, f"radius_by_strangers: seed is {seed}, expected 0 or more.")
   require(
     len(index) >= 2,
     f"radius_by_strangers: the index has {len(index)} items; a radius needs two or more.",
   )
   checked_codes("radius_by_strangers", index.codes, index.codes)
-  counts = _histogram(index, whole_number("radius_by_strangers: seed", seed))
+  counts = _histogram(index, seed)
   total = counts.sum()
   near = np.cumsum(counts)
   # Of an even number of steps from the median, so that its mirror image falls on whole distances.

@@ -121,7 +121,8 @@ def supervised(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
     config,
     teacher,
     num_classes=num_classes if learned else 0,
-    labels_used=f"{before}; and the classes of {len(context.dataset.splits.train)} training images",
+    labels_used=f"{before}; training labels (the hash network's alone): "
+    f"{len(context.dataset.splits.train)} images",
   )
   constants: dict[str, Any] = {"labels": split_rows(context.mesh, labels, fill=_none(labels))}
   if not learned:

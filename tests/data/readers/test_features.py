@@ -95,6 +95,19 @@ def test_every_format_gives_the_same_pairs(arrays, tmp_path, write, file):
   assert [len(part) for part in dataset.splits] == [8, 8, 4]
 
 
+def test_items_of_the_label_minus_one_have_none(arrays, tmp_path):
+  label = np.array([-1, 3, 5, 9] * 3)
+  np.savez(tmp_path / "a.npz", **{**arrays, "label": label})
+  dataset = load(tmp_path / "a.npz", num_queries=3)
+  assert dataset.labels.tolist() == [-1, 0, 1, 2] * 3 and dataset.class_names == ["3", "5", "9"]
+  assert (dataset.labels[dataset.splits.query] >= 0).all() and len(dataset.splits.query) == 3
+  assert any(note.startswith("3 items have no label") for note in dataset.notes)
+  np.savez(tmp_path / "b.npz", **{**arrays, "label": np.array([-1, 1] * 6)})
+  both = load(tmp_path / "b.npz")
+  assert both.labels.tolist() == [0, 1] * 6 and both.class_names == ["-1", "1"]
+  assert not any("no label" in note for note in both.notes)
+
+
 @pytest.mark.parametrize(("write", "file"), FORMATS)
 def test_tags_and_several_labels_become_indicators(arrays, rng, tmp_path, write, file):
   tags, labels = rng.random((12, 5)) < 0.4, rng.random((12, 4)) < 0.5

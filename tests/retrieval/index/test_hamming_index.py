@@ -1,8 +1,10 @@
 """The index: neighbours by every engine, items that come and go, and what a file keeps of it."""
 
+import copy
 import hashlib
 import json
 import os
+import pickle
 import struct
 import sys
 
@@ -504,9 +506,53 @@ CODES = np.zeros((3, 2), np.uint8)
     (lambda: HammingIndex(CODES, "abc").update(CODES, "aba"), "'a' is given twice"),
     (lambda: HammingIndex.load("/nowhere/x"), "/nowhere/x cannot be read"),
     (lambda: HammingIndex(CODES, "abc").save("/nowhere/x"), "/nowhere/x cannot be written"),
+    (lambda: HammingIndex(CODES, "abc").save(""), "names no file; give one"),
+    (
+      lambda: HammingIndex(CODES, "abc", columns={"x": np.ones(3, np.clongdouble)}),
+      "expected numbers",
+    ),
   ],
 )
 def test_bad_input_is_one_clear_line(call, words):
   with pytest.raises(InputError, match=words) as caught:
     call()
   assert "\n" not in str(caught.value)
+
+
+def test_what_the_caller_writes_later_changes_no_index(rng):
+  buffer = np.zeros((3, 8), np.uint8)
+  number = np.arange(3)
+  found = HammingIndex(buffer, ["a", "b", "c"], num_bits=60, columns={"n": number})
+  of_a_view = HammingIndex(buffer[1:].view(), ["b", "c"])
+  more = found.add(buffer[:1], ["d"], columns={"n": number[:1]})
+  buffer[:], number[:] = 255, 9
+  for index in (found, of_a_view, more):
+    assert not index.codes.any() and not index.codes.flags.writeable
+  assert found.columns["n"].tolist() == [0, 1, 2] and more.columns["n"].tolist() == [0, 1, 2, 0]
+  given = np.zeros((3, 8), np.uint8)
+  given.flags.writeable = False
+  assert HammingIndex(given, ["a", "b", "c"]).codes is given  # nobody can write: nothing is copied
+
+
+def test_copies_have_all_in_memory_and_belong_to_no_file(tmp_path, rng):
+  codes = rng.integers(0, 256, (5, 2), dtype=np.uint8)
+  index = HammingIndex(codes, list("abcde"), columns={"n": np.arange(5)}, about={"x": [1]})
+  index.save(tmp_path / "i.index")
+  loaded = (
+    HammingIndex.load(tmp_path / "i.index").remove("b").add(codes[:1], ["f"], columns={"n": [7]})
+  )
+  for one in (index, HammingIndex.load(tmp_path / "i.index"), loaded):
+    for again in (pickle.loads(pickle.dumps(one)), copy.deepcopy(one)):
+      np.testing.assert_array_equal(again.codes, one.codes)
+      assert list(again.names) == list(one.names) and again.about == one.about
+      assert again.num_bits == one.num_bits
+      np.testing.assert_array_equal(again.columns["n"], one.columns["n"])
+  (tmp_path / "i.index").unlink()
+  again.save(tmp_path / "again.index")
+  assert list(HammingIndex.load(tmp_path / "again.index").names) == list("acdef")
+
+
+def test_columns_of_pandas_are_columns():
+  pandas = pytest.importorskip("pandas")
+  columns = pandas.DataFrame({"year": [2001, 2002, 2003]})
+  assert HammingIndex(CODES, "abc", columns=columns).columns["year"].tolist() == [2001, 2002, 2003]

@@ -102,6 +102,25 @@ def test_names_that_contain_a_text_are_found(part):
   assert several.containing("\ud800").tolist() == []
 
 
+def test_what_cannot_be_a_name_is_not_there():
+  names = Names.of(["a", "b"])
+  assert "\ud800" not in names and "a" in names
+  assert names.find(["b", "\ud800", "a"]).tolist() == [1, -1, 0]
+  assert names.find(["\ud800"]).tolist() == [-1]
+  with pytest.raises(ValueError):
+    names.index("\ud800")
+
+
+@pytest.mark.parametrize(
+  "key", [np.array([2, 0]), [2, 0], np.array([True, False, True]), np.array([-1, 0, 0]), []]
+)
+def test_several_places_give_names(key):
+  names = ["a", "b", "c"]
+  expected = np.array(names)[np.asarray(key, None if len(key) else int)].tolist()
+  for many in (Names.of(names), LazyNames([Names.of(names[:2]), Names.of(names[2:])], None)):
+    assert list(many[key]) == expected
+
+
 def test_names_of_one_hash_are_told_apart(monkeypatch):
   monkeypatch.setattr(Names, "_hashes", lambda self: np.zeros(len(self), np.uint64))
   assert Names.of(TEXTS).find(["b", "a", "c", ""]).tolist() == [8, 1, -1, 0]

@@ -178,6 +178,9 @@ def _as_texts(file, name, values):
   return _as_float(file, name, values)
 
 
+NO_CLASS = -1  # the label of an item without one
+
+
 def _number_classes(file, name, values, class_names):
   """Labels as a `Source` has them, and the names of the classes."""
   require_finite(f"{file}: {name}", values)
@@ -194,6 +197,8 @@ def _number_classes(file, name, values, class_names):
       f"{file}: {name} has the shape {values.shape}, so it has to hold whole numbers.",
     )
     numbers, labels = np.unique(values, return_inverse=True)
+    if len(numbers) > 2 and numbers[0] == NO_CLASS:  # of two numbers, -1 and 1, each is a class
+      numbers, labels = numbers[1:], labels - 1
     labels, found = labels.astype(np.int32), [str(int(number)) for number in numbers]
   if class_names is None:
     return labels, found

@@ -84,6 +84,7 @@ class HammingIndex:
     """
     codes = np.ascontiguousarray(codes)
     require_packed("HammingIndex: codes", codes)
+    codes = _own(codes)
     num_bits = 8 * codes.shape[1] if num_bits is None else num_bits
     num_bits = whole_number("HammingIndex: num_bits", num_bits)
     require(
@@ -98,10 +99,10 @@ class HammingIndex:
       "another num_bits.",
     )
     self.num_bits = num_bits
-    self.about = _plain(about or {})
+    self.about = _plain({} if about is None else about)
     self.__dict__["names"] = require_names(names, len(codes))
-    self.__dict__["codes"] = _read_only(codes)
-    self.__dict__["columns"] = _checked_columns(columns or {}, len(codes))
+    self.__dict__["codes"] = codes
+    self.__dict__["columns"] = _checked_columns({} if columns is None else columns, len(codes))
     # The file's state, and where in it each item is.
     self._stored: StoredIndex | None = None
     self._rows: np.ndarray | None = None
@@ -114,11 +115,21 @@ class HammingIndex:
     return self
 
   def _derived(self, codes, names, columns, rows) -> "HammingIndex":
-    """Another index; ``rows`` are those of the file, -1 for items that it lacks."""
+    """Another index; ``rows`` are those of the file, -1 for items that it lacks.
+
+    Codes and columns are new arrays, which nobody else has.
+    """
+    for array in (codes, *columns.values()):
+      array.flags.writeable = False
     other = HammingIndex(codes, names, num_bits=self.num_bits, about=self.about, columns=columns)
     if self._stored is not None:
       other._stored, other._rows = self._stored, rows
     return other
+
+  def __reduce__(self):
+    """A copy, also in another process, has all in memory and belongs to no file."""
+    columns = {name: np.array(column) for name, column in self.columns.items()}
+    return _copied, (np.array(self.codes), self.names, self.num_bits, self.about, columns)
 
   @property
   def _file(self) -> StoredIndex:
@@ -345,6 +356,7 @@ class HammingIndex:
       InputError: If the file cannot be written, or another process writes to it.
     """
     path = pathlib.Path(path)
+    require(path.name, f"HammingIndex.save: {os.fspath(path)!r} names no file; give one.")
     if not self._append_to(path):
       whole = Batch(self.codes, self.names, dict(self.columns))
       self._stored = write_index(
@@ -508,9 +520,20 @@ class _StoredColumns(Mapping):
     return len(self._stored.columns)
 
 
-def _read_only(array: np.ndarray) -> np.ndarray:
-  array = array.view()
-  array.flags.writeable = False
+def _copied(codes, names, num_bits, about, columns) -> HammingIndex:
+  """The index that `HammingIndex.__reduce__` took apart."""
+  return HammingIndex(codes, names, num_bits=num_bits, about=about, columns=columns)
+
+
+def _own(array: np.ndarray) -> np.ndarray:
+  """The array, read-only; a copy where somebody could write to it."""
+  part: Any = array
+  while isinstance(part, np.ndarray):
+    if part.flags.writeable:
+      array = array.copy()
+      array.flags.writeable = False
+      break
+    part = part.base
   return array
 
 
@@ -522,11 +545,11 @@ def _checked_columns(columns, num_items) -> dict[str, np.ndarray]:
       f"HammingIndex: a column cannot be called {name!r}; give another name.",
     )
     require(
-      array.dtype.kind in "iufb" and array.shape[:1] == (num_items,),
+      array.dtype.kind in "iufb" and array.dtype.itemsize <= 8 and array.shape[:1] == (num_items,),
       f"HammingIndex: column {name} is {array.dtype} of shape {array.shape}, expected numbers "
       f"[{num_items}, ...].",
     )
-  return {name: _read_only(array) for name, array in arrays.items()}
+  return {name: _own(array) for name, array in arrays.items()}
 
 
 def _plain(about) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Sequence
+from typing import overload
 
 import numpy as np
 
@@ -70,7 +71,17 @@ class Names(Sequence[str]):
   def __len__(self) -> int:
     return len(self.ends)
 
+  def __reduce__(self):
+    return Names, (np.array(self.text[:]), np.array(self.ends[:]))
+
+  @overload
+  def __getitem__(self, key: int) -> str: ...
+
+  @overload
+  def __getitem__(self, key: slice | np.ndarray | list) -> "Names": ...
+
   def __getitem__(self, key):
+    """The name at a place, or those of a slice, of several places or of a mask, as `Names`."""
     if isinstance(key, slice):
       first, last, step = key.indices(len(self))
       if step != 1:
@@ -79,6 +90,8 @@ class Names(Sequence[str]):
       ends = self.ends[first : max(first, last)] - base
       start = int(base)
       return Names(self.text[start : start + int(ends[-1] if len(ends) else 0)], ends)
+    if isinstance(key, np.ndarray | list):
+      return self.take(np.arange(len(self))[np.asarray(key, None if len(key) else int)])
     row = range(len(self))[key]
     start = int(self.ends[row - 1]) if row else 0
     return _string(self.text[start : int(self.ends[row])])
@@ -151,6 +164,13 @@ class Names(Sequence[str]):
 
     The first call makes a table of 16 bytes an item, which is kept.
     """
+    if not isinstance(names, Names):
+      names = list(names)
+      held = np.array([_is_text(name) for name in names], bool)
+      if not held.all():  # what cannot be a name is the name of nothing
+        found = np.full(len(names), -1, np.int64)
+        found[held] = self.find([name for name, kept in zip(names, held, strict=True) if kept])
+        return found
     names = Names.of(names)
     found = np.full(len(names), -1, np.int64)
     if not len(self) or not len(names):
@@ -258,7 +278,7 @@ class LazyNames(Names):
     return int(self._firsts[-1]) if self._rows is None else len(self._rows)
 
   def __getitem__(self, key):
-    if isinstance(key, slice):
+    if isinstance(key, slice | np.ndarray | list):
       return self._joined[key]
     row = range(len(self))[key]
     row = row if self._rows is None else self._rows[row]
@@ -278,6 +298,16 @@ def require_names(names: Sequence[str], num_items: int) -> Names:
     f"HammingIndex: {num_items} codes and {len(names)} names; give one name for each code.",
   )
   return names
+
+
+def _is_text(name) -> bool:
+  """Whether a string can be a name; what is no string is refused where names are made."""
+  if isinstance(name, str):
+    try:
+      name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair
+      return False
+  return True
 
 
 def _string(data) -> str:
