@@ -18,7 +18,7 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   )
   mean, spread = np.mean(values[8]), np.std(values[8], ddof=1)
   assert f"{mean:.3f} ± {spread:.3f}" in row
-  assert "training seeds 0, 1: mean ± standard" in (tmp_path / "table.md").read_text()
+  assert "training seeds 0, 1: mean ± sample standard" in (tmp_path / "table.md").read_text()
   # Entries of other lengths and of another definition are in the same file.
   config.score.at = 7
   sweep(config, tmp_path, bits=(12,), seeds=(0,))

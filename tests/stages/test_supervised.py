@@ -128,7 +128,9 @@ def test_labels_of_queries_and_database_never_reach_the_loss(single, dataset):
   quantisation = ((abs(first.relaxed) - 1) ** 2).mean()
   expected = losses.mean() + 0.1 * quantisation
   np.testing.assert_allclose(first.metrics["loss"], expected, rtol=1e-3)
-  assert "the classes of 20 training images" in facts(first.outputs)["labels_used"]
+  assert (
+    "training labels (the hash network's alone): 20 images" in facts(first.outputs)["labels_used"]
+  )
 
 
 def test_a_network_that_stays_as_it_is_is_trained_on_its_features(single, dataset, rng):
