@@ -12,6 +12,7 @@ from ml_collections import config_flags
 
 from udh_jax.commands.ending import guarded
 from udh_jax.commands.flags import (
+  asks_for_help,
   fields_in,
   replace_config_flag,
   run_program,
@@ -62,6 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lambda name: config_flags.DEFINE_config_dict(name, config, sys_argv=arguments)
       )
 
-  if not {"-h", "--help"} & set(arguments):
+  if not asks_for_help(arguments):
     guarded(prepare)
   run_program(lambda: score(work_directory(), flags.FLAGS.config), "eval", arguments)

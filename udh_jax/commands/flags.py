@@ -119,6 +119,11 @@ def fields_in(arguments: Iterable[str]) -> list[str]:
   return [match[1] for match in matches if match]
 
 
+def asks_for_help(arguments: Iterable[str]) -> bool:
+  """Whether a program is only to say what it takes."""
+  return not {"-h", "--help"}.isdisjoint(arguments)
+
+
 def _print_help(module: ModuleType) -> None:
   """Prints what a program is for, and its flags; absl prints those of the main module alone."""
   own = (flags.FLAGS.module_help(each) for each in (module.__name__, __name__))
@@ -138,7 +143,7 @@ def run_program(
     arguments: Of the command line; None is `sys.argv`'s.
   """
   given = sys.argv[1:] if arguments is None else list(arguments)
-  if {"-h", "--help"} & set(given):
+  if asks_for_help(given):
     _print_help(sys.modules[run.__module__])
     return
 

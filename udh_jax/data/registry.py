@@ -204,20 +204,22 @@ def _unused(source: Source, query: np.ndarray, config: Any) -> list[str]:
   if not source.fewer_queries:  # an official protocol takes some of an official part
     return []
   given = named_parts(len(source.images), source.parts, source.first_test_row)
+  test, validation = (int((given == part).sum()) for part in (QUERY, VALIDATION))
   on_test = config.evaluate_on == "query"
+  there, word, field = (
+    (test, "test", "num_queries") if on_test else (validation, "validation", "num_validation")
+  )
   notes = []
-  for part, word, reads in ((QUERY, "test", on_test), (VALIDATION, "validation", not on_test)):
-    there = int((given == part).sum())
-    field = "num_queries" if part == QUERY else "num_validation"
-    if there and reads and there > len(query):
-      notes.append(
-        f"{len(query):,} of the {there:,} {word} items are queries (data.{field}), the others are "
-        "not used"
-      )
-    elif there and not reads and part == VALIDATION:
-      notes.append(
-        f"{there:,} validation items are not used: data.evaluate_on=validation makes them queries"
-      )
+  if there > len(query):
+    notes.append(
+      f"{len(query):,} of the {there:,} {word} items are queries (data.{field}), the others are "
+      "not used"
+    )
+  if on_test and validation:
+    notes.append(
+      f"{validation:,} validation items are not used: data.evaluate_on=validation makes them "
+      "queries"
+    )
   return notes
 
 

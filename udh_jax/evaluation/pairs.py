@@ -2,7 +2,6 @@
 
 import pathlib
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.data.types import Dataset
@@ -77,8 +76,7 @@ def _score(config, dataset, codes) -> dict[str, dict[str, RetrievalScores]]:
 
 def _is_shared(codes: Codes) -> bool:
   """Whether the database has one code for a pair: then within a side is across sides."""
-  apart = codes.database is not codes.query
-  return apart and np.array_equal(codes.database["image"], codes.database["text"])
+  return codes.database["image"] is codes.database["text"]
 
 
 def _table(config, found) -> Table:

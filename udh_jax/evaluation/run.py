@@ -32,6 +32,7 @@ def gather(context: Context, plan: Plan, outputs: Mapping[str, Any]) -> Found:
   """
   num_rows = len(context.dataset.images)
 
+  @functools.cache  # rows share outputs, and so do both sides where a pair has one code
   def packed(output: Output) -> np.ndarray:
     stage, key = output
     values = outputs[stage][key]

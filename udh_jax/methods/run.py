@@ -4,8 +4,8 @@ import contextlib
 import os
 import pathlib
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from udh_jax.models.weights import require_there
 from udh_jax.records import OBJECT, TEXT, require_fields
 from udh_jax.runtime import mesh as mesh_lib
 from udh_jax.runtime.log import format_seconds, say
+from udh_jax.runtime.plan import Plan
 from udh_jax.runtime.runner import Runner, is_finished, prepare_workdir
 from udh_jax.runtime.stage import Context
 
@@ -137,18 +138,20 @@ def train(
   config = with_absolute_paths(config)
   require_valid(config)
   _require_apart(workdir, config)
-  prepare_workdir(workdir)
-  with contextlib.ExitStack() as stack:
-    _enter(stack, workdir)
+  with _alone_in(workdir):
     _require_same_method(workdir, config)
     scores = _run(config, workdir, devices, beside)
   say(f"{workdir}: finished in {format_seconds(time.perf_counter() - started)}")
   return scores
 
 
-def _enter(stack: contextlib.ExitStack, workdir: pathlib.Path) -> None:
-  """Takes the work directory until the stack is left."""
-  mesh_lib.on_main("take the work directory", lambda: stack.enter_context(held(workdir)))
+@contextlib.contextmanager
+def _alone_in(workdir: pathlib.Path) -> Iterator[None]:
+  """Makes the work directory and keeps other programs from it."""
+  prepare_workdir(workdir)
+  with contextlib.ExitStack() as stack:
+    mesh_lib.on_main("take the work directory", lambda: stack.enter_context(held(workdir)))
+    yield
 
 
 def _require_apart(workdir: pathlib.Path, config: ConfigDict) -> None:
@@ -207,13 +210,13 @@ def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
     InputError: If ``workdir`` holds no finished run.
   """
   path = pathlib.Path(workdir) / "config.json"
-  runs = sorted(found.parent.name for found in pathlib.Path(workdir).glob("seed_*/config.json"))
-  require(
-    path.exists() or not runs,
-    f"{workdir} holds runs of several seeds; name one of them, such as "
-    f"{os.path.join(workdir, (runs or [''])[0])}.",
-  )
-  require(path.exists(), f"{workdir} holds no finished run (no config.json); run train.py first.")
+  if not path.exists():
+    seeds = sorted(found.parent for found in pathlib.Path(workdir).glob("seed_*/config.json"))
+    raise InputError(
+      f"{workdir} holds runs of several seeds; name one of them, such as {seeds[0]}."
+      if seeds
+      else f"{workdir} holds no finished run (no config.json); run train.py first."
+    )
   record = require_fields(path, read_json(path), {"method": TEXT, "data": OBJECT})
   require_fields(path, record["data"], {"name": TEXT})
   return ConfigDict(_with_tuples(record))
@@ -241,16 +244,25 @@ def score(workdir: str | pathlib.Path, config: ConfigDict | None = None) -> dict
     InputError: If ``workdir`` holds no finished run, or another program is at work in it.
   """
   workdir = pathlib.Path(workdir)
-  config = stored_config(workdir) if config is None else config
-  config = with_absolute_paths(config)
-  require_valid(config)
-  plan = make_plan(config)
-  prepare_workdir(workdir)
-  with contextlib.ExitStack() as stack:
-    _enter(stack, workdir)
-    context = _context(config)
-    outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
+  config, plan = _finished(workdir, config)
+  with _alone_in(workdir):
+    context, outputs = _restored(workdir, config, plan)
     return evaluate(context, config, plan, outputs, workdir)
+
+
+def _finished(workdir: pathlib.Path, config: ConfigDict | None) -> tuple[ConfigDict, Plan]:
+  """The configuration of a finished run, or the one that is given for it, and its plan."""
+  config = with_absolute_paths(stored_config(workdir) if config is None else config)
+  require_valid(config)
+  return config, make_plan(config)
+
+
+def _restored(
+  workdir: pathlib.Path, config: ConfigDict, plan: Plan
+) -> tuple[Context, Mapping[str, Any]]:
+  """The images of a finished run and the outputs of its stages; none is run."""
+  context = _context(config)
+  return context, Runner(context, config, workdir).run(plan.stages, restore_only=True)
 
 
 class RunCodes(NamedTuple):
@@ -288,11 +300,9 @@ def load_codes(workdir: str | pathlib.Path, config: ConfigDict | None = None) ->
   Raises:
     InputError: If ``workdir`` holds no finished run of that length.
   """
-  config = stored_config(workdir) if config is None else config
-  config = with_absolute_paths(config)
-  require_valid(config)
-  plan, context = make_plan(config), _context(config)
-  outputs = Runner(context, config, workdir).run(plan.stages, restore_only=True)
+  workdir = pathlib.Path(workdir)
+  config, plan = _finished(workdir, config)
+  context, outputs = _restored(workdir, config, plan)
   dataset = context.dataset
   return RunCodes(
     gather(context, plan, outputs).codes,

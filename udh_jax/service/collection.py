@@ -218,14 +218,8 @@ class IndexCollection:
 
   def item(self, name: str) -> Item | None:
     """The first item of a name, or None."""
-    names = self._index.names
-    try:
-      name.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # no name of a file, though JSON can hold it
-      return None
-    if name not in names:
-      return None
-    return Item(name, self._index.codes[names.index(name)], {})
+    row = int(self._index.find(name)[0])
+    return None if row < 0 else Item(name, self._index.codes[row], {})
 
   def page(self, offset: int, limit: int, contains: str = "") -> tuple[list[str], int]:
     """See `Collection.page`."""

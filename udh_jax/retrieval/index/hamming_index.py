@@ -127,9 +127,8 @@ class HammingIndex:
     return other
 
   def __reduce__(self):
-    """A copy, also in another process, has all in memory and belongs to no file."""
-    columns = {name: np.array(column) for name, column in self.columns.items()}
-    return _copied, (np.array(self.codes), self.names, self.num_bits, self.about, columns)
+    """A copy, also in another process, belongs to no file."""
+    return _copied, (self.codes, self.names, self.num_bits, self.about, dict(self.columns))
 
   @property
   def _file(self) -> StoredIndex:

@@ -72,7 +72,7 @@ class Names(Sequence[str]):
     return len(self.ends)
 
   def __reduce__(self):
-    return Names, (np.array(self.text[:]), np.array(self.ends[:]))
+    return Names, (self.text[:], self.ends[:])
 
   @overload
   def __getitem__(self, key: int) -> str: ...
@@ -164,14 +164,16 @@ class Names(Sequence[str]):
 
     The first call makes a table of 16 bytes an item, which is kept.
     """
-    if not isinstance(names, Names):
-      names = list(names)
+    names = names if isinstance(names, Names) else list(names)
+    try:
+      names = Names.of(names)
+    except InputError:
       held = np.array([_is_text(name) for name in names], bool)
-      if not held.all():  # what cannot be a name is the name of nothing
-        found = np.full(len(names), -1, np.int64)
-        found[held] = self.find([name for name, kept in zip(names, held, strict=True) if kept])
-        return found
-    names = Names.of(names)
+      if held.all():
+        raise
+      found = np.full(len(names), -1, np.int64)  # what cannot be a name is the name of nothing
+      found[held] = self.find([name for name, kept in zip(names, held, strict=True) if kept])
+      return found
     found = np.full(len(names), -1, np.int64)
     if not len(self) or not len(names):
       return found
