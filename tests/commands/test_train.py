@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import udh_jax
-from udh_jax.commands import evaluate, train
+from udh_jax.commands import evaluate, flags, train
 from udh_jax.data.registry import load_dataset
 from udh_jax.methods.run import stored_config
 from udh_jax.models.registry import create_backbone
@@ -148,11 +148,40 @@ def test_another_configuration_in_the_same_folder_is_refused(finished, arguments
   assert "cluster.num_clusters=4 (now 5)" in line
 
 
+@pytest.mark.slow
+def test_several_lengths_are_scored_by_one_command(finished, arguments, capsys, failing):
+  ends_well(train.main, *arguments, "--config.bits=16")
+  before = metrics(finished)
+  ends_well(evaluate.main, f"--workdir={finished}", "--bits=8,16", "--config.score.at=5")
+  assert [(entry["bits"], entry["at"]) for entry in metrics(finished)] == [(8, 5), (16, 5)]
+  ends_well(evaluate.main, f"--workdir={finished}", "--bits=8,16")
+  assert metrics(finished) == before
+  line = failing(evaluate.main, [f"--workdir={finished}", "--bits=24"])
+  assert "_24bits" in line and "is not finished" in line
+
+
+@pytest.mark.slow
+def test_runs_of_several_seeds_are_scored_whole(folder, arguments, capsys, failing):
+  workdir = folder / "seeds"
+  ends_well(train.main, *arguments[:-1], f"--workdir={workdir}", "--bits=8,16", "--seeds=0,1")
+  table = (workdir / "table.md").read_text()
+  capsys.readouterr()
+  ends_well(evaluate.main, f"--workdir={workdir}", "--config.score.at=5")
+  assert "step" not in capsys.readouterr().out
+  other = (workdir / "table.md").read_text()
+  assert "mAP@ALL\n" in table and "mAP@5\n" in other and "seeds 0, 1" in other
+  ends_well(evaluate.main, f"--workdir={workdir}")
+  assert (workdir / "table.md").read_text() == table
+  for field in ("bits", "seed"):
+    line = failing(evaluate.main, [f"--workdir={workdir}", f"--config.{field}=1"])
+    assert "choose lengths with --bits" in line and f"{workdir}/seed_0" in line
+
+
 def test_several_lengths_are_whole_numbers():
-  assert train.numbers("bits", ["8", " 16"], 32) == [8, 16]
-  assert train.numbers("bits", None, 32) == [32]
+  assert flags.numbers("bits", ["8", " 16"]) == [8, 16]
+  assert flags.numbers("bits", None) is None
   with pytest.raises(udh_jax.InputError, match="--bits is '8,x'; give comma-separated whole num"):
-    train.numbers("bits", ["8", "x"], 32)
+    flags.numbers("bits", ["8", "x"])
 
 
 def test_scoring_an_empty_folder_says_what_to_do(tmp_path, failing):

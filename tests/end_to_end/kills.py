@@ -148,7 +148,7 @@ def outputs(folder: pathlib.Path) -> dict:
     elif name.startswith("stages/"):
       if path.name == "stage.json":
         found[name] = path.read_bytes()
-    elif not name.startswith("events/") and path.name != "report.html":
+    elif not name.startswith("events/") and path.suffix != ".html":
       found[name] = path.read_bytes()
   for record in sorted(folder.glob("stages/*/output.json")):
     found[record.parent.name] = arrays_of(record.with_suffix(""))

@@ -37,7 +37,7 @@ def test_a_run_leaves_scores_pictures_events_and_checkpoints(finished):
 def test_the_report_is_one_page_that_reads_well(finished, browser):
   workdir, _ = finished
   for width in (400, 1400):
-    seen = browser(workdir / "report.html", width)
+    seen = browser(workdir / "report_16bits.html", width)
     assert seen.errors == []
     assert seen.num_images == seen.num_loaded == 7
     assert seen.page_width <= width

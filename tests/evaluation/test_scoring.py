@@ -1,6 +1,7 @@
 """Files of scores."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -44,8 +45,12 @@ def test_scores_are_those_of_the_definition_that_is_printed(rng, at, denominator
 
 
 def test_a_mean_that_leaves_queries_out_says_how_many():
-  config = ConfigDict({"score": {"empty": "drop"}})
-  (line,) = left_out(config, {"Own": 12.5, "ITQ": 300.0})
+  config = ConfigDict({"score": {"empty": "drop", "at": 3}})
+  found = {
+    name: SimpleNamespace(cutoffs=(3, 9), empty_queries=counts)
+    for name, counts in (("Own", (12.5, 1.0)), ("ITQ", (300.0, 2.0)))
+  }
+  (line,) = left_out(config, found)
   assert "which mAP leaves out: Own 12.5, ITQ 300. NDCG" in line
   config.score.empty = "zero"
-  assert left_out(config, {"Own": 12.5}) == []
+  assert left_out(config, found) == []

@@ -51,7 +51,7 @@ def test_psch_is_trained_and_shows_where_it_looks(small_weights, tmp_path):
   purity = json.loads((workdir / "metrics.json").read_text())[0]["purity"]
   assert len(purity) == 1 and 0.1 < purity[0] < 1
   assert (workdir / "attention.png").read_bytes().startswith(b"\x89PNG")
-  assert "Attention" in (workdir / "report.html").read_text()
+  assert "Attention" in (workdir / "report_12bits.html").read_text()
 
 
 @pytest.mark.slow

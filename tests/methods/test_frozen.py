@@ -231,7 +231,7 @@ def test_a_run_ends_with_a_verdict_and_an_encoder_that_makes_its_codes(
   if trained == "head":
     settings = r"its start, discriminant ITQ \(\d+ clusters, power [.\d]+, flatness [.\d]+\)"
     assert re.fullmatch(settings, rows[1])
-  assert "Are the learned codes better?" in (workdir / "report.html").read_text()
+  assert "Are the learned codes better?" in (workdir / "report_12bits.html").read_text()
   printed = capsys.readouterr().out
   assert ("it is adapted to these pictures" in printed) == (case == "adapted")
   assert ("knows such pictures and stays as it is" in printed) == (case == "left alone")

@@ -175,7 +175,7 @@ def test_what_fails_while_pictures_are_drawn_loses_no_score_and_no_network(
     scores = entry["mean_average_precision"]
     assert (workdir / f"metrics_{bits}bits.md").exists()
     assert load_encoder(workdir / f"encoder_{bits}bits").about["scores"] == scores
-    assert not (workdir / "report.html").exists()
+    assert not (workdir / f"report_{bits}bits.html").exists()
     found = run.load_codes(workdir)  # what was scored, to score it by oneself
     query, database = found.splits.query, found.splits.database
     assert (found.bits, len(found.names)) == (bits, len(found.labels))

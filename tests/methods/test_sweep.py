@@ -1,9 +1,12 @@
+import json
+
 import numpy as np
 import pytest
 from presets import load, shorten_pairs
 
 from udh_jax.errors import InputError
-from udh_jax.methods.sweep import sweep, table
+from udh_jax.methods.run import stored_config
+from udh_jax.methods.sweep import is_sweep, score_again, sweep
 
 
 @pytest.mark.slow
@@ -19,6 +22,22 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   mean, spread = np.mean(values[8]), np.std(values[8], ddof=1)
   assert f"{mean:.3f} ± {spread:.3f}" in row
   assert "training seeds 0, 1: mean ± sample standard" in (tmp_path / "table.md").read_text()
+  # Scored again by another definition: no stage is run, and the tables are of the other one.
+  assert is_sweep(tmp_path) and not is_sweep(tmp_path / "seed_0")
+  stages = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.json")}
+  changed = stored_config(tmp_path / "seed_1")
+  changed.score.at = 5
+  again = score_again(tmp_path, changed)
+  assert stages == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("output.json")}
+  assert again.keys() == found.keys() and again != found
+  stored = json.loads((tmp_path / "table.json").read_text())
+  assert stored["map"]["Pair contrast, image→text"]["8"] == again["Pair contrast, image→text"][8]
+  assert stored["definition"].startswith("mAP@5 ")
+  for seed in (0, 1):  # each by its own codes
+    entries = json.loads((tmp_path / f"seed_{seed}" / "metrics.json").read_text())
+    assert [(entry["bits"], entry["at"]) for entry in entries] == [(8, 5), (12, 5)]
+    assert f"training seed {seed}" in entries[0]["definition"]
+  assert set(score_again(tmp_path, bits=(12,))["Pair contrast, image→text"]) == {12}
   # Entries of other lengths and of another definition are in the same file.
   config.score.at = 7
   sweep(config, tmp_path, bits=(12,), seeds=(0,))
@@ -26,15 +45,6 @@ def test_several_lengths_and_seeds_make_one_table(made, tmp_path):
   assert "mAP@7 " in text and "training seed 0" in text
   with pytest.raises(InputError, match="different numbers"):
     sweep(config, tmp_path, bits=(8, 8), seeds=(0,))
-
-
-def test_a_row_that_is_not_at_every_length_has_empty_cells():
-  found = {"DUDCH": {8: [0.5, 0.7], 12: [0.7, 0.9]}, "ITQ": {8: [0.25, 0.25]}}
-  header, _, *rows = table(found, (8, 12)).splitlines()
-  cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (header, *rows)]
-  assert cells[0] == ["method", "8 bits", "12 bits", "mean"]
-  assert cells[1] == ["DUDCH", "0.600 ± 0.141", "0.800 ± 0.141", "0.700 ± 0.141"]
-  assert cells[2] == ["ITQ", "0.250 ± 0.000", "", ""]
 
 
 def test_every_length_is_checked_before_the_first_is_trained(made, tmp_path, monkeypatch):

@@ -82,3 +82,55 @@ def test_a_text_stands_as_it_was_written():
   assert " ".join(lines) == dataset.captions[0] and max(map(len, lines)) <= 13
   assert plots.describe_item(dataset, 1, "text") == ["shoes"]
   assert plots.describe_item(dataset, 0, "image") == ["1.jpg"]
+
+
+@pytest.fixture
+def dataset():
+  return SimpleNamespace(
+    images=np.zeros((4, 2, 2, 3), np.uint8),
+    has_pictures=True,
+    labels=np.array([0, 1, 0, -1]),
+    class_names=["cat", "automobile or van"],
+    names=[f"a/IMG_20241130_{row}.jpg" for row in range(4)],
+  )
+
+
+def cells(monkeypatch, dataset, **options):
+  drawn = []
+  monkeypatch.setattr(plots, "_grid", lambda path, cells, **_: drawn.extend(cells))
+  items, distances = np.array([[2, 1], [0, 3]]), np.array([[0, 3], [1, 9]])
+  plots.neighbours("a.png", dataset, np.array([0, 1]), items, distances, title="t", **options)
+  return [(cell.text, cell.color) for cell in drawn]
+
+
+def test_a_query_has_its_class_and_neighbours_a_mark_beside_the_colour(monkeypatch, dataset):
+  assert cells(monkeypatch, dataset, notes=["AP 1.00", "AP 0.50"]) == [
+    ("cat\nAP 1.00", plots.NEUTRAL),
+    ("✓ d = 0", plots.RIGHT),
+    ("✗ d = 3", plots.WRONG),
+    ("automobile or …\nAP 0.50", plots.NEUTRAL),
+    ("✗ d = 1", plots.WRONG),
+    ("✗ d = 9", plots.WRONG),
+  ]
+
+
+def test_without_labels_a_query_has_the_end_of_its_name(monkeypatch, dataset):
+  dataset.labels = None
+  found = cells(monkeypatch, dataset)
+  assert found[0] == ("…20241130_0.jpg", plots.NEUTRAL) and len(found[0][0]) == 15
+  assert found[1] == ("d = 0", plots.NEUTRAL)
+
+
+def test_a_query_that_has_no_label_has_its_name(monkeypatch, dataset):
+  dataset.labels[0] = -1
+  (text, _), (first, color), *_ = cells(monkeypatch, dataset)
+  assert text == "…20241130_0.jpg" and (first, color) == ("✗ d = 0", plots.WRONG)
+
+
+def test_two_lines_above_a_picture_have_room(tmp_path):
+  heights = []
+  for text in ("one", "one\ntwo"):
+    cell = plots._Cell(np.zeros((4, 4, 3), np.uint8), text, plots.NEUTRAL)
+    plots._grid(tmp_path / "a.png", [cell] * 6, columns=2, title="t", scale=1.0)
+    heights.append(seen(tmp_path / "a.png")[1])
+  assert heights[1] - heights[0] == round(3 * plots._TEXT * plots._DPI)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from udh_jax.commands.ending import fail, guarded
 from udh_jax.configuration import field_names, unknown_field
-from udh_jax.errors import InputError
+from udh_jax.errors import InputError, require
 from udh_jax.machine import keep_compiled
 from udh_jax.runtime import mesh as mesh_lib
 
@@ -25,6 +25,27 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, 
 _DISTRIBUTED = flags.DEFINE_bool(
   "distributed", False, "Find the other processes automatically (TPU pods, Slurm, Open MPI)."
 )
+_BITS = flags.DEFINE_list("bits", None, "Code lengths, one after another, such as 16,32,64.")
+
+
+def code_lengths() -> list[int] | None:
+  """The lengths of ``--bits``; None where it is not given."""
+  return numbers("bits", _BITS.value)
+
+
+def numbers(name: str, texts: list[str] | None) -> list[int] | None:
+  """The numbers of a flag of several; None where it is not given.
+
+  Raises:
+    InputError: If one is none.
+  """
+  if texts is None:
+    return None
+  require(
+    all(text.strip().isdecimal() for text in texts),
+    f"--{name} is {','.join(texts)!r}; give comma-separated whole numbers.",
+  )
+  return [int(text) for text in texts]
 
 
 def work_directory() -> str:

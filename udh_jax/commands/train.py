@@ -9,35 +9,29 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from udh_jax.commands.flags import replace_config_flag, run_program, work_directory
-from udh_jax.errors import require
+from udh_jax.commands.flags import (
+  code_lengths,
+  numbers,
+  replace_config_flag,
+  run_program,
+  work_directory,
+)
 
-_BITS = flags.DEFINE_list("bits", None, "Code lengths to run one after another.")
 _SEEDS = flags.DEFINE_list("seeds", None, "Seeds to run one after another.")
-
-
-def numbers(name: str, texts: list[str] | None, usual: int) -> list[int]:
-  """The numbers of a flag, or the configuration's own where it is not given."""
-  if texts is None:
-    return [usual]
-  require(
-    all(text.strip().isdecimal() for text in texts),
-    f"--{name} is {','.join(texts)!r}; give comma-separated whole numbers.",
-  )
-  return [int(text) for text in texts]
 
 
 def _train() -> None:
   config = flags.FLAGS.config
-  if _BITS.value is None and _SEEDS.value is None:
+  bits, seeds = code_lengths(), numbers("seeds", _SEEDS.value)
+  if bits is None and seeds is None:
     from udh_jax.methods.run import train
 
     train(config, work_directory())
     return
   from udh_jax.methods.sweep import sweep
 
-  bits = numbers("bits", _BITS.value, config.bits)
-  seeds = numbers("seeds", _SEEDS.value, config.seed)
+  bits = [config.bits] if bits is None else bits
+  seeds = [config.seed] if seeds is None else seeds
   sweep(config, work_directory(), bits=bits, seeds=seeds)
 
 

@@ -11,15 +11,16 @@ from udh_jax.encoders.image import Encoder
 from udh_jax.evaluation.found import Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
-  at_words,
-  curves,
   definition,
+  entry_of,
   left_out,
+  mean_average_precisions,
   position_of,
   score_codes,
+  table_of,
   without_nan,
   write_in_order,
-  write_table,
+  write_tables,
 )
 from udh_jax.files import read_json
 from udh_jax.records import require_fields
@@ -114,15 +115,13 @@ def _write_scores(
   config, plan, dataset, run, found, workdir
 ) -> tuple[dict[str, float], list[Section]]:
   """Writes the table and the metrics; returns mAP by method, and the table as a section."""
-  own, about = found[plan.title], facts(run.network)
+  about = facts(run.network)
   meaning = definition(config, dataset, about["labels_used"])
-  at = position_of(config, own)
-  scores = {name: float(value.mean_average_precision[at]) for name, value in found.items()}
   purities = _purities(dataset, run.clusters)
-  _write_metrics(config, meaning, about, found, scores, purities, workdir)
-  table, notes = _table(config, found, at), _notes(config, found, at, purities)
-  write_table(workdir, config.bits, table, meaning, notes)
-  return scores, [Section("Scores", [meaning, *notes], [table])]
+  add_metrics(workdir, {**entry_of(config, meaning, about, found), "purity": purities})
+  notes = _notes(config, found[plan.title], found, purities)
+  section = write_tables(workdir, config.bits, [table_of(config, found)], meaning, notes)
+  return mean_average_precisions(config, found), [section]
 
 
 def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:
@@ -154,14 +153,16 @@ def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:
   if not found:
     return [of_bits, nearest]
   precision = found[title].average_precision[:, position_of(config, found[title])]
-  order = np.argsort(-precision, kind="stable")
+  # Of queries that score alike any may be shown: not the first ones, which are often of one class.
+  order = np.lexsort((np.random.default_rng(0).permutation(len(precision)), -precision))
   few = min(sections.GALLERY_QUERIES // 2, len(order))
   extremes = [
     gallery(
       name,
       dataset.splits.query[rows],
       heading=f"{name.capitalize()} queries",
-      title=f"The {few} {name} of {len(order)} queries, by average precision",
+      title=f"The {few} {name} of {len(order)} queries, by average precision (AP)",
+      notes=[f"AP {precision[row]:.2f}" for row in rows],
     )
     for name, rows in (("best", order[:few]), ("worst", order[::-1][:few]))
   ]
@@ -236,36 +237,11 @@ def _purities(dataset, clusters) -> list[float]:
   return [purity(dataset.labels[train], found[train]) for found in clusters if len(train)]
 
 
-def _table(config, found, at) -> Table:
-  """One row a method; every column's cut-off stands in its head."""
-  first = next(iter(found.values()))
-  cut = at_words(config)
-  header = [
-    "method",
-    f"mAP{cut}, {config.bits} bits",
-    f"NDCG{cut}",
-    f"precision within radius {first.radius}",
-    f"queries with no item within radius {first.radius}",
-  ]
-  rows = [
-    [
-      name,
-      f"{value.mean_average_precision[at]:.3f}",
-      f"{value.ndcg[at]:.3f}",
-      f"{value.radius_precision:.3f}",
-      str(value.empty_balls),
-    ]
-    for name, value in found.items()
-  ]
-  return Table(header, rows)
-
-
-def _notes(config, found, at, purities) -> list[str]:
-  own = next(iter(found.values()))
+def _notes(config, own, found, purities) -> list[str]:
   notes = [
     f"{own.irrelevant_queries} of {own.num_queries} queries have no relevant item in the database; "
     "a query with nothing within the radius counts 0.",
-    *left_out(config, {name: value.empty_queries[at] for name, value in found.items()}),
+    *left_out(config, found),
   ]
   if purities:
     notes.append(
@@ -273,15 +249,3 @@ def _notes(config, found, at, purities) -> list[str]:
       + ", ".join(f"round {number} {value:.3f}" for number, value in enumerate(purities, 1))
     )
   return notes
-
-
-def _write_metrics(config, meaning, about, found, scores, purities, workdir) -> None:
-  entry = {
-    "bits": config.bits,
-    "definition": meaning,
-    "network": about,
-    "mean_average_precision": scores,
-    "purity": purities,
-    "curves": {name: curves(value) for name, value in found.items()},
-  }
-  add_metrics(workdir, entry)

@@ -10,14 +10,16 @@ from udh_jax.evaluation.found import Codes, Found
 from udh_jax.evaluation.scoring import (
   add_metrics,
   at_words,
-  curves,
   definition,
+  entry_of,
   left_out,
+  mean_average_precisions,
   position_of,
   score_codes,
+  table_of,
   without_nan,
   write_in_order,
-  write_table,
+  write_tables,
 )
 from udh_jax.report import sections
 from udh_jax.report.page import Section, Table
@@ -141,25 +143,10 @@ def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float
     for name, by_direction in found.items()
     for direction, value in by_direction.items()
   }
-  scores = {
-    name: float(value.mean_average_precision[position_of(config, value)])
-    for name, value in flat.items()
-  }
-  table = _table(config, found)
-  empty = {name: value.empty_queries[position_of(config, value)] for name, value in flat.items()}
-  notes = left_out(config, empty)
-  write_table(workdir, config.bits, table, meaning, notes)
-  add_metrics(
-    workdir,
-    {
-      "bits": config.bits,
-      "definition": meaning,
-      "network": about,
-      "mean_average_precision": scores,
-      "curves": {name: curves(value) for name, value in flat.items()},
-    },
-  )
-  return scores, [Section("Scores", [meaning, *notes], [table])]
+  add_metrics(workdir, entry_of(config, meaning, about, flat))
+  tables = [_table(config, found), table_of(config, flat)]
+  section = write_tables(workdir, config.bits, tables, meaning, left_out(config, flat))
+  return mean_average_precisions(config, flat), [section]
 
 
 def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:

@@ -70,8 +70,8 @@ def evaluate(
   """Scores the codes of a run and writes what a run leaves for people.
 
   Every process calls it, process 0 writes, in the work directory: ``metrics.json``, the table
-  ``metrics_{bits}bits.md``, pictures, ``report.html`` with all of it, and the network that makes
-  the codes, ``encoder_{bits}bits``.
+  ``metrics_{bits}bits.md``, pictures, ``report_{bits}bits.html`` with all of it, and the network
+  that makes the codes, ``encoder_{bits}bits``.
 
   Args:
     context: Devices and items.

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ml_collections import ConfigDict
 
+from udh_jax import __version__
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import read_json, write_json, write_text
@@ -114,25 +115,83 @@ def curves(found: RetrievalScores) -> dict[str, Any]:
   }
 
 
-def left_out(config: ConfigDict, empty_queries: Mapping[str, float]) -> list[str]:
-  """How many queries each row's mAP leaves out, in a line; none where it leaves out none.
+def mean_average_precisions(
+  config: ConfigDict, found: Mapping[str, RetrievalScores]
+) -> dict[str, float]:
+  """mAP by row, at the cut-off of the configuration; NaN where no query is left."""
+  return {
+    name: float(value.mean_average_precision[position_of(config, value)])
+    for name, value in found.items()
+  }
 
-  Args:
-    config: ``score`` is read.
-    empty_queries: By row, queries with nothing relevant within the cut-off.
-  """
+
+def table_of(config: ConfigDict, found: Mapping[str, RetrievalScores]) -> Table:
+  """One row for each set of codes; every column's cut-off stands in its head."""
+  first = next(iter(found.values()))
+  cut = at_words(config)
+  header = [
+    "method",
+    f"mAP{cut}, {config.bits} bits",
+    f"NDCG{cut}",
+    f"precision within radius {first.radius}",
+    f"queries with no item within radius {first.radius}",
+  ]
+  rows = []
+  for name, value in found.items():
+    at = position_of(config, value)
+    rows.append(
+      [
+        name,
+        f"{value.mean_average_precision[at]:.3f}",
+        f"{value.ndcg[at]:.3f}",
+        f"{value.radius_precision:.3f}",
+        str(value.empty_balls),
+      ]
+    )
+  return Table(header, rows)
+
+
+def left_out(config: ConfigDict, found: Mapping[str, RetrievalScores]) -> list[str]:
+  """How many queries each row's mAP leaves out, in a line; none where it leaves out none."""
   if config.score.empty != "drop":
     return []
-  counts = ", ".join(f"{name} {count:.4g}" for name, count in empty_queries.items())
+  counts = ", ".join(
+    f"{name} {value.empty_queries[position_of(config, value)]:.4g}" for name, value in found.items()
+  )
   return [
     f"Queries with nothing relevant within the cut-off, which mAP leaves out: {counts}. NDCG "
     "leaves out those with nothing relevant in the database, the radius's precision none."
   ]
 
 
+METRICS = "metrics.json"
+
+
+def entry_of(
+  config: ConfigDict, meaning: str, network: Any, found: Mapping[str, RetrievalScores]
+) -> dict[str, Any]:
+  """What ``metrics.json`` says of a code length.
+
+  Args:
+    config: The run's configuration.
+    meaning: From `definition`.
+    network: From `udh_jax.stages.network.facts`.
+    found: Scores by row.
+  """
+  return {
+    "bits": config.bits,
+    "definition": meaning,
+    "at": config.score.at,
+    "udh_jax": __version__,
+    "network": network,
+    "mean_average_precision": mean_average_precisions(config, found),
+    "curves": {name: curves(value) for name, value in found.items()},
+  }
+
+
 def add_metrics(workdir: pathlib.Path, entry: dict[str, Any]) -> None:
   """Adds the entry of a code length to ``metrics.json``, in place of an older one of it."""
-  path = workdir / "metrics.json"
+  path = workdir / METRICS
   entries = read_json(path) if path.exists() else []
   require(isinstance(entries, list), f"{path} is damaged: it is no list; remove it.")
   for entry_there in entries:
@@ -172,27 +231,33 @@ def write_in_order(
   if can_be_scored(dataset):
     found, scores, page = score()
   publish(scores)
+  path = workdir / f"report_{config.bits}bits.html"
   write_page(
-    workdir / "report.html",
+    path,
     title=f"{plan.title} on {config.data.name}, {config.bits} bits",
     subtitle=dataset.protocol,
     sections=[*page, *draw(found)],
   )
+  say(f"Report: {path}")
   return scores
 
 
-def write_table(
-  workdir: pathlib.Path, bits: int, table: Table, meaning: str, notes: Sequence[str] = ()
-) -> None:
-  """Prints a table of scores and writes it to ``metrics_{bits}bits.md``.
+def write_tables(
+  workdir: pathlib.Path, bits: int, tables: Sequence[Table], meaning: str, notes: Sequence[str] = ()
+) -> Section:
+  """Prints tables of scores and writes them to ``metrics_{bits}bits.md``.
 
   Args:
     workdir: Where to write.
     bits: Length of the codes.
-    table: The scores.
+    tables: The scores.
     meaning: From `definition`.
     notes: More lines to print.
+
+  Returns:
+    The tables as a section of the report.
   """
-  text = markdown_table(table.header, table.rows)
+  text = "\n\n".join(markdown_table(*table) for table in tables)
   write_text(workdir / f"metrics_{bits}bits.md", f"{text}\n\n{meaning}\n")
   say("\n".join(["", text, "", meaning, *notes, ""]))
+  return Section("Scores", [meaning, *notes], tables)

@@ -63,6 +63,8 @@ def _require_same_config(config: ConfigDict) -> None:
   mesh_lib.require_same("The configuration", repr(sorted(values.items())))
 
 
+CONFIG = "config.json"  # in a work directory: what its run was made with
+
 # Fields that say where files are.
 _PLACES = ("data.path", "data.folder", "teacher.weights")
 
@@ -195,12 +197,17 @@ def _run(config, workdir, devices, beside) -> dict[str, float]:
   outputs = Runner(context, config, workdir, beside=beside).run(plan.stages)
 
   def describe():
-    write_json(workdir / "config.json", config.to_dict())
+    write_json(workdir / CONFIG, config.to_dict())
     write_json(workdir / AUTOMATIC, chosen)
     write_manifest(context.dataset, workdir / "splits.json")
 
   mesh_lib.on_main("describe the run", describe)
   return evaluate(context, config, plan, outputs, workdir)
+
+
+def is_run(workdir: str | pathlib.Path) -> bool:
+  """Whether a work directory holds a finished run of its own, and not only those of its seeds."""
+  return (pathlib.Path(workdir) / CONFIG).exists()
 
 
 def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
@@ -209,13 +216,13 @@ def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
   Raises:
     InputError: If ``workdir`` holds no finished run.
   """
-  path = pathlib.Path(workdir) / "config.json"
-  if not path.exists():
-    seeds = sorted(found.parent for found in pathlib.Path(workdir).glob("seed_*/config.json"))
+  path = pathlib.Path(workdir) / CONFIG
+  if not is_run(workdir):
+    seeds = sorted(found.parent for found in pathlib.Path(workdir).glob(f"seed_*/{CONFIG}"))
     raise InputError(
       f"{workdir} holds runs of several seeds; name one of them, such as {seeds[0]}."
       if seeds
-      else f"{workdir} holds no finished run (no config.json); run train.py first."
+      else f"{workdir} holds no finished run (no {CONFIG}); run train.py first."
     )
   record = require_fields(path, read_json(path), {"method": TEXT, "data": OBJECT})
   require_fields(path, record["data"], {"name": TEXT})

@@ -2,29 +2,27 @@
 
 import itertools
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from udh_jax.errors import require
-from udh_jax.evaluation.scoring import without_nan
-from udh_jax.files import read_json, write_json, write_text
-from udh_jax.methods.run import require_valid, train
-from udh_jax.report.table import markdown_table
+from udh_jax.evaluation import sweep as evaluation
+from udh_jax.methods.run import is_run, require_valid, score, stored_config, train
 from udh_jax.runtime import mesh as mesh_lib
-from udh_jax.runtime.log import say
+
+ByLength = dict[str, dict[int, list[float]]]
 
 
 def sweep(
   config: ConfigDict, workdir: str | pathlib.Path, *, bits: Sequence[int], seeds: Sequence[int]
-) -> dict[str, dict[int, list[float]]]:
+) -> ByLength:
   """Runs, or takes up, a configuration at every length with every seed.
 
   A seed has a work directory of its own, ``seed_{seed}``, in which all lengths share the stages
   that do not depend on them. Those that do not depend on the seed, such as the features of a
-  published network, are made for the first and taken over by the others. The table goes to
-  ``table.md`` and ``table.json``.
+  published network, are made for the first and taken over by the others. Tables of all go to
+  ``table.md``, ``table.json`` and ``report.html``.
 
   Args:
     config: From a file in ``configs/``; ``bits`` and ``seed`` are replaced. ``data.seed``, which
@@ -39,65 +37,89 @@ def sweep(
   Raises:
     InputError: If a length or seed is missing or given twice, and as `udh_jax.methods.run.train`.
   """
+  workdir = pathlib.Path(workdir)
+  places = _places(workdir, seeds)
+
+  def run(config):
+    beside = [place for seed, place in places.items() if seed != config.seed]
+    return train(config, places[config.seed], beside=beside)
+
+  return _each(config, workdir, bits, seeds, run)
+
+
+def score_again(
+  workdir: str | pathlib.Path,
+  config: ConfigDict | None = None,
+  *,
+  bits: Sequence[int] | None = None,
+) -> ByLength:
+  """Scores all that `sweep` left again, without training, and writes its tables anew.
+
+  Args:
+    workdir: Of `sweep`.
+    config: `stored_config` of one seed with fields replaced, as of `udh_jax.methods.run.score`;
+      ``bits`` and ``seed`` are replaced here. None takes that of the first seed.
+    bits: Lengths; None takes those of the table.
+
+  Returns:
+    As of `sweep`.
+
+  Raises:
+    InputError: If ``workdir`` holds no finished sweep, and as `udh_jax.methods.run.score`.
+  """
+  workdir = pathlib.Path(workdir)
+  require(is_sweep(workdir), f"{workdir} holds no finished runs of several seeds or lengths.")
+  lengths, seeds = evaluation.lengths_and_seeds(workdir)
+  places = _places(workdir, seeds)
+  config = stored_config_of_first(workdir) if config is None else config
+  wanted = lengths if bits is None else bits
+  return _each(config, workdir, wanted, seeds, lambda run: score(places[run.seed], run))
+
+
+def is_sweep(workdir: str | pathlib.Path) -> bool:
+  """Whether `sweep` has scored runs in a work directory, which holds no run of its own."""
+  workdir = pathlib.Path(workdir)
+  return (workdir / evaluation.TABLE).exists() and not is_run(workdir)
+
+
+def stored_config_of_first(workdir: str | pathlib.Path) -> ConfigDict:
+  """The stored configuration of the first seed of a finished sweep."""
+  workdir = pathlib.Path(workdir)
+  _, seeds = evaluation.lengths_and_seeds(workdir)
+  return stored_config(_places(workdir, seeds)[seeds[0]])
+
+
+def _places(workdir: pathlib.Path, seeds: Sequence[int]) -> dict[int, pathlib.Path]:
+  return {seed: workdir / f"seed_{seed}" for seed in seeds}
+
+
+def _each(
+  config: ConfigDict,
+  workdir: pathlib.Path,
+  bits: Sequence[int],
+  seeds: Sequence[int],
+  run: Callable[[ConfigDict], Mapping[str, float]],
+) -> ByLength:
+  """Calls ``run`` for every length and seed, which gives scores by row, and writes the tables."""
   for name, values in (("bits", bits), ("seeds", seeds)):
     require(
       len(values) > 0 and len(set(values)) == len(values),
       f"--{name} is {','.join(map(str, values))!r}; give different numbers, comma-separated.",
     )
-  runs = []
+  configs = []
   for seed, length in itertools.product(seeds, bits):
-    run = config.copy_and_resolve_references()
-    run.bits, run.seed = length, seed
-    require_valid(run)  # all of them, before hours go into the first
-    runs.append(run)
-  workdir = pathlib.Path(workdir)
-  found: dict[str, dict[int, list[float]]] = {}
-  places = {seed: workdir / f"seed_{seed}" for seed in seeds}
-  for run in runs:
-    beside = [place for seed, place in places.items() if seed != run.seed]
-    for name, value in train(run, places[run.seed], beside=beside).items():
-      found.setdefault(name, {}).setdefault(run.bits, []).append(value)
+    one = config.copy_and_resolve_references()
+    one.bits, one.seed = length, seed
+    require_valid(one)  # all of them, before hours go into the first
+    configs.append(one)
+  found: ByLength = {}
+  for one in configs:
+    for name, value in run(one).items():
+      found.setdefault(name, {}).setdefault(one.bits, []).append(value)
 
   def write():
-    if not found:  # nothing was scored
-      return
-    entries = read_json(places[seeds[0]] / "metrics.json")
-    meaning = next(entry["definition"] for entry in entries if entry["bits"] == bits[0])
-    if len(seeds) > 1:
-      of_seeds = f"training seeds {', '.join(map(str, seeds))}: mean ± sample standard deviation"
-      meaning = meaning.replace(f"training seed {seeds[0]}", of_seeds)
-    text = f"{table(found, bits)}\n\n{meaning}"
-    write_text(workdir / "table.md", f"{text}\n")
-    write_json(
-      workdir / "table.json",
-      {"definition": meaning, "seeds": list(seeds), "map": without_nan(found)},
-    )
-    say(f"\n{text}\n")
+    if found:  # nothing is, where there are no labels
+      evaluation.write(workdir, _places(workdir, seeds), bits)
 
-  mesh_lib.on_main("write the table", write)
+  mesh_lib.on_main("write the tables", write)
   return found
-
-
-def table(found: dict[str, dict[int, list[float]]], bits: Sequence[int]) -> str:
-  """A Markdown table: a row a method, a column a length, and the mean over all lengths.
-
-  The last column is the mean over lengths of each seed, so that its deviation is one over seeds. It
-  is empty where a row is not there at every length, as a baseline of few features may not be.
-
-  Args:
-    found: Of `sweep`.
-    bits: The columns.
-  """
-
-  def cell(values):
-    spread = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.3f}{spread}"
-
-  header = ["method", *(f"{length} bits" for length in bits), "mean"]
-  rows = []
-  for name, by_length in found.items():
-    cells = [cell(by_length[length]) if length in by_length else "" for length in bits]
-    everywhere = all(length in by_length for length in bits)
-    mean = cell(np.mean([by_length[length] for length in bits], axis=0)) if everywhere else ""
-    rows.append([name, *cells, mean])
-  return markdown_table(header, rows)

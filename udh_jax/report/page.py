@@ -4,6 +4,7 @@ import base64
 import html
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -44,12 +45,14 @@ class Section(NamedTuple):
     text: Paragraphs below it.
     tables: Below those.
     picture: PNG file to put into the page, or None.
+    links: Texts and addresses, relative to the page.
   """
 
   title: str
   text: Sequence[str] = ()
   tables: Sequence[Table] = ()
   picture: pathlib.Path | None = None
+  links: Sequence[tuple[str, str]] = ()
 
 
 def write_page(
@@ -110,4 +113,11 @@ def _section(section: Section) -> str:
     data = base64.b64encode(section.picture.read_bytes()).decode()
     alt = html.escape(section.title, quote=True)
     parts.append(f'<img alt="{alt}" src="data:image/png;base64,{data}">')
+  if section.links:
+    items = "".join(
+      f'<li><a href="{html.escape(urllib.parse.quote(address), quote=True)}">'
+      f"{html.escape(text)}</a></li>\n"
+      for text, address in section.links
+    )
+    parts.append(f"<ul>\n{items}</ul>")
   return "<section>\n" + "\n".join(parts) + "\n</section>\n"

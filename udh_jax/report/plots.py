@@ -15,6 +15,7 @@ from udh_jax.printable import printable
 
 _DPI = 120
 RIGHT, WRONG, NEUTRAL = "#2e8b57", "#c0392b", "#888888"
+LEGEND = "green, ✓: shares a label of the query; red, ✗: does not"
 
 
 def _figure(width: float, height: float):
@@ -53,8 +54,11 @@ def neighbours(
   *,
   title: str,
   sides: tuple[str, str] = ("image", "image"),
+  notes: Sequence[str] = (),
 ) -> None:
   """Draws each query with its nearest items, framed green where right and red where wrong.
+
+  Above a query stands its class, or its name where it has none.
 
   Args:
     path: PNG to write.
@@ -65,8 +69,9 @@ def neighbours(
     title: Stands above.
     sides: What is shown of queries and of items, "image" or "text"; where there is no picture, or a
       text has no words, the item's name and classes stand instead.
+    notes: Words for each query, below its class; none are needed.
   """
-  legend = "" if dataset.labels is None else "\ngreen: shares a label of the query, red: does not"
+  legend = f"\nleft: queries; {LEGEND}" if dataset.labels is not None else "\nleft: queries"
 
   def cell(item, text, color, side):
     if side == "image" and dataset.has_pictures:
@@ -75,12 +80,13 @@ def neighbours(
 
   cells = []
   for row, query in enumerate(queries):
-    cells.append(cell(query, "query", NEUTRAL, sides[0]))
+    lines = [_caption(dataset, int(query)), *notes[row : row + 1]]
+    cells.append(cell(query, "\n".join(lines), NEUTRAL, sides[0]))
     for item, distance in zip(items[row], distances[row], strict=True):
-      color = NEUTRAL
+      mark, color = "", NEUTRAL
       if dataset.labels is not None:
-        color = RIGHT if _relevant(dataset, query, item) else WRONG
-      cells.append(cell(item, f"d = {distance}", color, sides[1]))
+        mark, color = ("✓ ", RIGHT) if _relevant(dataset, query, item) else ("✗ ", WRONG)
+      cells.append(cell(item, f"{mark}d = {distance}", color, sides[1]))
   _grid(path, cells, columns=items.shape[1] + 1, title=title + legend, scale=1.0)
 
 
@@ -102,18 +108,39 @@ def describe_item(dataset: Dataset, row: int, side: str) -> list[str]:
     present = np.flatnonzero(dataset.texts[row])
     if len(present):
       return [dataset.words[column] for column in present[:6]]
-  classes = []
-  if dataset.labels is not None:
-    label = dataset.labels[row]
-    columns = np.flatnonzero(label) if np.ndim(label) else np.array([label])
-    classes = [dataset.class_names[column] for column in columns.tolist()]
-  return [dataset.names[row].rsplit("/", 1)[-1], *classes[:5]]
+  return [_last_name(dataset, row), *_classes(dataset, row)[:5]]
+
+
+def _last_name(dataset: Dataset, row: int) -> str:
+  return dataset.names[row].rsplit("/", 1)[-1]
+
+
+def _classes(dataset: Dataset, row: int) -> list[str]:
+  """Names of the classes of an item; none where it has no label."""
+  if dataset.labels is None:
+    return []
+  label = dataset.labels[row]
+  columns = np.flatnonzero(label) if np.ndim(label) else np.array([label])
+  return [dataset.class_names[column] for column in columns.tolist() if column >= 0]
+
+
+def _caption(dataset: Dataset, row: int) -> str:
+  """The classes of an item, or the end of its name, in a line."""
+  if classes := _classes(dataset, row):
+    return _cut(", ".join(classes), _WIDE)
+  name = _last_name(dataset, row)
+  return name if len(name) <= _WIDE else f"…{name[1 - _WIDE :]}"
+
+
+def _cut(text: str, length: int) -> str:
+  return text if len(text) <= length else text[: length - 1] + "…"
 
 
 _LINE = 13  # characters of a line in the place of a picture
+_WIDE = 15  # and of the line above it
 
 
-_TEXT = 0.2  # height of the text above a picture, in parts of the picture's side
+_TEXT = 0.2  # height of a line above a picture, in parts of the picture's side
 
 
 class _Cell(NamedTuple):
@@ -130,7 +157,9 @@ def _grid(
   """Draws cells in reading order, ``scale`` inches wide, in one plot: one each would be slow."""
   Rectangle = require_extra("matplotlib.patches", extra="report").Rectangle
   rows = -(-len(cells) // columns)
-  figure = _figure(max(4.0, scale * columns), scale * (1 + _TEXT) * rows + 0.6)
+  text_height = _TEXT * (1 + max(cell.text.count("\n") for cell in cells))
+  pitch = 1 + text_height
+  figure = _figure(max(4.0, scale * columns), scale * pitch * rows + 0.6)
   figure.suptitle(title, fontsize=10)
   axis = figure.subplots()
   axis.set_axis_off()
@@ -138,7 +167,7 @@ def _grid(
   margin = (1 - side) / 2
   for place, (shown, text, color) in enumerate(cells):
     row, column = divmod(place, columns)
-    left, top = column + margin, row * (1 + _TEXT) + _TEXT
+    left, top = column + margin, row * pitch + text_height
     width = height = side
     if isinstance(shown, np.ndarray):
       longest = max(shown.shape[:2])
@@ -146,12 +175,12 @@ def _grid(
       picture = _at_most(shown, round(2 * scale * side * _DPI))
       axis.imshow(picture, extent=(left, left + width, top + height, top))
     else:
-      words = (word if len(word) <= _LINE else word[: _LINE - 1] + "…" for word in shown)
+      words = (_cut(word, _LINE) for word in shown)
       middle = left + side / 2, top + side / 2
       axis.text(*middle, "\n".join(words), ha="center", va="center", fontsize=6.5)
     axis.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=color, linewidth=3))
     axis.text(left + width / 2, top - 0.03, text, ha="center", va="bottom", fontsize=8)
-  axis.set(xlim=(0, columns), ylim=((1 + _TEXT) * rows, 0), aspect="equal")
+  axis.set(xlim=(0, columns), ylim=(pitch * rows, 0), aspect="equal")
   _save(figure, path)
 
 
@@ -240,6 +269,39 @@ def precision_at(
   axis.set(xscale="log", ylim=(0, 1.01), xlabel="items retrieved, N", ylabel="precision@N")
   axis.xaxis.set_major_formatter("{x:,g}")  # and no formula, see `_save`
   axis.xaxis.set_minor_formatter("")
+  axis.legend(fontsize=8)
+  _save(figure, path)
+
+
+def scores_over_lengths(
+  path: str | os.PathLike,
+  curves: Mapping[str, Mapping[int, Sequence[float]]],
+  *,
+  title: str,
+  caption: str,
+) -> None:
+  """Draws scores over the length of the codes: the mean over seeds, and their deviation as bars.
+
+  Args:
+    path: PNG to write.
+    curves: By method and length in bits, the score of each seed.
+    title: Stands above.
+    caption: Stands below.
+  """
+  figure, axis = _curves(title, caption)
+  lengths = sorted({length for by_length in curves.values() for length in by_length})
+  for position, (name, by_length) in enumerate(curves.items()):
+    there = [length for length in lengths if length in by_length]
+    means = [np.mean(by_length[length]) for length in there]
+    spreads = [
+      np.std(by_length[length], ddof=1) if len(by_length[length]) > 1 else 0.0 for length in there
+    ]
+    axis.errorbar(
+      there, means, yerr=spreads, marker="o", capsize=3, label=name, **_line(position, name)
+    )
+  axis.set(xscale="log", xlabel="bits", ylabel=title.partition(" over ")[0])
+  axis.set_xticks(lengths, [str(length) for length in lengths])
+  axis.xaxis.set_minor_locator(require_extra("matplotlib.ticker", extra="report").NullLocator())
   axis.legend(fontsize=8)
   _save(figure, path)
 

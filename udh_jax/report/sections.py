@@ -1,7 +1,7 @@
 """Parts of a run's page that every method has: galleries of neighbours, and curves."""
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -32,6 +32,7 @@ def gallery(
   heading: str,
   title: str,
   sides: tuple[str, str] = ("image", "image"),
+  notes: Sequence[str] = (),
 ) -> Section:
   """Draws queries with their nearest database items.
 
@@ -44,13 +45,18 @@ def gallery(
     heading: Of the section.
     title: Of the picture.
     sides: What is shown of queries and of items, "image" or "text".
+    notes: Words for each query.
   """
   database = dataset.splits.database
   k = min(GALLERY_NEIGHBOURS, len(database))
   distances, indices = map(np.asarray, search(query_codes[rows], item_codes[database], k))
-  plots.neighbours(path, dataset, rows, database[indices], distances, title=title, sides=sides)
-  words = "Green frames share a label with the query, red ones do not."
-  return Section(heading, [words if dataset.labels is not None else "No labels."], picture=path)
+  plots.neighbours(
+    path, dataset, rows, database[indices], distances, title=title, sides=sides, notes=notes
+  )
+  words = "No labels."
+  if dataset.labels is not None:
+    words = f"{plots.LEGEND[0].upper()}{plots.LEGEND[1:]}."
+  return Section(heading, [words], picture=path)
 
 
 def precision_recall(
