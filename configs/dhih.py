@@ -4,14 +4,14 @@ python train.py --config configs/dhih.py:cifar10 --workdir runs/dhih \
   --config.teacher.weights=hf-hub:timm/mobilenetv2_100.ra_in1k --config.data.path=DIRECTORY
 
 Presets: digits (a minute), cifar10, svhn (two CPU cores), nus_wide (an accelerator), folder (one's
-own pictures, each in the subfolder of its class). With the name of a method behind it, such as
+own pictures, each in the subfolder of its class); cifar10_frozen and folder_frozen, where the
+network stays as it is and a training takes seconds. With the name of a method behind it, such as
 cifar10_orthohash, a preset is that method's: softmax, greedyhash, orthohash, csq, or a member of
 DHIH's family: dhih_scale, dhih_l_softmax, dhih_a_softmax, dhih_cosface, dhih_arcface.
 
-Steps, batches and rates of the presets are DHIH's. Those that the trials of docs/results.md chose
-for the others on a network that stays as it is (--config.supervised.trained=head) are, as fields of
-supervised: csq and orthohash steps=500, all but DHIH and orthohash batch_size=256, orthohash
-head_learning_rate=.01.
+Each method of a frozen preset has the settings that as many trials as DHIH had chose for it
+(docs/results.md#how-the-settings-were-chosen); members of DHIH's family have DHIH's. In other
+presets steps, batches and rates are DHIH's: none were chosen for the others there.
 """
 
 import functools
@@ -65,7 +65,38 @@ def folder(method):
   return config
 
 
-_DATA = (digits, cifar10, svhn, nus_wide, folder)
+# What differs from DHIH's settings on a network that stays as it is: fields of `supervised`, and
+# the weight of the loss's quantisation term.
+_FROZEN = {
+  "csq": {"steps": 500, "batch_size": 256},
+  "orthohash": {"steps": 500, "head_learning_rate": 0.01},
+  "greedyhash": {"batch_size": 256},
+  "softmax": {"batch_size": 256},
+}
+_FROZEN_WEIGHTS = {"greedyhash": 0.01, "softmax": 0.03}
+
+
+def _freeze(config):
+  config.supervised.update(trained="head", steps=1500)
+  config.supervised.update(_FROZEN.get(config.method, {}))
+  if config.method in _FROZEN_WEIGHTS:
+    config.loss.quantisation_weight = _FROZEN_WEIGHTS[config.method]
+  return config
+
+
+def cifar10_frozen(method):
+  """cifar10, with a network that stays as it is and reads pictures once, at 160 pixels."""
+  config = cifar10(method)
+  config.features.image_sizes = (160,)
+  return _freeze(config)
+
+
+def folder_frozen(method):
+  """folder, with a network that stays as it is."""
+  return _freeze(folder(method))
+
+
+_DATA = (digits, cifar10, cifar10_frozen, svhn, nus_wide, folder, folder_frozen)
 PRESETS = {
   **{data.__name__: functools.partial(data, "dhih") for data in _DATA},
   **{

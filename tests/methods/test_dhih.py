@@ -1,6 +1,8 @@
 """DHIH, PSCH and SSDH, shortened, on scikit-learn's digits."""
 
 import json
+import pathlib
+import re
 import shutil
 
 import pytest
@@ -9,6 +11,7 @@ from presets import load
 from udh_jax.errors import InputError
 from udh_jax.methods.run import train
 
+RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results.md"
 BASELINES = ["ITQ", "PCA + rotation", "LSH"]
 
 
@@ -31,6 +34,36 @@ def first(small_weights, tmp_path_factory):
   """Scores and the work directory of a run of DHIH."""
   workdir = tmp_path_factory.mktemp("dhih") / "run"
   return train(shortened("dhih", small_weights), workdir), workdir
+
+
+@pytest.mark.parametrize("data", ["cifar10", "folder"])
+def test_a_frozen_preset_has_what_the_trials_chose_for_each_method(data):
+  rows = re.findall(
+    r"^\| (DHIH, a_softmax|GreedyHash|OrthoHash|CSQ|softmax)(?: \(chosen\))? \| (.+?) \|",
+    RESULTS.read_text().partition("How the settings were chosen")[2],
+    re.MULTILINE,
+  )
+  chosen = {}
+  for method, settings in rows:
+    chosen.setdefault(method, settings)  # the first of DHIH's is the one chosen
+  assert len(chosen) == 5
+  for method, settings in chosen.items():
+    name = "" if method.startswith("DHIH") else f"_{method.lower()}"
+    config = load("dhih", f"{data}_frozen{name}")
+    losses, training = settings.split("; ")
+    rate, steps = training.removesuffix(" steps").split(", ")
+    assert config.supervised.trained == "head"
+    assert config.supervised.head_learning_rate == float(rate)
+    assert config.supervised.steps == int(steps.replace(",", ""))
+    found = dict(part.rsplit(" ", 1) for part in losses.split(", "))
+    assert config.supervised.batch_size == int(found.get("batch", 64))
+    if "weight" in found:
+      assert config.loss.quantisation_weight == float(found["weight"])
+    if "m" in found:
+      assert config.loss.margin == float(found["m"])
+    if "rate" in found:
+      assert config.loss.annealing_rate == float(found["rate"])
+      assert config.loss.annealing_least == float(found["least"])
 
 
 @pytest.mark.slow
