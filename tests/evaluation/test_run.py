@@ -96,6 +96,7 @@ def test_one_code_for_a_pair_has_no_neighbours_within_a_side(rng):
   splits = Splits(train=np.arange(4), database=np.arange(4), query=np.arange(4, 6))
   data = SimpleNamespace(splits=splits, labels=np.arange(6) % 2)
   score = {"at": 2, "curve": (), "denominator": "retrieved", "ties": "index", "empty": "zero"}
+  score["radius"] = 2
   config = ConfigDict({"score": score, "bits": 8})
   found = pairs._score(config, data, codes)
   assert list(found["Own"]) == list(pairs.DIRECTIONS)

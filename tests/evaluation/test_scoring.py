@@ -33,7 +33,7 @@ def test_a_mean_over_no_query_is_null(tmp_path):
 @pytest.mark.parametrize("empty", ["zero", "drop"])
 def test_scores_are_those_of_the_definition_that_is_printed(rng, at, denominator, ties, empty):
   options = {"denominator": denominator, "ties": ties, "empty": empty}
-  config = ConfigDict({"score": {"at": at, "curve": (2, 5, 99), **options}, "seed": 0})
+  config = ConfigDict({"score": {"at": at, "curve": (2, 5, 99), "radius": 1, **options}, "seed": 0})
   codes = rng.integers(0, 8, (30, 1), dtype=np.uint8)
   labels = rng.integers(0, 8, 30)
   case = codes[:9], codes[9:], labels[:9], labels[9:]
@@ -42,6 +42,12 @@ def test_scores_are_those_of_the_definition_that_is_printed(rng, at, denominator
   score = mean_average_precision(*case, at=at or None, **options)
   assert found.mean_average_precision[position_of(config, found)] == pytest.approx(score)
   assert found.description in average_precision_description(at=at or None, **options)
+  within = np.bitwise_count(codes[:9] ^ codes[9:].T) <= 1
+  relevant = labels[:9, None] == labels[9:]
+  hits = [
+    (row & same).sum() / max(row.sum(), 1) for row, same in zip(within, relevant, strict=True)
+  ]
+  assert found.radius == 1 and found.radius_precision == pytest.approx(np.mean(hits))
 
 
 def test_a_mean_that_leaves_queries_out_says_how_many():

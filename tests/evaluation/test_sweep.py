@@ -14,7 +14,8 @@ from udh_jax.report import plots
 
 def entries(workdir, rng, *, seeds, lengths, rows, at=3, empty="zero"):
   """Scores of random codes as runs leave them; the last row is not there at the last length."""
-  score = {"at": at, "curve": (2,), "denominator": "retrieved", "ties": "index", "empty": empty}
+  score = {"at": at, "curve": (2,), "denominator": "retrieved", "ties": "index"}
+  score |= {"empty": empty, "radius": 2}
   labels = rng.integers(0, 3, 40)
   places, scores = {seed: workdir / f"seed_{seed}" for seed in seeds}, {}
   for seed, place in places.items():

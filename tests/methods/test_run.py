@@ -116,6 +116,19 @@ def test_a_folder_of_several_seeds_names_them(tmp_path):
     run.score(tmp_path)
 
 
+def test_a_run_of_an_earlier_version_is_scored_within_radius_2(tmp_path):
+  config = automatic.provisional(load("baseline", "itq_digits"))
+  stored = config.to_dict()
+  assert stored["score"].pop("radius") == 2
+  (tmp_path / "config.json").write_text(json.dumps(stored))
+  found = run.stored_config(tmp_path)
+  assert found == config
+  run.require_valid(found)
+  del found.score.radius
+  with pytest.raises(InputError, match=r"lacks a field .*radius"):
+    run.require_valid(found)
+
+
 def test_two_runs_in_one_work_directory_are_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(run, "_context", lambda *_: pytest.fail("images were read"))
   config = automatic.provisional(load("baseline", "itq_digits"))

@@ -57,6 +57,8 @@ def score_codes(
 ) -> RetrievalScores:
   """All scores of packed codes by ``config.score``, at its cut-off, its curve's and the last item.
 
+  Of the radius's scores ``score.radius`` is the radius.
+
   Args:
     config: ``score`` is read.
     queries: uint8 array of shape ``[q, bytes]``.
@@ -75,6 +77,7 @@ def score_codes(
     denominator=score.denominator,
     ties=score.ties,
     empty=score.empty,
+    radius=score.radius,
   )
 
 

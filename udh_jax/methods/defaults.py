@@ -63,6 +63,7 @@ def common(method: str, data: str, data_fields: Mapping[str, Any]) -> ConfigDict
         "denominator": "retrieved",
         "ties": "index",
         "empty": "zero",
+        "radius": 2,  # Hamming distance
       },
     }
   )

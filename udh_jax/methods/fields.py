@@ -156,6 +156,7 @@ KINDS: Mapping[str, Kind] = {
   "annealing_rate": _WEIGHT,
   "annealing_least": _WEIGHT,
   "score.at": _ROWS,
+  "score.radius": whole(0, 1 << 16),
   "curve": _list_of(_COUNT, least=0),
   "denominator": _words(*DENOMINATORS),
   "ties": _words(*TIES),

@@ -71,7 +71,7 @@ _PLACES = ("data.path", "data.folder", "teacher.weights")
 # By no stage, but by the runner and by scoring.
 _READ_BESIDES = (
   "checkpoint_every",
-  *(f"score.{name}" for name in ("at", "curve", "denominator", "ties", "empty")),
+  *(f"score.{name}" for name in ("at", "curve", "denominator", "ties", "empty", "radius")),
 )
 
 
@@ -226,6 +226,9 @@ def stored_config(workdir: str | pathlib.Path) -> ConfigDict:
     )
   record = require_fields(path, read_json(path), {"method": TEXT, "data": OBJECT})
   require_fields(path, record["data"], {"name": TEXT})
+  score = record.get("score")
+  if isinstance(score, dict):
+    score.setdefault("radius", 2)  # earlier versions had no other
   return ConfigDict(_with_tuples(record))
 
 
