@@ -8,7 +8,10 @@ import pytest
 from presets import load
 
 from udh_jax.errors import InputError
+from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
+from udh_jax.runtime import checkpoint
+from udh_jax.runtime import mesh as mesh_lib
 
 
 def shorten(config):
@@ -88,6 +91,54 @@ def test_a_student_that_starts_at_the_teacher_starts_at_its_itq_codes(pictures, 
   config.finetune.trained = config.distill.trained = "all"
   scores = train(config, tmp_path / "run", devices=jax.devices()[:1])
   assert abs(scores["UDH-ECC"] - scores["ITQ, fine-tuned teacher"]) < 0.01
+
+
+def test_the_last_teacher_may_be_the_mean_of_several():
+  config = shorten(load("udh_ecc", "cifar10"))
+  config.rounds, config.networks, config.seed = 3, 2, 4
+  stages = {stage.name: stage for stage in make_plan(config).stages}
+  members = ["finetune_3_1", "finetune_3_2"]
+  assert {"finetune_1", "finetune_2", *members} < stages.keys()
+  assert not {"finetune_1_1", "finetune_2_1"} & stages.keys()
+  assert stages[members[0]].inputs == stages[members[1]].inputs
+  assert stages[members[0]].inputs == {"teacher": "finetune_2", "clustering": "cluster_3"}
+  own = [stages[name].read(config).seed for name in members]
+  assert own[0] == 4 != own[1]
+  assert sorted(stages["finetune_3"].inputs.values()) == members
+  for name in ("soft_labels", "distill_12bits"):
+    assert stages[name].inputs["teacher"] == "finetune_3"
+
+
+def test_runs_of_earlier_versions_have_one_teacher_in_each_round():
+  config = shorten(load("udh_ecc", "cifar10"))
+  plain = make_plan(config)
+  with config.unlocked():
+    del config["networks"]
+  earlier = make_plan(config)
+  assert [(s.name, s.inputs) for s in earlier.stages] == [(s.name, s.inputs) for s in plain.stages]
+
+
+@pytest.mark.slow
+def test_codes_are_learned_from_the_mean_of_two_teachers(pictures, tmp_path):
+  config = shorten(load("udh_ecc", "folder"))
+  config.data.update(path=str(pictures), image_size=24)
+  config.finetune.trained = config.distill.trained = "all"
+  config.networks = 2
+  train(config, tmp_path / "run", devices=jax.devices()[:1])
+  mesh = mesh_lib.make_mesh(jax.devices()[:1])
+  first, second, mean = (
+    jax.tree.leaves(
+      checkpoint.load(tmp_path / "run" / "stages" / name / "output", num_rows=24, mesh=mesh)[
+        "variables"
+      ]["params"]
+    )
+    for name in ("finetune_1_1", "finetune_1_2", "finetune_1")
+  )
+  apart = []
+  for one, other, middle in zip(first, second, mean, strict=True):
+    np.testing.assert_allclose(middle, (np.asarray(one) + other) / 2, rtol=1e-5, atol=1e-7)
+    apart.append(np.abs(np.asarray(one) - other).max())
+  assert max(apart) > 1e-4
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after_training
 from udh_jax.methods.steps import (
+  averaged_stages,
   baselines_of,
   baselines_stage,
   clustered_stages,
@@ -34,7 +35,7 @@ from udh_jax.report import plots
 from udh_jax.report.page import Section
 from udh_jax.runtime.plan import CodeSource, Drawing, Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import average, features, parts, psch, pseudo_labels
+from udh_jax.stages import features, parts, psch, pseudo_labels
 from udh_jax.stages.network import backbone_variables
 from udh_jax.stages.teacher import teacher_stage
 
@@ -124,30 +125,6 @@ def _require_rounds(config: ConfigDict) -> None:
     require_one_side(config, "last_round is 'layer'")
 
 
-MEMBERS_APART = 1000  # seeds of two networks whose mean is taken
-
-
-def _network_stages(config: ConfigDict, training: Stage, number: int) -> list[Stage]:
-  """The training of one round, or, of several networks, their trainings and the mean of these.
-
-  Args:
-    config: Of the method.
-    training: With its name and inputs.
-    number: Of the round, counted from 1.
-  """
-  count = config.get("networks", 1) if number == config.rounds - 1 else 1
-  if count == 1:
-    return [training]
-  members = [
-    training.with_settings(seed=config.seed + MEMBERS_APART * member)._replace(
-      name=f"{training.name}_{member + 1}"
-    )
-    for member in range(count)
-  ]
-  roles = {f"network_{place}": member.name for place, member in enumerate(members, start=1)}
-  return [*members, average.STAGE.named(training.name, **roles)]
-
-
 def plan(config: ConfigDict) -> Plan:
   """The method with its configuration; see ``configs/psch.py``.
 
@@ -208,7 +185,8 @@ def plan(config: ConfigDict) -> Plan:
     learning = psch.LAYER if last and alone else psch.STAGE
     training = learning.with_options(seed_offset=number - 1).with_settings(bits=bits)
     training = training.named(name, teacher=teacher, **inputs)
-    rounds += [*stages, *_network_stages(config, training, number)]
+    count = config.get("networks", 1) if number == config.rounds - 1 else 1
+    rounds += [*stages, *averaged_stages(config, training, count)]
     teacher = name
   read = {"features": f"features_{config.rounds}"} if alone else {}
   after, published = stages_after_training(config, network, frozen, **read)

@@ -11,7 +11,7 @@ from udh_jax.errors import require
 from udh_jax.models.registry import create_backbone, require_side
 from udh_jax.runtime.plan import CodeSource, Plan
 from udh_jax.runtime.stage import Stage
-from udh_jax.stages import baselines, embedding, encode, features, structure
+from udh_jax.stages import average, baselines, embedding, encode, features, structure
 from udh_jax.stages.pseudo_labels import confident_count
 from udh_jax.stages.teacher import teacher_stage
 
@@ -49,6 +49,29 @@ def clustered_stages(config: ConfigDict, number: int, clustering: Stage) -> tupl
   before = {f"round_{earlier}": f"features_{earlier}" for earlier in range(1, number)}
   places = embedding.STAGE.named(f"embedding_{number}", features=features, **before)
   return places, clustering.named(name, features=places.name)
+
+
+MEMBERS_APART = 1000  # seeds of two networks whose mean is taken
+
+
+def averaged_stages(config: ConfigDict, training: Stage, count: int) -> list[Stage]:
+  """A training, or, of several networks from other seeds, their trainings and the mean of these.
+
+  Args:
+    config: ``seed`` is read.
+    training: With its name, which the mean gets, and inputs.
+    count: How many networks.
+  """
+  if count == 1:
+    return [training]
+  members = [
+    training.with_settings(seed=config.seed + MEMBERS_APART * member)._replace(
+      name=f"{training.name}_{member + 1}"
+    )
+    for member in range(count)
+  ]
+  roles = {f"network_{place}": member.name for place, member in enumerate(members, start=1)}
+  return [*members, average.STAGE.named(training.name, **roles)]
 
 
 def structure_stage(number: int = 1, source: str = "features_1") -> Stage:

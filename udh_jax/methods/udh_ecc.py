@@ -12,6 +12,7 @@ from udh_jax.errors import require
 from udh_jax.methods import defaults
 from udh_jax.methods.frozen import frozen_stages, guarded_codes_of, stages_after_training
 from udh_jax.methods.steps import (
+  averaged_stages,
   baselines_of,
   baselines_stage,
   clustered_stages,
@@ -36,6 +37,7 @@ def default_config(data: str, **data_fields: Any) -> ConfigDict:
     {
       # features -> cluster -> finetune, so many times, each from the teacher of the one before.
       "rounds": 2,
+      "networks": 1,  # teachers of the last round: the mean of so many, from other seeds, goes on
       # min_size = max_size = 0: sizes are exactly floor or ceil of n / num_clusters; "auto": from a
       # quarter of that to four times it.
       "cluster": {
@@ -98,12 +100,12 @@ def plan(config: ConfigDict) -> Plan:
     if number == 1:
       rounds += [baselines_stage(config), *frozen.before]
       teacher, clustering = frozen.teacher, frozen.clustering
-    rounds.append(
-      finetune.STAGE.with_options(seed_offset=number).named(
-        f"finetune_{number}", teacher=teacher, clustering=clustering, **views
-      )
+    training = finetune.STAGE.with_options(seed_offset=number).named(
+      f"finetune_{number}", teacher=teacher, clustering=clustering, **views
     )
-    teacher = f"finetune_{number}"
+    count = config.get("networks", 1) if number == config.rounds else 1  # earlier versions had one
+    rounds += averaged_stages(config, training, count)
+    teacher = training.name
   network, tuned = f"distill_{config.bits}bits", f"tuned_baselines_{config.bits}bits"
   roles = {"baselines": tuned}
   of_tuned = [baselines_stage(config, "tuned_baselines", "soft_labels")]
