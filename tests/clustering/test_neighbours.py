@@ -61,8 +61,12 @@ def leading_eigenvectors(neighbours, dims):
   graph = adjacency(neighbours)
   degrees = np.asarray(graph.sum(axis=1)).ravel()
   root = scipy.sparse.diags(np.where(degrees > 0, np.maximum(degrees, 1) ** -0.5, 0))
-  values, vectors = scipy.sparse.linalg.eigsh(root @ graph @ root, k=dims, which="LA")
-  return vectors[:, np.argsort(-values)]
+  scaled = root @ graph @ root
+  if len(neighbours) > 1000:
+    values, vectors = scipy.sparse.linalg.eigsh(scaled, k=dims, which="LA")
+  else:
+    values, vectors = np.linalg.eigh(scaled.toarray())
+  return vectors[:, np.argsort(-values)][:, :dims]
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 3), (2, 3), (5, 3), (257, 7), (1797, 20)])
@@ -128,6 +132,32 @@ def test_the_embedding_spans_the_leading_eigenvectors(digits):
   expected = leading_eigenvectors(neighbours, 8)
   expected /= np.linalg.norm(expected, axis=1, keepdims=True)
   np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-5)
+  np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-3)
+
+
+def in_clusters(rng, size, dims, clusters):
+  centres = 3 * rng.standard_normal((clusters, dims))
+  return centres[np.arange(size) % clusters] + rng.standard_normal((size, dims))
+
+
+@pytest.mark.parametrize(
+  ("size", "dims", "clusters", "neighbours", "columns"),
+  [
+    (500, 64, 10, 20, 16),  # the first ten eigenvalues are far from the others
+    (3000, 64, 10, 20, 16),
+    (100, 64, 1, 20, 16),  # the first one alone is
+    (60, 4, 1, 20, 16),  # and there are about as many rows as columns
+    (4, 3, 1, 3, 4),  # complete: all others are -1/3
+  ],
+)
+def test_no_leading_eigenvector_is_lost_beside_heavier_ones(
+  rng, size, dims, clusters, neighbours, columns
+):
+  rows = in_clusters(rng, size, dims, clusters).astype(np.float32)
+  neighbours = nearest_neighbours(rows - rows.mean(axis=0), neighbours)
+  found = np.asarray(neighbour_embedding(neighbours, columns, key=KEY))
+  expected = leading_eigenvectors(neighbours, columns)
+  expected /= np.linalg.norm(expected, axis=1, keepdims=True)
   np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=2e-3)
 
 

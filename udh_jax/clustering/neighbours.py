@@ -13,8 +13,11 @@ from udh_jax.sharding import psum, row_indices, varying
 
 NONE = -1  # no neighbour
 _QUERIES, _OTHERS = 1024, 8192  # rows of a block of similarities
-_ROUNDS, _DEGREE = 12, 8  # of the filtered subspace iteration
+# Of the filtered subspace iteration. A filter of this degree makes the largest eigenvalue at most
+# T_4(3) = 577 times as heavy as what it damps, so that float32 holds both.
+_ROUNDS, _DEGREE = 24, 4
 _DEPENDENT = 1e-6  # columns of less than this of the largest square length are no new direction
+_LAST = -2.0  # below any eigenvalue
 
 
 def nearest_neighbours(
@@ -148,7 +151,8 @@ def neighbour_embedding(
 
   Returns:
     float32 array of shape ``[n, c]``; rows without any neighbour are 0. Signs and, among equal
-    eigenvalues, the axes are arbitrary.
+    eigenvalues, the axes are arbitrary; so are those of negative eigenvalues, which are there where
+    c is near n alone.
 
   Raises:
     InputError: If a shape is wrong, ``num_dims`` is below 1, the key is none or, where values are
@@ -208,9 +212,14 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
   def product(columns):
     return root * both_ways(root * columns)
 
+  def square_lengths(columns):
+    return psum(jnp.sum(jnp.square(columns), axis=0), axis_name)
+
   def orthonormal(columns):
     """Columns of the same space; those that are no new direction become 0."""
     for _ in range(2):  # the second time makes up for the rounding of the first
+      lengths = jnp.sqrt(square_lengths(columns))
+      columns /= jnp.where(lengths > 0, lengths, 1)
       gram = psum(matmul(columns.T, columns), axis_name)
       values, vectors = jnp.linalg.eigh(gram)
       kept = values > _DEPENDENT * values[-1]
@@ -218,9 +227,18 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
       columns = matmul(columns, vectors * scale)
     return columns
 
+  def whole(columns, salt):
+    """Orthonormal columns; in place of those that are no new direction there are random ones."""
+    columns = orthonormal(columns)
+    missing = square_lengths(columns) == 0
+    return orthonormal(jnp.where(missing, random_columns(salt), columns))
+
   def ritz(columns):
     """Eigenvectors within the space, the largest eigenvalue first, and the smallest value."""
-    values, vectors = jnp.linalg.eigh(psum(matmul(columns.T, product(columns)), axis_name))
+    within = psum(matmul(columns.T, product(columns)), axis_name)
+    # More columns than rows leave some 0, which come after those of negative eigenvalues.
+    within += jnp.diag(jnp.where(square_lengths(columns) == 0, _LAST, 0))
+    values, vectors = jnp.linalg.eigh(within)
     return matmul(columns, vectors[:, ::-1]), values[0]
 
   def filtered(columns, bound):
@@ -235,14 +253,17 @@ def _embedding(neighbours, key, *, num_dims, axis_name):
 
     return lax.fori_loop(1, _DEGREE, term, (columns, shifted(columns)))[1]
 
-  def improve(_, carry):
+  def improve(number, carry):
     columns, smallest = carry
-    return ritz(orthonormal(filtered(columns, jnp.clip(smallest, 0, 0.99))))
+    return ritz(whole(filtered(columns, jnp.clip(smallest, 0, 0.99)), number + 1))
 
-  def draw(row):
-    return jax.random.normal(jax.random.fold_in(key, row), (2 * num_dims,), jnp.float32)
+  def random_columns(salt):
+    def draw(row):
+      own = jax.random.fold_in(jax.random.fold_in(key, salt), row)
+      return jax.random.normal(own, (2 * num_dims,), jnp.float32)
 
-  first = jnp.where(degrees > 0, jax.vmap(draw)(index), 0)
-  columns, _ = lax.fori_loop(0, _ROUNDS, improve, ritz(orthonormal(first)))
+    return jnp.where(degrees > 0, jax.vmap(draw)(index), 0)
+
+  columns, _ = lax.fori_loop(0, _ROUNDS, improve, ritz(whole(random_columns(0), 0)))
   columns = columns[:, :num_dims]
   return _unit(columns)

@@ -57,4 +57,4 @@ def embedding(context: Context, config: ConfigDict, inputs: Inputs) -> Work:
   return Work(finish=finish, row_outputs=("features",))
 
 
-STAGE = Stage("embedding", embedding, ("cluster.neighbours", "cluster.dims", "seed"))
+STAGE = Stage("embedding", embedding, ("cluster.neighbours", "cluster.dims", "seed"), version=2)
