@@ -65,22 +65,18 @@ def folder(method):
   return config
 
 
-# What differs from DHIH's settings on a network that stays as it is: fields of `supervised`, and
-# the weight of the loss's quantisation term.
+# What differs from DHIH's settings on a network that stays as it is: fields of `supervised`.
 _FROZEN = {
   "csq": {"steps": 500, "batch_size": 256},
   "orthohash": {"steps": 500, "head_learning_rate": 0.01},
   "greedyhash": {"batch_size": 256},
   "softmax": {"batch_size": 256},
 }
-_FROZEN_WEIGHTS = {"greedyhash": 0.01, "softmax": 0.03}
 
 
 def _freeze(config):
   config.supervised.update(trained="head", steps=1500)
   config.supervised.update(_FROZEN.get(config.method, {}))
-  if config.method in _FROZEN_WEIGHTS:
-    config.loss.quantisation_weight = _FROZEN_WEIGHTS[config.method]
   return config
 
 

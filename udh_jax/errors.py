@@ -1,5 +1,6 @@
 """Checks at the public boundary: one clear line, before any work is done."""
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -62,6 +63,31 @@ def whole_number(name: str, value: Any) -> int:
   raise InputError(f"{name} is {value!r}, expected a whole number.")
 
 
+def require_number(name: str, value: Any, least: float, most: float = math.inf) -> None:
+  """Refuses what is no finite number within limits; a value that is traced is not known.
+
+  Args:
+    name: What the value is called in the message.
+    value: A number of Python, NumPy or JAX.
+    least: The smallest that is allowed.
+    most: The largest; infinity stands for any.
+
+  Raises:
+    InputError: If it is something else.
+  """
+  if is_traced(value):
+    return
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    number = math.nan
+  limits = f"{least:g} or more" if math.isinf(most) else f"{least:g} to {most:g}"
+  require(
+    math.isfinite(number) and least <= number <= most,
+    lambda: f"{name} is {value!r}, expected a finite number of {limits}.",
+  )
+
+
 def require_finite(name: str, array: Any) -> None:
   """Refuses NaN and infinity, and says how many rows hold them.
 
@@ -79,7 +105,8 @@ def require_finite(name: str, array: Any) -> None:
   if is_traced(array) or (isinstance(array, jax.Array) and not array.is_fully_addressable):
     return
   if isinstance(array, jax.Array):
-    bad = ~np.asarray(_finite_rows(array))
+    with jax.ensure_compile_time_eval():  # a function that is traced may close over it
+      bad = ~np.asarray(_finite_rows(array))
   else:
     array = np.asarray(array)
     bad = ~np.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
@@ -128,7 +155,8 @@ def require_labels(name: str, labels: jax.Array, num_classes: int, *, what: str 
   """
   if not labels.size or is_traced(labels) or not labels.is_fully_addressable:
     return
-  lowest, highest = int(labels.min()), int(labels.max())
+  with jax.ensure_compile_time_eval():  # a function that is traced may close over them
+    lowest, highest = int(labels.min()), int(labels.max())
   require(
     lowest >= -1 and highest < num_classes,
     f"{name}: {what} run from {lowest} to {highest}, expected 0 to {num_classes - 1}, or -1 for "

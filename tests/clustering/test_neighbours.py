@@ -233,5 +233,25 @@ def test_bad_input_is_one_line():
     nearest_neighbours(jnp.full((3, 2), jnp.nan), 1)
   with pytest.raises(InputError, match="num_dims is 0"):
     neighbour_embedding(jnp.zeros((3, 2), int), 0, key=KEY)
-  with pytest.raises(InputError, match=r"shape \(3,\), expected \[n, k\]"):
+  with pytest.raises(InputError, match=r"shape \(3,\), expected integers \[n, k\]"):
     neighbour_embedding(jnp.zeros(3, int), 1, key=KEY)
+
+
+@pytest.mark.parametrize("exponent", [-60, -30, 30, 60])
+def test_rows_may_have_any_length(rng, exponent):
+  rows = rng.standard_normal((40, 5)).astype(np.float32)
+  np.testing.assert_array_equal(
+    nearest_neighbours(np.ldexp(rows, exponent), 6), nearest_neighbours(rows, 6)
+  )
+
+
+def test_masked_rows_may_hold_anything(rng):
+  rows = rng.standard_normal((40, 5)).astype(np.float32)
+  weights = (np.arange(40) != 7).astype(np.float32)
+  expected = nearest_neighbours(rows, 6, weights=weights)
+  rows[7] = np.nan
+  np.testing.assert_array_equal(nearest_neighbours(rows, 6, weights=weights), expected)
+  with pytest.raises(InputError, match=r"weights have shape \(39,\), expected \[40\]"):
+    nearest_neighbours(rows, 6, weights=weights[1:])
+  with pytest.raises(InputError, match=r"neighbours are float32 of shape \(40, 6\)"):
+    neighbour_embedding(np.asarray(expected, np.float32), 2, key=KEY)

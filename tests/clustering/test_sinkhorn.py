@@ -161,3 +161,18 @@ def test_bad_input_is_one_clear_line(arguments, words):
   with pytest.raises(InputError, match=words) as caught:
     sinkhorn(**arguments)
   assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("options", "words"),
+  [
+    ({"tolerance": np.nan}, "tolerance is nan, expected a finite number of 0 or more"),
+    ({"tolerance": np.inf}, "tolerance is inf"),
+    ({"tolerance": -1.0}, r"tolerance is -1\.0"),
+    ({"epsilon": 1e-60}, "epsilon is 1e-60"),
+    ({"epsilon": np.inf}, "epsilon is inf"),
+  ],
+)
+def test_options_that_mean_nothing_are_refused(options, words):
+  with pytest.raises(InputError, match=words):
+    sinkhorn(np.eye(3, dtype=np.float32), **{"epsilon": 0.1, **options})

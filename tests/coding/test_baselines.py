@@ -187,3 +187,12 @@ def test_bad_input_is_refused(key, name, features, options, message):
 def test_encoding_refuses_other_widths(features, key):
   with pytest.raises(InputError, match=r"\(2, 5\), the hash function expects \[n, 12\]"):
     encode(lsh(features, 4, key=key), np.ones((2, 5)))
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -1.0, np.inf])
+@pytest.mark.parametrize("fit", [lsh, pca_rotation, itq])
+def test_weights_that_mean_nothing_are_refused(features, key, fit, wrong):
+  weights = np.ones(len(features), np.float32)
+  weights[3] = wrong
+  with pytest.raises(InputError, match="weights hold NaN, infinity or negative numbers"):
+    fit(features, 4, key=key, weights=weights)

@@ -126,3 +126,15 @@ def test_faiss_converters_put_the_first_bit_lowest(rng):
   faiss.fvecs2bitvecs(faiss.swig_ptr(codes), faiss.swig_ptr(theirs), 24, 6)
   np.testing.assert_array_equal(theirs, np.packbits(codes > 0, axis=1, bitorder="little"))
   assert (theirs != np.asarray(pack_codes(codes))).any()
+
+
+def test_signs_of_numbers_that_jax_would_narrow():
+  wide = np.array([2**31, -(2**31) - 1, 2**40, -(2**63), 2**63 - 1, 0])
+  np.testing.assert_array_equal(sign(wide), [1, -1, 1, -1, 1, 1])
+  np.testing.assert_array_equal(sign(np.array([-1e-46, 1e-46, -0.0])), [-1, 1, 1])
+  assert sign(wide).dtype == jnp.asarray(wide[-1:]).dtype
+  for codes in (np.array([[2**32 + 1, -1, 1]]), np.array([[1.0 + 1e-12, 1, 1]])):
+    with pytest.raises(InputError, match="1 of 3 values are neither -1 nor"):
+      pack_codes(codes)
+  np.testing.assert_array_equal(pack_codes(np.array([[1, -1, 1]])), [[160]])
+  np.testing.assert_array_equal(pack_codes(np.array([[1.0, -1, 1]])), [[160]])

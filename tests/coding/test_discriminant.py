@@ -167,7 +167,7 @@ def test_more_bits_than_clusters_tell_apart(rng):
     ({"bits": 11}, "11 bits from 10 features"),
     ({"num_clusters": 0}, "num_clusters is 0"),
     ({"power": -1.0}, r"power is -1\.0"),
-    ({"flatness": 1.5}, r"flatness is 1\.5, expected 0 to 1"),
+    ({"flatness": 1.5}, r"flatness is 1\.5, expected a finite number of 0 to 1"),
     ({"labels": np.zeros(96, np.int32)}, r"expected \[n, d\] and integers \[n, H\]"),
     ({"features": np.full((96, 10), np.nan)}, "hold NaN or infinity"),
     ({"features": np.zeros((0, 4)), "labels": np.zeros((0, 2), int)}, "no training rows"),
@@ -212,3 +212,20 @@ def test_directions_that_no_cluster_differs_in_are_those_of_most_variance(rng):
   )
   main = np.abs(np.asarray(found.projection)).argmax(axis=0)
   assert main[0] == 19 and set(main[1:5]) == {0, 1, 2, 3}
+
+
+def test_masked_rows_may_hold_anything_where_directions_are_flattened(rng):
+  features = rng.normal(size=(40, 6)).astype(np.float32)
+  labels = rng.integers(0, 3, (40, 2))
+  weights = (np.arange(40) > 3).astype(np.float32)
+  key = jax.random.key(0)
+  found = []
+  for masked in (0.0, np.nan):
+    features[:4] = masked
+    directions = discriminant_directions(
+      features, labels, num_clusters=3, power=0.5, weights=weights
+    )
+    found.append(
+      discriminant_itq(features, directions, 4, key=key, flatness=1.0, weights=weights).projection
+    )
+  np.testing.assert_array_equal(*found)

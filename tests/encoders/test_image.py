@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -211,3 +212,20 @@ def test_the_bias_and_the_mean_and_deviation_of_each_channel_count(encoder, imag
   clear = np.abs(outputs) > 1e-3 * np.abs(outputs).max()
   assert clear.mean() > 0.8
   np.testing.assert_array_equal(np.asarray(signs)[clear], np.sign(outputs)[clear])
+
+
+def test_an_encoder_can_be_pickled(encoder, images):
+  copied = pickle.loads(pickle.dumps(encoder))
+  assert copied.digest == encoder.digest
+  np.testing.assert_array_equal(copied(images), encoder(images))
+
+
+def test_weights_are_sent_to_the_device_once_and_few_sizes_compiled(encoder, images):
+  own = Encoder(encoder.variables, encoder.about)
+  whole = own.outputs(images[:8])
+  for count in (5, 6, 7, 8):
+    np.testing.assert_allclose(own.outputs(images[:count]), whole[:count], rtol=1e-5, atol=1e-5)
+    assert own(images[:count]).shape[0] == count
+  assert own._outputs._cache_size() == own._encode._cache_size() == 1
+  assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(own._placed))
+  assert own._placed is own._placed

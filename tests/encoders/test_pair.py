@@ -1,6 +1,7 @@
 import json
 import logging
 import os
+import pickle
 
 import jax
 import numpy as np
@@ -253,3 +254,14 @@ def test_both_networks_read_scaled_inputs_and_images_may_be_turned_before(rng):
     clear = np.abs(found) > 1e-4
     signs = np.unpackbits(codes, axis=1)[:, :12]
     np.testing.assert_array_equal(signs[clear], (found >= 0)[clear])
+
+
+def test_a_pair_encoder_can_be_pickled_and_compiles_few_sizes(encoder, rng):
+  images = rng.standard_normal((8, encoder.about["image_width"])).astype(np.float32)
+  copied = pickle.loads(pickle.dumps(encoder))
+  np.testing.assert_array_equal(copied.images(images), encoder.images(images))
+  for count in (5, 6, 7, 8):
+    np.testing.assert_allclose(
+      copied.outputs(images[:count]), copied.outputs(images)[:count], rtol=1e-5, atol=1e-6
+    )
+  assert copied._of_images._cache_size() == 1

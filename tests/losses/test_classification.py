@@ -99,3 +99,27 @@ def test_no_gradient_reaches_the_teacher(logits, targets):
     jnp.asarray(targets)
   )
   np.testing.assert_array_equal(gradient, 0)
+
+
+def test_options_may_be_learned_or_scheduled(rng):
+  logits = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+  targets = jax.nn.softmax(jnp.asarray(rng.normal(size=(6, 4))))
+  labels = np.arange(6) % 4
+
+  def both(value):
+    return losses.distillation_loss(
+      targets, logits, temperature=value
+    ) + losses.smoothed_cross_entropy(logits, labels, smoothing=value / 4)
+
+  np.testing.assert_allclose(jax.jit(both)(0.8), both(0.8), rtol=1e-5)
+  assert np.isfinite(jax.jit(jax.grad(both))(0.8))
+
+
+def test_rows_without_a_label_are_left_out(rng):
+  logits = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+  labels = np.array([0, -1, 3, 2, -1, 1])
+  known = labels >= 0
+  expected = losses.smoothed_cross_entropy(logits[known], labels[known], smoothing=0.1)
+  np.testing.assert_allclose(
+    losses.smoothed_cross_entropy(logits, labels, smoothing=0.1), expected, rtol=1e-6
+  )

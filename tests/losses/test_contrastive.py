@@ -127,3 +127,13 @@ def test_images_of_weight_zero_are_no_anchors_and_no_others(rng):
   expected = plain_nt_xent(first[kept], second[kept], 0.3)
   np.testing.assert_allclose(value, expected, rtol=1e-4)
   np.testing.assert_array_equal(gradient[:, ~kept], 0)
+
+
+def test_the_temperature_may_be_learned(rng):
+  first, second = (jnp.asarray(rng.normal(size=(5, 4)), jnp.float32) for _ in range(2))
+
+  def loss(temperature):
+    return losses.nt_xent(first, second, temperature=temperature)
+
+  np.testing.assert_allclose(jax.jit(loss)(0.4), loss(0.4), rtol=1e-5)
+  assert np.isfinite(jax.jit(jax.grad(loss))(0.4))

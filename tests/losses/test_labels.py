@@ -42,3 +42,10 @@ def test_labels_may_be_unsigned_and_are_refused_beyond_the_classes():
     label_targets(np.array([4, 0], np.uint8), 3)
   with pytest.raises(InputError, match="labels run from 0 to 7, expected 0 to 3"):
     smoothed_cross_entropy(jnp.ones((2, 4)), np.array([7, 0]))
+
+
+def test_the_loss_of_float32_logits_is_float32_with_x64_too(rng):
+  with jax.enable_x64(True):
+    logits = jnp.asarray(rng.normal(size=(6, 4)), jnp.float32)
+    targets = label_targets(np.arange(6) % 4, 4)
+    assert label_cross_entropy(logits, targets).dtype == jnp.float32

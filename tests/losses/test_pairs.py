@@ -1,6 +1,9 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from udh_jax.losses.cross_modal import reconstruction_loss
 from udh_jax.losses.pairs import pair_loss
 
 
@@ -29,3 +32,12 @@ def test_the_pair_loss_is_the_mean_over_all_pairs(rng):
   np.testing.assert_allclose(value, found, rtol=1e-6)
   np.testing.assert_array_equal(gradient[weights == 0], 0)
   assert pair_loss(outputs, targets, pair_weights, weights=np.zeros(6)) == 0
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_many_narrow_weights_are_added_up_in_float32(dtype):
+  rows = 300
+  outputs, targets = jnp.ones((rows, 2)), jnp.zeros((rows, rows))
+  weights = jnp.ones(rows, dtype)
+  assert float(pair_loss(outputs, targets, jnp.ones((rows, rows)), weights=weights)) == 1.0
+  assert float(reconstruction_loss(outputs, outputs, targets, weights=weights)) == pytest.approx(1)

@@ -121,6 +121,36 @@ def test_empty(make):
   assert len(store_to_index(store)) == 0
 
 
+def test_a_text_is_one_name(rng, make):
+  store = make()
+  names = ["1", "2", "12", "21"]
+  store.upsert(names, few_codes(rng, 4))
+  assert store.get("12").names == ["12"]
+  assert store.delete("12") == 1
+  assert [name for part in store.names() for name in part] == ["1", "2", "21"]
+  assert store.upsert("21", few_codes(rng, 1)) == 1 and store.count() == 3
+
+
+def test_a_text_stands_for_no_list(rng, make):
+  store = make()
+  with pytest.raises(InputError, match="Column 'label' is the text 'abc'; give a list"):
+    store.upsert(["a", "b", "c"], few_codes(rng, 3), {"label": "abc"})
+  with pytest.raises(InputError, match="where is the text 'score>=2'; give conditions"):
+    store.nearest(few_codes(rng, 1), 1, where="score>=2")
+
+
+@pytest.mark.parametrize("wrong", [True, 2.5, "3", None])
+def test_numbers_of_neighbours_are_whole(rng, make, wrong):
+  store, codes = make(), few_codes(rng, 3)
+  for search in (
+    lambda: store.nearest(codes, wrong),
+    lambda: store.nearest(codes, 1, effort=wrong),
+    lambda: store.within(codes, wrong),
+  ):
+    with pytest.raises(InputError, match="expected a whole number"):
+      search()
+
+
 def test_names_of_any_characters(rng, make):
   store, codes = make(), few_codes(rng, len(NAMES))
   metadata = {"label": NAMES, "score": np.linspace(0, 1, len(NAMES))}

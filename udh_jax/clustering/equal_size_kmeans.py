@@ -273,7 +273,8 @@ def equal_size_kmeans(
     chunk_size=chunk_size,
   )
   if axis_name is None and not errors.is_traced(kept, min_size, max_size):
-    require_sizes("equal_size_kmeans", num_clusters, min_size, max_size, int((kept > 0).sum()))
+    total = int((np.asarray(kept) > 0).sum())
+    require_sizes("equal_size_kmeans", num_clusters, min_size, max_size, total)
   return _equal_size_kmeans(
     features,
     (kept > 0).astype(features.dtype),

@@ -111,6 +111,7 @@ def kmeans(
     max_iterations=max_iterations,
     chunk_size=chunk_size,
   )
+  errors.require_number("kmeans: tolerance", tolerance, 0)
   errors.require_key("kmeans", key)
   features = at_least_float32(features)
   kept = np.ones(len(features), np.float32) if weights is None else jnp.asarray(weights)
@@ -125,7 +126,7 @@ def kmeans(
     chunk_size=chunk_size,
   )
   if axis_name is None and not errors.is_traced(kept):
-    total = int((kept > 0).sum())
+    total = int((np.asarray(kept) > 0).sum())
     errors.require(
       total >= num_clusters,
       f"kmeans: {total} rows cannot fill {num_clusters} clusters; give more rows or fewer "

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
@@ -165,7 +166,7 @@ def check_arguments(
   )
   if not errors.is_traced(weights):
     require(
-      bool(((weights == 0) | (weights == 1)).all()),
+      bool(np.isin(np.asarray(weights), (0, 1)).all()),
       f"{name}: weights hold other values than 1, and 0 for a padded row.",
     )
   if not errors.is_traced(features, weights):

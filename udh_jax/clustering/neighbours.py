@@ -56,15 +56,23 @@ def nearest_neighbours(
   require(
     num_neighbours >= 1, f"nearest_neighbours: num_neighbours is {num_neighbours}, expected >= 1."
   )
-  require_finite("nearest_neighbours: features", features)
   weights = jnp.ones(len(features), bool) if weights is None else jnp.asarray(weights) > 0
+  require(
+    weights.shape == features.shape[:1],
+    f"nearest_neighbours: weights have shape {weights.shape}, expected [{len(features)}].",
+  )
+  features = jnp.where(weights[:, None], features, 0)  # masked rows may hold anything
+  require_finite("nearest_neighbours: features", features)
   return _neighbours(
     at_least_float32(features), weights, num_neighbours=num_neighbours, axis_name=axis_name
   )
 
 
 def _unit(rows):
-  """Rows scaled to length 1, from 1e-19 to 1e19 long; a row of zeros stays one."""
+  """Rows scaled to length 1; a row of zeros stays one."""
+  # Scaled by a power of two, which rounds nothing, squares neither overflow nor vanish.
+  _, exponents = jnp.frexp(jnp.max(jnp.abs(rows), axis=1, keepdims=True))
+  rows = jnp.ldexp(rows, -exponents)
   lengths = jnp.linalg.norm(rows, axis=1, keepdims=True)
   return jnp.where(lengths > 0, rows / jnp.where(lengths > 0, lengths, 1), 0)
 
@@ -165,8 +173,9 @@ def neighbour_embedding(
   """
   neighbours = jnp.asarray(neighbours)
   require(
-    neighbours.ndim == 2,
-    f"neighbour_embedding: neighbours have shape {neighbours.shape}, expected [n, k].",
+    neighbours.ndim == 2 and jnp.issubdtype(neighbours.dtype, jnp.integer),
+    f"neighbour_embedding: neighbours are {neighbours.dtype} of shape {neighbours.shape}, expected "
+    "integers [n, k].",
   )
   num_dims = whole_number("neighbour_embedding: num_dims", num_dims)
   require(num_dims >= 1, f"neighbour_embedding: num_dims is {num_dims}, expected >= 1.")

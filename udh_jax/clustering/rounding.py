@@ -81,7 +81,8 @@ def select_lowest(
   quota = jnp.minimum(quota, sharding.psum(available, axis_name))
   kind = jnp.uint32 if values.dtype == jnp.float32 else jnp.uint64
   sign = kind(1 << (8 * values.dtype.itemsize - 1))
-  bits = lax.bitcast_convert_type(values + 0.0, kind)  # + 0.0: -0 and 0 are one value.
+  values = jnp.where(values == 0, jnp.zeros_like(values), values)  # -0 and 0 are one value
+  bits = lax.bitcast_convert_type(values, kind)
   keys = jnp.where(bits & sign > 0, ~bits, bits | sign)  # Ordered as the floats.
   last, ties = _threshold(keys, groups, eligible, quota, axis_name)
   tied = eligible & (keys == last[groups])

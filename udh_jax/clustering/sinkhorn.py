@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax import errors, sharding
@@ -178,7 +179,7 @@ def _marginal(name, marginal, size, axis_name, dtype):
   errors.require_finite(f"sinkhorn: {name}", marginal)
   if not errors.is_traced(marginal):
     errors.require(
-      bool((jnp.asarray(marginal) >= 0).all()),
+      bool((np.asarray(marginal) >= 0).all()),
       f"sinkhorn: {name} holds negative values; masses are 0 or more.",
     )
   return jnp.asarray(marginal, dtype)
@@ -206,12 +207,13 @@ def sinkhorn(
     column_marginals: Mass of each column, the same on all shards and with the same sum as the rows.
       Array of shape ``[K]``; 1 / K by default.
     max_iterations: Most updates to make, 0 or more. Static or traced.
-    tolerance: Stop once no column is off by more than this share of its mass. None makes exactly
-      ``max_iterations`` updates and reports no convergence.
+    tolerance: Stop once no column is off by more than this share of its mass, 0 or more. None makes
+      exactly ``max_iterations`` updates and reports no convergence.
     axis_name: Mapped axis over which rows are sharded, or None.
 
   Returns:
-    A `SinkhornOutput`; its error belongs to the potentials returned.
+    A `SinkhornOutput`; its error belongs to the potentials returned. It has no gradient in reverse
+    mode, because the number of updates is not known.
 
   Raises:
     InputError: If shapes disagree or, where values are known, one is out of its range.
@@ -226,19 +228,20 @@ def sinkhorn(
     f"sinkhorn: cost has shape {cost.shape}, expected [n, K] with at least one row and column.",
   )
   errors.require_finite("sinkhorn: cost", cost)
-  if not errors.is_traced(epsilon):
-    errors.require(float(epsilon) > 0, f"sinkhorn: epsilon is {epsilon}, expected more than 0.")
+  errors.require_number("sinkhorn: epsilon", epsilon, float(np.finfo(np.float32).tiny))
   if not errors.is_traced(max_iterations):
     max_iterations = errors.whole_number("sinkhorn: max_iterations", max_iterations)
     errors.require(
       max_iterations >= 0, f"sinkhorn: max_iterations is {max_iterations}, expected at least 0."
     )
+  if tolerance is not None:
+    errors.require_number("sinkhorn: tolerance", tolerance, 0)
   dtype = jnp.promote_types(cost.dtype, jnp.float32)
   cost = cost.astype(dtype)
   rows = _marginal("row_marginals", row_marginals, cost.shape[0], axis_name, dtype)
   columns = _marginal("column_marginals", column_marginals, cost.shape[1], None, dtype)
   if not errors.is_traced(rows, columns) and axis_name is None:
-    totals = float(rows.sum()), float(columns.sum())
+    totals = float(np.asarray(rows).sum()), float(np.asarray(columns).sum())
     errors.require(
       abs(totals[0] - totals[1]) <= 1e-3 * max(totals) and min(totals) > 0,
       f"sinkhorn: the rows' masses sum to {totals[0]:g} and the columns' to {totals[1]:g}; "

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax.arrays import Array
@@ -181,7 +182,8 @@ def checked_rows(name: str, features: Array, weights: Array | None) -> tuple[jax
   Args:
     name: Who asks, for the message.
     features: Array of shape ``[n, d]``.
-    weights: 0 masks a row, which may hold anything. Array of shape ``[n]``; None counts all.
+    weights: 0 masks a row, which may hold anything; others weigh it. Array of shape ``[n]``, of
+      finite numbers of 0 or more; None counts all.
 
   Returns:
     Features and weights, float32 (float64 stays).
@@ -205,7 +207,12 @@ def checked_rows(name: str, features: Array, weights: Array | None) -> tuple[jax
     features = jnp.where(weights[:, None] > 0, features, 0)
   require_finite(f"{name}: features", features)
   if not is_traced(weights) and weights.is_fully_addressable:
-    require(bool(jnp.any(weights > 0)), f"{name}: all weights are 0, no row is left to train on.")
+    known = np.asarray(weights)
+    require(
+      bool((np.isfinite(known) & (known >= 0)).all()),
+      f"{name}: weights hold NaN, infinity or negative numbers; give 0 for a masked row.",
+    )
+    require(bool((known > 0).any()), f"{name}: all weights are 0, no row is left to train on.")
   dtype = jnp.promote_types(features.dtype, jnp.float32)
   return features.astype(dtype), weights.astype(dtype)
 

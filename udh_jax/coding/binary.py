@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from udh_jax.arrays import Array
 from udh_jax.errors import is_traced, require, require_finite, whole_number
@@ -18,7 +19,7 @@ def sign(x: Array) -> jax.Array:
     x: Real values, floating or signed integer. Array of any shape.
 
   Returns:
-    Values in {-1, +1}, shape and dtype of ``x``.
+    Values in {-1, +1}, shape of ``x`` and its dtype as JAX has it.
 
   Raises:
     InputError: If ``x`` is boolean or unsigned, or holds NaN or infinity.
@@ -26,14 +27,22 @@ def sign(x: Array) -> jax.Array:
   References:
     Our own definition; published codes differ (numpy's sign(0) is 0, which is not a bit).
   """
-  x = jnp.asarray(x)
+  x = x if isinstance(x, jax.Array) else np.asarray(x)
   require(
     jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.signedinteger),
     f"sign: x is {x.dtype}, which has no -1; give floating or signed integer values.",
   )
   if x.size and jnp.issubdtype(x.dtype, jnp.floating):
-    require_finite("sign: x", jnp.atleast_1d(x))
+    require_finite("sign: x", x.reshape(-1) if x.ndim == 0 else x)
+  if _is_wide(x):
+    x = np.where(x >= 0, 1, -1).astype(x.dtype)
+  x = jnp.asarray(x)
   return jnp.where(x >= 0, 1, -1).astype(x.dtype)
+
+
+def _is_wide(array: Array) -> bool:
+  """Whether JAX would make fewer bits of these numbers of NumPy, and with them other values."""
+  return isinstance(array, np.ndarray) and jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
 
 
 def pack_codes(codes: Array) -> jax.Array:
@@ -57,7 +66,7 @@ def pack_codes(codes: Array) -> jax.Array:
   References:
     Our own definition.
   """
-  codes = jnp.asarray(codes)
+  codes = codes if isinstance(codes, jax.Array) else np.asarray(codes)
   require(
     codes.ndim == 2 and codes.shape[1] >= 1,
     f"pack_codes: codes have shape {codes.shape}, expected [n, c] with c >= 1.",
@@ -110,7 +119,11 @@ def require_unit(name: str, codes: Array) -> None:
     InputError: If there are others.
   """
   if codes.size and not is_traced(codes) and getattr(codes, "is_fully_addressable", True):
-    wrong = int(_count_not_unit(codes))
+    if _is_wide(codes):
+      wrong = int(((codes != 1) & (codes != -1)).sum())
+    else:
+      with jax.ensure_compile_time_eval():  # a function that is traced may close over them
+        wrong = int(_count_not_unit(codes))
     require(
       wrong == 0,
       f"{name}: {wrong} of {codes.size} values are neither -1 nor +1; pass real outputs through "

@@ -8,7 +8,7 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.baselines import LinearHash, checked_rows, itq
-from udh_jax.errors import is_traced, require, require_labels
+from udh_jax.errors import require, require_labels, require_number, whole_number
 from udh_jax.numerics import matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, psum
 
@@ -66,13 +66,11 @@ def discriminant_directions(
     f"discriminant_directions: features have shape {features.shape}, labels are {labels.dtype} of "
     f"shape {labels.shape}; expected [n, d] and integers [n, H] with H of 1 or more.",
   )
+  num_clusters = whole_number("discriminant_directions: num_clusters", num_clusters)
   require(
     num_clusters >= 1, f"discriminant_directions: num_clusters is {num_clusters}, expected >= 1."
   )
-  require(
-    is_traced(power) or power >= 0,
-    lambda: f"discriminant_directions: power is {power}, expected 0 or more.",
-  )
+  require_number("discriminant_directions: power", power, 0)
   require_labels("discriminant_directions", labels, num_clusters)
   features, weights = checked_rows("discriminant_directions", features, weights)
   return _directions(
@@ -123,16 +121,14 @@ def discriminant_itq(
     features.ndim == 2 and features.shape[1] == width,
     f"discriminant_itq: features have shape {features.shape}, the directions expect [n, {width}].",
   )
+  num_bits = whole_number("discriminant_itq: num_bits", num_bits)
   require(
     1 <= num_bits <= width,
     f"discriminant_itq: {num_bits} bits from {width} features; expected 1 to {width}.",
   )
-  require(
-    is_traced(flatness) or 0 <= flatness <= 1,
-    lambda: f"discriminant_itq: flatness is {flatness}, expected 0 to 1.",
-  )
+  require_number("discriminant_itq: flatness", flatness, 0, 1)
+  features, counted = checked_rows("discriminant_itq", features, weights)
   centred, first = features - directions.mean, directions.projection[:, :num_bits]
-  counted = jnp.ones(len(features), centred.dtype) if weights is None else jnp.asarray(weights)
   variance, _ = mean_of_rows(matmul(centred, first) ** 2, counted, axis_name)
   first = first * jnp.where(variance > 0, variance, 1) ** (-flatness / 2)
   found = itq(matmul(centred, first), num_bits, key=key, weights=weights, axis_name=axis_name)

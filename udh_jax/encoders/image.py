@@ -15,6 +15,7 @@ import numpy as np
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.encoders import published
+from udh_jax.encoders.batches import filled_up
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
@@ -86,11 +87,21 @@ class Encoder:
     self._encode = jax.jit(lambda variables, images: codes_of(variables, images, self.about))
     self._outputs = jax.jit(lambda variables, images: outputs_of(variables, images, self.about))
 
+  def __reduce__(self):
+    """For pickle: what is compiled stays behind."""
+    return Encoder, (jax.tree.map(np.asarray, dict(self.variables)), self.about)
+
+  @functools.cached_property
+  def _placed(self) -> Mapping[str, Any]:
+    """The variables where they are read, sent there once."""
+    return jax.device_put(dict(self.variables))
+
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """Codes of images.
 
     Args:
-      images: uint8 array of shape ``[b, h, w, 3]``, as `decode_picture` makes them.
+      images: uint8 array of shape ``[b, h, w, 3]``, as `decode_picture` makes them. Those of NumPy
+        are filled up to few sizes, as each is compiled once; those of JAX are taken as they are.
 
     Returns:
       Packed codes, uint8 array of shape ``[b, ceil(bits / 8)]``.
@@ -101,7 +112,7 @@ class Encoder:
     given = self._given(images)
     if not len(given):
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self.variables, given))
+    return np.asarray(self._encode(self._placed, filled_up(given)))[: len(given)]
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
     """What the hash layer says of images, for `udh_jax.retrieval.asymmetric_search`.
@@ -118,9 +129,9 @@ class Encoder:
     given = self._given(images)
     if not len(given):
       return np.zeros((0, self.about["bits"]), np.float32)
-    return np.asarray(self._outputs(self.variables, given))
+    return np.asarray(self._outputs(self._placed, filled_up(given)))[: len(given)]
 
-  def _given(self, images) -> jax.Array:
+  def _given(self, images) -> jax.Array | np.ndarray:
     try:
       given = images if isinstance(images, jax.Array) else np.asarray(images)
     except ValueError:  # of several sizes
@@ -133,7 +144,7 @@ class Encoder:
         f"udh_jax.data.pictures.read_picture(path, {size}) reads a file so."
       ),
     )
-    return jnp.asarray(given)
+    return given
 
   @functools.cached_property
   def digest(self) -> str:

@@ -18,6 +18,7 @@ from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.data.words import ICU, cut, indicators
 from udh_jax.encoders import published
+from udh_jax.encoders.batches import filled_up
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import require, require_finite
 from udh_jax.files import write_atomically
@@ -142,15 +143,24 @@ class PairEncoder:
     self._of_images = jax.jit(lambda variables, rows: image_outputs_of(variables, rows, self.about))
     self._of_texts = jax.jit(lambda variables, rows: text_outputs_of(variables, rows, self.about))
 
+  def __reduce__(self):
+    """For pickle: what is compiled stays behind."""
+    return PairEncoder, (jax.tree.map(np.asarray, dict(self.variables)), self.about)
+
+  @functools.cached_property
+  def _placed(self) -> Mapping[str, Any]:
+    """The variables where they are read, sent there once."""
+    return jax.device_put(dict(self.variables))
+
   def _codes(self, function, rows: np.ndarray) -> np.ndarray:
     if not len(rows):
       return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(function(self.variables, rows))
+    return np.asarray(function(self._placed, filled_up(rows)))[: len(rows)]
 
   def _outputs(self, function, rows: np.ndarray) -> np.ndarray:
     if not len(rows):
       return np.zeros((0, self.about["bits"]), np.float32)
-    return np.asarray(function(self.variables, rows))
+    return np.asarray(function(self._placed, filled_up(rows)))[: len(rows)]
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """The same as `images`, so that it stands where an `udh_jax.encoders.image.Encoder` does."""

@@ -87,7 +87,7 @@ def central_similarity_loss(
   References:
     Yuan et al., Central similarity quantization, CVPR 2020, equation 4.
   """
-  outputs = at_least_float32(outputs)
+  outputs, centres = at_least_float32(outputs), jnp.asarray(centres)
   require(
     outputs.ndim == 2 and outputs.shape == centres.shape,
     f"central_similarity_loss: outputs have shape {outputs.shape} and centres {centres.shape}, "

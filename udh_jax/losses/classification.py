@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from udh_jax.errors import require, require_labels
-from udh_jax.losses.reduction import weighted_mean
+from udh_jax.errors import is_traced, require, require_labels
+from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32
 
 
@@ -51,9 +51,9 @@ def smoothed_cross_entropy(
 
   Args:
     logits: Array of shape ``[m, K]``.
-    labels: Class or pseudo label, in 0..K-1; -1 only in rows of weight 0, such as padding. Integer
-      array of shape ``[m]``.
-    smoothing: In [0, 1).
+    labels: Class or pseudo label, in 0..K-1, or -1 for a row without one, which is left out.
+      Integer array of shape ``[m]``.
+    smoothing: In [0, 1). It may be traced.
     weights: Weight of each row, at least 0. Array of shape ``[m]``; None weighs all alike.
 
   Returns:
@@ -77,12 +77,13 @@ def smoothed_cross_entropy(
     f"smoothed_cross_entropy: labels are {labels.dtype}, expected integers.",
   )
   require(
-    0 <= smoothing < 1,
+    is_traced(smoothing) or 0 <= smoothing < 1,
     f"smoothed_cross_entropy: smoothing is {smoothing}, expected a number in [0, 1).",
   )
   require_labels("smoothed_cross_entropy", labels, logits.shape[1])
   targets = jax.nn.one_hot(labels.astype(jnp.int32), logits.shape[1], dtype=logits.dtype)
   targets = optax.smooth_labels(targets, smoothing)
+  weights = (labels >= 0) * row_weights(weights, len(labels), logits.dtype)
   return soft_cross_entropy(logits, targets, weights=weights)
 
 
@@ -102,7 +103,7 @@ def distillation_loss(
     teacher_probabilities: Soft labels p, already softened by the teacher's temperature; rows sum to
       1, zeros allowed. Array of shape ``[m, K]``.
     student_logits: z. Array of shape ``[m, K]``.
-    temperature: tau > 0 of the student's softmax.
+    temperature: tau > 0 of the student's softmax. It may be traced.
     weights: Weight of each row, at least 0. Array of shape ``[m]``; None weighs all alike.
 
   Returns:
@@ -122,7 +123,8 @@ def distillation_loss(
     f"distillation_loss: teacher_probabilities have shape {teacher.shape} and student_logits "
     f"{logits.shape}, expected both [m, K].",
   )
-  require(temperature > 0, f"distillation_loss: temperature is {temperature}, expected > 0.")
+  positive = is_traced(temperature) or temperature > 0
+  require(positive, f"distillation_loss: temperature is {temperature}, expected > 0.")
   log_student = jax.nn.log_softmax(logits / temperature)
   divergence = optax.kl_divergence(log_student, teacher)  # [m]
   return temperature**2 * weighted_mean(divergence, weights)

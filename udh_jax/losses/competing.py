@@ -1,7 +1,9 @@
-"""Losses of competing methods with labels, with the values of their authors' code.
+"""Losses of competing methods with labels.
 
 They stand on our hash layer with tanh: GreedyHash's has none, OrthoHash's batch normalisation
-instead.
+instead. The default weights and margins were chosen by us, as docs/method.md says; their authors'
+code has a weight of .1 (GreedyHash), a margin of .2 (OrthoHash), and for CSQ a weight of .05 and a
+term of pairs besides, which is left out here.
 """
 
 import math

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.coding.binary import sign
-from udh_jax.errors import require
+from udh_jax.errors import is_traced, require
 from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
@@ -41,7 +41,7 @@ def nt_xent(
   Args:
     first: Outputs (or straight-through codes) of the first view. Array of shape ``[m, c]``.
     second: The same images' second view. Array of shape ``[m, c]``.
-    temperature: Divides the similarities, > 0; CIBHash takes 0.3.
+    temperature: Divides the similarities, > 0; CIBHash takes 0.3. It may be traced.
     weights: 0 leaves an image out, as an anchor and as one of the others; else its weight as an
       anchor. Array of shape ``[m]``; None takes all alike.
     rows: Numbers of the images; another copy of an image is not one of its others. Integer array
@@ -63,7 +63,8 @@ def nt_xent(
     f"nt_xent: the views have shapes {first.shape} and {second.shape}, expected both [m, c] with "
     "m >= 1.",
   )
-  require(temperature > 0, f"nt_xent: temperature is {temperature}, expected > 0.")
+  positive = is_traced(temperature) or temperature > 0
+  require(positive, f"nt_xent: temperature is {temperature}, expected > 0.")
   m = first.shape[0]
   views = unit_rows(jnp.concatenate([first, second]))
   logits = matmul(views, views.T) / temperature  # [2m, 2m]
@@ -101,7 +102,8 @@ def bernoulli_divergence(
 
   References:
     Qiu et al., Unsupervised hashing with contrastive information bottleneck, IJCAI 2021, section
-    3.2; that bits are added and rows averaged is our own reading.
+    3.2; bits are added and rows averaged as in its authors' code. There each of the two divergences
+    has a gradient in its first argument alone; here both have it in both.
   """
   first, second = at_least_float32(first), at_least_float32(second)
   require(

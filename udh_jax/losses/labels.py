@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from udh_jax.errors import require, require_labels
 from udh_jax.losses.classification import soft_cross_entropy
+from udh_jax.numerics import at_least_float32
 
 
 def label_targets(labels: jax.Array, num_classes: int) -> jax.Array:
@@ -50,7 +51,8 @@ def label_cross_entropy(
     weights: Weight of each row, at least 0. Array of shape ``[m]``; None weighs all alike.
 
   Returns:
-    Weighted mean over the rows that have a class, float32 scalar; 0 if there is none.
+    Weighted mean over the rows that have a class, float32 scalar (float64 stays); 0 if there
+    is none.
 
   Raises:
     InputError: If the shapes disagree.
@@ -59,8 +61,9 @@ def label_cross_entropy(
     One class: the textbook definition. Several: the soft targets of OrthoHash (Hoe et al., NeurIPS
     2021), whose authors call them label smoothing.
   """
+  logits, targets = at_least_float32(logits), jnp.asarray(targets)
   counts = jnp.sum(targets, axis=-1)
   labelled = (counts > 0).astype(jnp.float32)
   weights = labelled if weights is None else labelled * weights
-  shares = targets / jnp.maximum(counts, 1)[..., None]
+  shares = targets / jnp.maximum(counts, 1).astype(logits.dtype)[..., None]
   return soft_cross_entropy(logits, shares, weights=weights)

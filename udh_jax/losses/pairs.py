@@ -37,7 +37,9 @@ def pair_loss(
     Yang et al., Semantic structure-based unsupervised deep hashing, IJCAI 2018, equation 6, and its
     code; PSCH's use of it is our own.
   """
-  outputs = at_least_float32(outputs)
+  outputs, targets, pair_weights = (
+    at_least_float32(array) for array in (outputs, targets, pair_weights)
+  )
   require(
     outputs.ndim == 2 and targets.shape == pair_weights.shape == (len(outputs),) * 2,
     f"pair_loss: outputs, targets and pair weights have shapes {outputs.shape}, {targets.shape} "

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from udh_jax.errors import require
+from udh_jax.numerics import at_least_float32
 
 
 def row_weights(weights: jax.Array | None, num_rows: int, dtype: jax.typing.DTypeLike) -> jax.Array:
@@ -15,14 +16,14 @@ def row_weights(weights: jax.Array | None, num_rows: int, dtype: jax.typing.DTyp
     dtype: Of the weights where there are none.
 
   Returns:
-    Array of shape ``[m]``.
+    Array of shape ``[m]``, float32 at least: sums of many are beyond float16.
 
   Raises:
     InputError: If the weights are not of shape ``[m]``.
   """
   if weights is None:
     return jnp.ones(num_rows, dtype)
-  weights = jnp.asarray(weights)
+  weights = at_least_float32(weights)
   require(
     weights.shape == (num_rows,),
     f"weights have shape {weights.shape}, the batch has {num_rows} rows; expected [{num_rows}].",

@@ -18,7 +18,7 @@ from udh_jax.stages import djsrh
 
 
 def default_config(data: str, **data_fields: Any) -> ConfigDict:
-  """All fields of DJSRH with the authors' values (docs/method.md#djsrh).
+  """All fields of DJSRH; docs/method.md#djsrh says which values are the authors'.
 
   Args:
     data: Name of the data set, one of pairs.

@@ -305,7 +305,8 @@ def load_codes(workdir: str | pathlib.Path, config: ConfigDict | None = None) ->
       or where the data are now. None takes it as it is.
 
   Returns:
-    The codes; rows are items of the data set, so that ``codes[splits.query]`` are the queries'.
+    The codes; rows are items of the data set, so that the queries' codes of the row "PSCH" are
+    ``found.codes["PSCH"].query["image"][found.splits.query]``.
 
   Raises:
     InputError: If ``workdir`` holds no finished run of that length.

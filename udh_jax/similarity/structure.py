@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from udh_jax import sharding
@@ -83,7 +84,7 @@ def fit_half_gaussians(
     f"give at most {MOST_ROWS:,}, drawn at random.",
   )
   if axis_name is None and not is_traced(weights):
-    count = int((weights > 0).sum())
+    count = int((np.asarray(weights) > 0).sum())
     require(count >= 2, f"fit_half_gaussians: {count} rows make no pair; give 2 or more.")
   return _fit(unit_rows(features), weights, chunk_size=chunk_size, axis_name=axis_name)
 

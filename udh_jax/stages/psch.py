@@ -35,8 +35,8 @@ def psch(
   L = mean w_ij (u_i . u_j / c - T_ij)^2 + alpha CE(pseudo label) + lambda_q mean (u - sign(u))^2,
   the first over the pairs of a batch, T and w as in `pseudo_label_pairs`, the second over confident
   images, with a head for each clustering that reads what ``psch.classifier`` says: codes u, or
-  features. Where ``psch.unsure`` is "structure", pairs with an image that is confident in no
-  clustering have SSDH's S and |S| for T and w; where ``psch.similarity`` is "one", T is 1 within a
+  features. Where ``psch.unsure`` is "structure", pairs of which no clustering has both images
+  confident have SSDH's S and |S| for T and w; where ``psch.similarity`` is "one", T is 1 within a
   pseudo class.
 
   Outputs: a network whose ``variables`` are those of `HashNetwork`.

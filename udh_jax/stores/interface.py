@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 
 from udh_jax.coding.binary import require_packed
-from udh_jax.errors import InputError, require
+from udh_jax.errors import InputError, require, whole_number
 from udh_jax.records import encoder_digest_of
 
 
@@ -113,7 +113,7 @@ class Store(abc.ABC):
 
   def upsert(
     self,
-    names: Sequence[str],
+    names: str | Sequence[str],
     codes: np.ndarray,
     metadata: Mapping[str, Sequence[Value]] | None = None,
   ) -> int:
@@ -132,12 +132,15 @@ class Store(abc.ABC):
       InputError: See `load`.
       StoreError: See `load`.
     """
-    columns = {column: list(values) for column, values in (metadata or {}).items()}
-    return self.load([Rows(list(names), codes, columns)])
+    return self.load([Rows(names_of(names), codes, dict(metadata or {}))])
+
+  def delete(self, names: str | Iterable[str]) -> int:
+    """Removes items; returns how many of the names were there."""
+    return self._delete(names_of(names))
 
   @abc.abstractmethod
-  def delete(self, names: Sequence[str]) -> int:
-    """Removes items; returns how many of the names were there."""
+  def _delete(self, names: Sequence[str]) -> int:
+    """Removes items."""
 
   def describe(self, about: Mapping[str, Any]) -> None:
     """Notes anew what is known of the codes, as where their encoder and their pictures are now.
@@ -182,6 +185,7 @@ class Store(abc.ABC):
         index.
     """
     queries = checked_codes(queries, self.num_bits)
+    k, effort = whole_number("k", k), whole_number("effort", effort)
     require(k >= 1, f"k is {k}, expected 1 or more.")
     if max(k, effort) > _MANY:  # databases count what they are asked for in 32 bits
       most = max(1, self.count())
@@ -197,13 +201,15 @@ class Store(abc.ABC):
     )
     require(
       self.has_index(),
-      f"{self.location} has no approximate index; make it with build_index(), or search exactly.",
+      f"{self.location} has no approximate index; make it with build_index() (udh-jax encode "
+      "--store ... --approximate), or search exactly.",
     )
     return self._nearest_by_index(queries, k, conditions, effort)
 
   def within(self, queries: np.ndarray, radius: int, *, where: Where | None = None) -> list[Found]:
     """All items within a Hamming radius of each query: exact; reads all codes."""
     queries = checked_codes(queries, self.num_bits)
+    radius = whole_number("radius", radius)
     require(radius >= 0, f"radius is {radius}, expected 0 or more.")
     return self._within(queries, radius, conditions_of(where, self.columns))
 
@@ -223,9 +229,13 @@ class Store(abc.ABC):
   ) -> list[Found]:
     """All within the radius; reads all codes."""
 
-  @abc.abstractmethod
-  def get(self, names: Sequence[str]) -> Rows:
+  def get(self, names: str | Iterable[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
+    return self._get(names_of(names))
+
+  @abc.abstractmethod
+  def _get(self, names: Sequence[str]) -> Rows:
+    """The items of these names that are there."""
 
   @abc.abstractmethod
   def rows(self, batch_size: int = 10_000) -> Iterator[Rows]:
@@ -289,6 +299,11 @@ def require_columns(columns: Mapping[str, str]) -> None:
   )
 
 
+def names_of(names: str | Iterable[str]) -> list[str]:
+  """Names as a list; a text is one name, and not its letters."""
+  return [names] if isinstance(names, str) else list(names)
+
+
 def name_problem(name: str) -> str | None:
   """Why a store cannot hold a name, or None where it can."""
   if not isinstance(name, str):
@@ -318,7 +333,7 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
   Raises:
     InputError: If a name cannot be held, or codes or metadata do not fit.
   """
-  names, codes = list(rows.names), checked_codes(rows.codes, num_bits)
+  names, codes = names_of(rows.names), checked_codes(rows.codes, num_bits)
   require(len(names) == len(codes), f"{len(codes)} codes and {len(names)} names; give one each.")
   for name in names:
     problem = name_problem(name)
@@ -330,7 +345,12 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
   )
   metadata = {}
   for column in (column for column in columns if column in rows.metadata):
-    values = list(rows.metadata[column])
+    values = rows.metadata[column]
+    require(
+      not isinstance(values, str),
+      f"Column {column!r} is the text {values!r}; give a list of values, one for each name.",
+    )
+    values = list(values)
     require(
       len(values) == len(names),
       f"Column {column!r} has {len(values)} values for {len(names)} names; give one each.",
@@ -423,6 +443,11 @@ def conditions_of(where: Where | None, columns: Mapping[str, str]) -> list[Condi
   Raises:
     InputError: If there is no such column or operator, or the value does not fit.
   """
+  require(
+    not isinstance(where, str),
+    f"where is the text {where!r}; give conditions such as {{'year': ('>=', 2020)}}, or what "
+    "udh_jax.stores.parse_where([text], store.columns) makes of it.",
+  )
   if isinstance(where, Mapping):
     pairs = [(c, v if isinstance(v, tuple) else ("=", v)) for c, v in where.items()]
     where = [Condition(column, *wanted) for column, wanted in pairs]
@@ -457,9 +482,12 @@ def parse_where(texts: Sequence[str], columns: Mapping[str, str]) -> list[Condit
   """
   conditions = []
   for text in texts:
-    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|==?|<|>)(.*)", text, re.DOTALL)
+    match = re.fullmatch(r"([^=!<>]+)(!=|<=|>=|==?|<(?!>)|>)(.*)", text, re.DOTALL)
     if match is None:
-      raise InputError(f"{text!r} is not a condition; give one such as year>=2020.")
+      raise InputError(
+        f"{text!r} is not a condition; give a column, one of {' '.join(OPERATORS)} and a value, "
+        "such as year>=2020."
+      )
     column, operator, value = match[1].strip(), match[2], match[3].strip()
     operator = "=" if operator == "==" else operator
     require(

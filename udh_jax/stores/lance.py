@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.errors import InputError, require
+from udh_jax.errors import InputError, require, whole_number
 from udh_jax.extras import require_extra
 from udh_jax.records import ANYTHING, OBJECT, require_fields, whole
 from udh_jax.stores.interface import (
@@ -71,6 +71,7 @@ def create_lance(
   """
   columns, about = dict(columns or {}), dict(about or {})
   require_columns(columns)
+  num_bits = whole_number("num_bits", num_bits)
   require(num_bits >= 1, f"num_bits is {num_bits}, expected 1 or more.")
   database = _connect(url, table)
   described = {"version": VERSION, "num_bits": num_bits, "about": about, "columns": columns}
@@ -192,7 +193,7 @@ class LanceStore(Store):
         raise
     return written
 
-  def delete(self, names: Sequence[str]) -> int:
+  def _delete(self, names: Sequence[str]) -> int:
     """Removes items, 5,000 in a version; returns how many of the names were there."""
     removed = 0
     with self._doing("removing"):
@@ -231,7 +232,7 @@ class LanceStore(Store):
     with self._doing("searching"):
       return [self._within_one(query, radius, selected) for query in queries]
 
-  def get(self, names: Sequence[str]) -> Rows:
+  def _get(self, names: Sequence[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
     by_name = {}
     with self._doing("reading"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from udh_jax.errors import require
+from udh_jax.errors import require, whole_number
 from udh_jax.records import encoder_digest_of
 from udh_jax.stores.interface import (
   RESERVED,
@@ -62,6 +62,7 @@ def create_postgresql(
   """
   columns, about = dict(columns or {}), dict(about or {})
   require_columns(columns)
+  num_bits = whole_number("num_bits", num_bits)
   require(1 <= num_bits <= MOST_BITS, f"num_bits is {num_bits}, expected 1 to {MOST_BITS:,} here.")
   server = Server(url)
   try:
@@ -192,7 +193,7 @@ class PostgreSQLStore(Store):
     )
     return copy, merge
 
-  def delete(self, names: Sequence[str]) -> int:
+  def _delete(self, names: Sequence[str]) -> int:
     """Removes items; returns how many of the names were there."""
     text = self._text("DELETE FROM {table} WHERE name = ANY($1)")
     with self._connection("removing") as connection:
@@ -257,7 +258,7 @@ class PostgreSQLStore(Store):
     with self._connection("searching") as connection:
       return [self._found(connection, text, query, conditions) for query in queries]
 
-  def get(self, names: Sequence[str]) -> Rows:
+  def _get(self, names: Sequence[str]) -> Rows:
     """The items of these names that are there, in the order of the names."""
     columns = self._identifiers(["name", "code", *self.columns])
     text = self._text("SELECT {columns} FROM {table} WHERE name = ANY($1)", columns=columns)

@@ -114,10 +114,10 @@ def test_an_empty_index_is_kept_and_filled(tmp_path, index):
   HammingIndex(np.zeros((0, 2), np.uint8), [], num_bits=12).save(tmp_path / "a")
   empty = HammingIndex.load(tmp_path / "a")
   assert (len(empty), empty.num_bits, empty.names) == (0, 12, [])
-  with pytest.raises(InputError, match="is empty"):
-    empty.search(index.codes[:1], 1)
-  assert empty.radius_search(index.codes[:1], 3)[0].indices.size == 0
   codes = index.codes & np.array([255, 240], np.uint8)
+  with pytest.raises(InputError, match="is empty"):
+    empty.search(codes[:1], 1)
+  assert empty.radius_search(codes[:1], 3)[0].indices.size == 0
   filled = empty.add(codes[:100], index.names[:100]).add(codes[100:], index.names[100:])
   assert len(empty) == 0
   assert filled.names == index.names
@@ -556,3 +556,40 @@ def test_columns_of_pandas_are_columns():
   pandas = pytest.importorskip("pandas")
   columns = pandas.DataFrame({"year": [2001, 2002, 2003]})
   assert HammingIndex(CODES, "abc", columns=columns).columns["year"].tolist() == [2001, 2002, 2003]
+
+
+def test_padding_bits_of_a_query_are_refused(rng):
+  codes = rng.integers(0, 256, (9, 2), dtype=np.uint8) & np.uint8([255, 240])
+  index = HammingIndex(codes, [str(i) for i in range(9)], num_bits=12)
+  wrong = codes[:2] | np.uint8([0, 1])
+  for search in (lambda: index.search(wrong, 1), lambda: index.radius_search(wrong, 1)):
+    with pytest.raises(InputError, match="padding bits after bit 12 are set"):
+      search()
+
+
+def test_what_is_derived_while_another_thread_saves_is_saved_whole(rng, tmp_path, monkeypatch):
+  """The file's new state and the old rows must never meet in one index."""
+  path = tmp_path / "a.index"
+  codes = rng.integers(0, 256, (60, 2), dtype=np.uint8)
+  names = [f"n{i}" for i in range(60)]
+  HammingIndex(codes[:40], names[:40]).save(path)
+  changed = HammingIndex.load(path).remove(names[:10]).add(codes[40:], names[40:])
+  made = []
+  real = file.IndexWriter.close
+
+  def derive_and_close(writer):  # as a thread may that has its turn here
+    made.append(changed.add(codes[:1], ["extra"]))
+    real(writer)
+
+  monkeypatch.setattr(file.IndexWriter, "close", derive_and_close)
+  changed.save(path)
+  monkeypatch.undo()
+  made.append(changed.add(codes[:1], ["extra"]))
+  for index in made:
+    copied = tmp_path / "b.index"
+    copied.write_bytes(path.read_bytes())
+    index.save(path)
+    found = HammingIndex.load(path)
+    assert list(found.names) == [*names[10:], "extra"]
+    np.testing.assert_array_equal(found.codes, np.concatenate([codes[10:], codes[:1]]))
+    path.write_bytes(copied.read_bytes())

@@ -92,38 +92,32 @@ class HammingIndex:
       f"HammingIndex: codes have shape {codes.shape}, {num_bits} bits need "
       f"[n, {-(-num_bits // 8)}].",
     )
-    padding = -num_bits % 8
-    require(
-      padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
-      f"HammingIndex: padding bits after bit {num_bits} are set; give codes from pack_codes or "
-      "another num_bits.",
-    )
+    _require_no_padding(codes, num_bits)
     self.num_bits = num_bits
     self.about = _plain({} if about is None else about)
     self.__dict__["names"] = require_names(names, len(codes))
     self.__dict__["codes"] = codes
     self.__dict__["columns"] = _checked_columns({} if columns is None else columns, len(codes))
-    # The file's state, and where in it each item is.
-    self._stored: StoredIndex | None = None
-    self._rows: np.ndarray | None = None
+    # The file's state, and where in it each item is; None where that is its live rows. They are
+    # read and replaced together, for another thread may save in between.
+    self._place: _Place = (None, None)
 
   @classmethod
   def _of(cls, stored: StoredIndex) -> "HammingIndex":
     self = cls.__new__(cls)
     self.num_bits, self.about = stored.num_bits, _plain(stored.about)
-    self._stored, self._rows = stored, None
+    self._place = stored, None
     return self
 
-  def _derived(self, codes, names, columns, rows) -> "HammingIndex":
-    """Another index; ``rows`` are those of the file, -1 for items that it lacks.
+  def _derived(self, codes, names, columns, place: "_Place") -> "HammingIndex":
+    """Another index; rows of ``place`` are those of the file, -1 for items that it lacks.
 
     Codes and columns are new arrays, which nobody else has.
     """
     for array in (codes, *columns.values()):
       array.flags.writeable = False
     other = HammingIndex(codes, names, num_bits=self.num_bits, about=self.about, columns=columns)
-    if self._stored is not None:
-      other._stored, other._rows = self._stored, rows
+    other._place = place
     return other
 
   def __reduce__(self):
@@ -133,8 +127,9 @@ class HammingIndex:
   @property
   def _file(self) -> StoredIndex:
     """The state of the file of an index that has one."""
-    assert self._stored is not None
-    return self._stored
+    stored, _ = self._place
+    assert stored is not None
+    return stored
 
   @functools.cached_property
   def codes(self) -> np.ndarray:
@@ -189,12 +184,14 @@ class HammingIndex:
     )
     self._require_encoder(encoder)
     added = fitting_columns(more.columns, self.columns, "the index")
-    new = np.full(len(more), -1)
+    stored, rows = _with_rows(self._place)
+    if rows is not None:
+      rows = np.concatenate([rows, np.full(len(more), -1)])
     return self._derived(
       np.concatenate([self.codes, more.codes]),
       Names.joined([self.names, more.names]),
       {name: np.concatenate([a, added[name]]) for name, a in self.columns.items()},
-      np.concatenate([self._stored_rows(), new]) if self._stored else None,
+      (stored, rows),
     )
 
   def remove(self, names: Iterable[str]) -> "HammingIndex":
@@ -245,15 +242,13 @@ class HammingIndex:
     return kept.add(codes, names, columns=columns, encoder=encoder)
 
   def _take(self, rows) -> "HammingIndex":
+    stored, stored_rows = _with_rows(self._place)
     return self._derived(
       self.codes[rows],
       self.names.take(rows),
       {name: column[rows] for name, column in self.columns.items()},
-      self._stored_rows()[rows] if self._stored else None,
+      (stored, None if stored_rows is None else stored_rows[rows]),
     )
-
-  def _stored_rows(self) -> np.ndarray:
-    return self._file.live_rows() if self._rows is None else self._rows
 
   def _require_encoder(self, digest) -> None:
     own = self.encoder_digest
@@ -356,42 +351,41 @@ class HammingIndex:
     """
     path = pathlib.Path(path)
     require(path.name, f"HammingIndex.save: {os.fspath(path)!r} names no file; give one.")
-    if not self._append_to(path):
+    stored = self._append_to(path)
+    if stored is None:
       whole = Batch(self.codes, self.names, dict(self.columns))
-      self._stored = write_index(
+      stored = write_index(
         path, whole, whole, num_items=len(self), num_bits=self.num_bits, about=self.about
       )
-    self._rows = None
+    self._place = stored, None
 
-  def _append_to(self, path) -> bool:
-    """Appends what the file lacks, where that is less than writing it anew."""
-    stored = self._stored
-    if stored is None or not path.is_file():
-      return False
+  def _append_to(self, path) -> StoredIndex | None:
+    """Appends what the file lacks, where that is less than writing it anew; its state then."""
+    stored, rows = _with_rows(self._place)
+    if stored is None or rows is None or not path.is_file():
+      return None
     try:
       same = read_version(path) == VERSION and file_version(path) == stored.version
     except InputError:  # another file, or a damaged one
-      return False
+      return None
     if not same:
-      return False
-    rows = self._stored_rows()
+      return None
     kept = int((rows >= 0).sum())
     in_place = (rows[:kept] >= 0).all() and (np.diff(rows[:kept]) > 0).all()
     if not in_place or 2 * kept < stored.num_rows or 2 * kept < len(rows):
-      return False
+      return None
     gone = np.setdiff1d(stored.live_rows(), rows[:kept], assume_unique=True)
     new = Batch(
       self.codes[kept:], self.names[kept:], {n: c[kept:] for n, c in self.columns.items()}
     )
     with IndexWriter(path) as writer:
       if writer.stored.version != stored.version:
-        return False
+        return None
       if len(gone) or len(new.codes) or self.about != stored.about:
         writer.append(new, removed=gone, about=self.about)
         if writer.stored.wasted():
           writer.compact()
-      self._stored = writer.stored
-    return True
+      return writer.stored
 
   @classmethod
   def load(cls, path: str | os.PathLike) -> "HammingIndex":
@@ -448,6 +442,7 @@ class HammingIndex:
       f"HammingIndex: codes of shape {codes.shape} given to an index of {self.num_bits} bits, "
       f"[{len(self)}, {self.codes.shape[1]}]; the codes differ in width.",
     )
+    _require_no_padding(codes, self.num_bits)
     return codes
 
   def _engine(self, engine: str, mesh: Mesh | None) -> str:
@@ -496,6 +491,24 @@ class HammingIndex:
       order = np.lexsort((indices, distances))
       distances, indices = (np.take_along_axis(a, order, axis=1) for a in (distances, indices))
     return Neighbours(distances, indices.astype(np.int32))
+
+
+_Place = tuple[StoredIndex | None, np.ndarray | None]  # a file's state, and rows in it
+
+
+def _with_rows(place: _Place) -> _Place:
+  """The same, with the rows of a file that are live where none are named."""
+  stored, rows = place
+  return stored, stored.live_rows() if stored is not None and rows is None else rows
+
+
+def _require_no_padding(codes: np.ndarray, num_bits: int) -> None:
+  padding = -num_bits % 8
+  require(
+    padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
+    f"HammingIndex: padding bits after bit {num_bits} are set; give codes from pack_codes or "
+    "another num_bits.",
+  )
 
 
 class _StoredColumns(Mapping):
