@@ -4,11 +4,13 @@ import json
 import pathlib
 import re
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from presets import load
 
 from udh_jax.errors import InputError
+from udh_jax.methods.registry import make_plan
 from udh_jax.methods.run import train
 
 RESULTS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "results.md"
@@ -102,3 +104,10 @@ def test_a_number_of_parts_that_does_not_divide_the_channels_is_refused_at_once(
   with pytest.raises(InputError, match="128 channels cannot be split into 9"):
     train(config, tmp_path / "run")
   assert not (tmp_path / "run").exists()
+
+
+def test_images_without_labels_are_refused_before_anything_runs():
+  config = shortened("dhih", "")
+  dataset = SimpleNamespace(name="folder", labels=None)
+  with pytest.raises(InputError, match="folder has no labels, and a supervised method learns from"):
+    make_plan(config).check(dataset)

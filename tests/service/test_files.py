@@ -101,7 +101,7 @@ def test_a_named_pipe_is_not_waited_for(pictures):
 def test_a_folder_that_is_gone_is_said(pictures):
   pictures.rename(pictures.parent / "moved")
   assert "folder of the pictures is gone" in refused(pictures, "group 0/0.png")
-  assert "does not say where" in refused(None, "group 0/0.png")
+  assert "not known where the pictures are" in refused(None, "group 0/0.png")
 
 
 def test_no_handle_stays_open(pictures):

@@ -7,6 +7,7 @@ import pytest
 
 import udh_jax
 from udh_jax.coding import pack_codes
+from udh_jax.commands import search
 from udh_jax.errors import InputError
 from udh_jax.retrieval import HammingIndex
 from udh_jax.stores import (
@@ -142,13 +143,13 @@ def test_a_text_stands_for_no_list(rng, make):
 @pytest.mark.parametrize("wrong", [True, 2.5, "3", None])
 def test_numbers_of_neighbours_are_whole(rng, make, wrong):
   store, codes = make(), few_codes(rng, 3)
-  for search in (
+  for ask in (
     lambda: store.nearest(codes, wrong),
     lambda: store.nearest(codes, 1, effort=wrong),
     lambda: store.within(codes, wrong),
   ):
     with pytest.raises(InputError, match="expected a whole number"):
-      search()
+      ask()
 
 
 def test_names_of_any_characters(rng, make):
@@ -488,3 +489,13 @@ def test_the_smallest_whole_number_is_a_condition_too(make):
   store.upsert(list("abc"), np.zeros((3, 2), np.uint8), {"Year": values})
   for operator, expected in (("=", 1), (">=", 3), ("<", 0), ("!=", 2), (">", 2)):
     assert store.count({"Year": (operator, -(2**63))}) == expected
+
+
+def test_a_search_says_that_nothing_matches(rng, location, failing):
+  store = create_store(location, num_bits=16, about=ABOUT, columns=COLUMNS, table="filtered")
+  store.upsert(["a"], few_codes(rng, 1), {"Year": [2020]})
+  store.close()
+  asked = ["--store", location, "--table", "filtered", "--image", "x.jpg", "--where", "Year>2020"]
+  assert "has no item that matches --where Year>2020." in failing(search.main, asked)
+  line = failing(search.main, [*asked[:-1], "Year<>2020"])
+  assert "'Year<>2020' is not a condition; give a column, one of = != < <= > >= and a value" in line

@@ -1,4 +1,4 @@
-"""What is there twice: udh-jax duplicates --index FILE [--page groups.html].
+"""Finds near-duplicate pictures: udh-jax duplicates --index FILE [--page groups.html].
 
 Finds groups of near-identical pictures in an index that ``udh-jax encode`` wrote: re-saved,
 resized, mirrored, brightened, marked or cut at the borders. Each pair is verified on the pictures.

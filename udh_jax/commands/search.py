@@ -3,8 +3,8 @@
 The index is one that ``udh-jax encode`` wrote; it names the encoder that made it. With ``--text
 "beach sunset"`` in place of ``--image`` pictures are found by words, where the encoder was trained
 on pairs of images and texts. ``--image`` takes several files and folders; ``--output`` then writes
-JSON lines or a table. ``--radius auto`` keeps what is nearer than chance explains, and says how
-many strangers to expect among it. ``--asymmetric`` orders what is found by the encoder's
+JSON lines or a table. ``--radius auto`` chooses the radius and says what share of unrelated
+pictures (strangers) to expect within it. ``--asymmetric`` orders what is found by the encoder's
 real-valued outputs for the query: better neighbours from the same index. ``--store`` in place of
 ``--index`` asks a database that ``udh-jax encode --store`` has filled; ``--where`` keeps the items
 whose metadata match.
@@ -109,7 +109,12 @@ def _search(options: argparse.Namespace) -> None:
     if written:
       require_writable(written)
   index, num_items, place = _searched(options)
-  require(num_items, f"{place} has nothing to search in.")
+  require(
+    num_items,
+    f"{place} has no item that matches --where {' '.join(options.where)}."
+    if options.where
+    else f"{place} has nothing to search in.",
+  )
   keep_compiled()
   encoder = encoder_of(index, options.encoder)
   radius, about_radius = _radius(options, index)

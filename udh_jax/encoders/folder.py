@@ -220,13 +220,12 @@ def _tell_what_goes(output: pathlib.Path, folder: pathlib.Path) -> None:
 def _require_followed(output, encoder) -> None:
   """Refuses to update what another encoder made, or an index that knows nothing of its files."""
   index = HammingIndex.load(output)
-  anew = "run the same command without --update, which encodes all pictures anew"
+  anew = "run the same command without --update, which encodes all pictures again"
   made = index.encoder_digest
   if made not in (None, encoder.digest):
     raise InputError(
       f"{output} was made by another encoder ({made[:12]}, not {encoder.digest[:12]}), and codes "
-      f"of two encoders do not agree; {anew}, keeps the old index until it is done, and, stopped, "
-      "goes on with those that are still old."
+      f"of two encoders do not agree; {anew} and keeps the old index until the new one is complete."
     )
   require(
     made is not None and all(name in index.columns for name in COLUMNS),

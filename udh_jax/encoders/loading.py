@@ -101,10 +101,11 @@ def find_encoder(source: str | os.PathLike, bits: int | None = None) -> str:
   is_run = found or (folder / "stages").is_dir()
   if not is_run and (folder / CONFIG).is_file():
     return str(folder)
+  seeds = sorted(path.parent.parent for path in folder.glob(f"seed_*/encoder_*bits/{CONFIG}"))
   require(
     found,
-    f"{folder} holds no encoder: it is no encoder's folder, nor the work directory of a run that "
-    "train.py has finished.",
+    f"{folder} holds no encoder; name an encoder's folder, or the work directory of a finished run"
+    + (f", such as {seeds[0]}." if seeds else "."),
   )
   names = ", ".join(path.name for path in found)
   if bits is not None:

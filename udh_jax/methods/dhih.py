@@ -95,4 +95,5 @@ def plan(config: ConfigDict) -> Plan:
     ),
     network,
     (codes_of(config, title), *baselines_of(config)),
+    check=supervised.require_labels_of,
   )

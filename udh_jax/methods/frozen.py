@@ -307,21 +307,23 @@ def guard_section(
   learned = chosen if chosen < len(found) - 1 else 0
   ratios = guard.over_itq(found)[learned]
   whose = "Its agreement" if learned == chosen else f"Agreement of {rows[learned]}"
-  rule = "Learned codes give way only to codes that agree better at every number of clusters."
+  rule = (
+    "Other codes replace the learned ones only if they agree better at every number of clusters."
+  )
   if len(stages) > 1:
     lengths = f"{', '.join(map(str, discriminant.LENGTHS[:-1]))} and {discriminant.LENGTHS[-1]}"
-    itq = f"discriminant ITQ agrees less than ITQ, in the mean over {lengths} bits"
+    itq = f"the start agrees less than ITQ, in the mean over {lengths} bits"
     if len(stages) > 3 and adapt.was_adapted(outputs[stages[3]]):
       itq = f"they agree {guard.LOST:.0%} less than ITQ's (clusters are the published network's)"
     rule = (
-      "Trained codes give way to their start only if it agrees better at every number of clusters, "
-      f"and both give way to ITQ's only if, at every number of clusters, {itq}."
+      "The start replaces the trained codes only if it agrees better at every number of clusters; "
+      f"ITQ's codes replace both only if {itq}, at every number of clusters."
     )
   at = ", ".join(f"{ratio:.2f} at {k}" for ratio, k in zip(ratios, counts, strict=True))
   words = [
     f"Without labels: {DEFINITION} of the codes {where}, where an image counts as relevant that "
     "lies in the same cluster of another view.",
-    f"Kept: {rows[chosen]}. {whose}, in parts of ITQ's: {at} clusters. {rule}",
+    f"Kept: {rows[chosen]}. {whose} with clusters, relative to ITQ's: {at} clusters. {rule}",
   ]
   if len(stages) > 3:
     alike = float(outputs[stages[3]]["invariance"])

@@ -81,7 +81,7 @@ def open_picture(folder: pathlib.Path | None, name: str, *, follow_links: bool =
     Problem: If it is not there, or refused.
   """
   if folder is None:
-    raise gone("The index does not say where its pictures are; start the server with --images.")
+    raise gone("It is not known where the pictures are; start the server with --images.")
   parts = name.split("/")
   if not all(parts) or {".", ".."} & set(parts) or "\0" in name:
     raise gone(f"{name!r} is not a name within the folder of the pictures; it is not served.")

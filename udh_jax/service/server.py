@@ -119,7 +119,11 @@ def serve(source: Source, settings: Settings, *, ready: Callable[[str], None]) -
     if now.coder is None:
       _log.warning("%s does not say which encoder made it: no pictures, no words", source.place)
     folder = now.collection.folder
-    if folder is None or not folder.is_dir():
+    if folder is None:
+      _log.warning(
+        "%s does not say where the pictures are; name the folder by --images", source.place
+      )
+    elif not folder.is_dir():
       _log.warning("the folder of the pictures (%s) is not there; --images names another", folder)
     service = Service(
       Following(source, now, every=settings.watch),

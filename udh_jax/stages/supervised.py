@@ -57,6 +57,19 @@ def require_training_labels(labels: np.ndarray, class_names: Sequence[str]) -> N
   )
 
 
+def require_labels_of(dataset: Dataset) -> None:
+  """Refuses images without labels.
+
+  Raises:
+    InputError: If there are none.
+  """
+  require(
+    dataset.labels is not None,
+    f"{dataset.name} has no labels, and a supervised method learns from them; put the images into "
+    "one folder a class, or choose an unsupervised method.",
+  )
+
+
 def training_labels(dataset: Dataset) -> np.ndarray:
   """Labels of the training images; all other images have none, -1 or no class at all.
 
@@ -69,12 +82,8 @@ def training_labels(dataset: Dataset) -> np.ndarray:
   Raises:
     InputError: If there are no labels, or `require_training_labels` refuses them.
   """
+  require_labels_of(dataset)
   labels = dataset.labels
-  require(
-    labels is not None,
-    f"{dataset.name} has no labels, and a supervised method learns from them; put the images into "
-    "one folder a class, or choose an unsupervised method.",
-  )
   assert labels is not None
   train = dataset.splits.train
   require_training_labels(labels[train], dataset.class_names)

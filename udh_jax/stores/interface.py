@@ -132,7 +132,8 @@ class Store(abc.ABC):
       InputError: See `load`.
       StoreError: See `load`.
     """
-    return self.load([Rows(names_of(names), codes, dict(metadata or {}))])
+    columns = {column: _values_of(column, values) for column, values in (metadata or {}).items()}
+    return self.load([Rows(names_of(names), codes, columns)])
 
   def delete(self, names: str | Iterable[str]) -> int:
     """Removes items; returns how many of the names were there."""
@@ -304,6 +305,15 @@ def names_of(names: str | Iterable[str]) -> list[str]:
   return [names] if isinstance(names, str) else list(names)
 
 
+def _values_of(column: str, values: Iterable[Value]) -> list[Value]:
+  """Values of a metadata column as a list; a text is none, and is not taken letter by letter."""
+  require(
+    not isinstance(values, str),
+    lambda: f"Column {column!r} is the text {values!r}; give a list of values, one for each name.",
+  )
+  return list(values)
+
+
 def name_problem(name: str) -> str | None:
   """Why a store cannot hold a name, or None where it can."""
   if not isinstance(name, str):
@@ -345,12 +355,7 @@ def checked_rows(rows: Rows, num_bits: int, columns: Mapping[str, str]) -> Rows:
   )
   metadata = {}
   for column in (column for column in columns if column in rows.metadata):
-    values = rows.metadata[column]
-    require(
-      not isinstance(values, str),
-      f"Column {column!r} is the text {values!r}; give a list of values, one for each name.",
-    )
-    values = list(values)
+    values = _values_of(column, rows.metadata[column])
     require(
       len(values) == len(names),
       f"Column {column!r} has {len(values)} values for {len(names)} names; give one each.",
