@@ -122,6 +122,43 @@ def _finite_rows(array: jax.Array) -> jax.Array:
   return jax.numpy.isfinite(array).reshape(array.shape[0], -1).all(axis=1)
 
 
+def require_outside(name: str, *arrays: Any) -> None:
+  """Refuses arrays of a trace where a function computes on the host.
+
+  Args:
+    name: Who asks, for the message.
+    *arrays: Its arguments.
+
+  Raises:
+    InputError: If one is traced.
+  """
+  require(
+    not is_traced(*arrays),
+    f"{name} computes on the host and got an array of a trace; call it outside of jit and vmap.",
+  )
+
+
+def require_automatic(name: str, *arrays: Any) -> None:
+  """Refuses arrays split over mesh axes of the explicit type, as `jax.make_mesh` makes them.
+
+  Args:
+    name: Who asks, for the message.
+    *arrays: Arrays of JAX or others.
+
+  Raises:
+    InputError: If one is split so.
+  """
+  for array in arrays:
+    if isinstance(array, jax.Array):
+      sharding = jax.typeof(array).sharding
+      explicit = jax.sharding.AxisType.Explicit in sharding.mesh.axis_types
+      require(
+        not explicit or not any(sharding.spec),
+        f"{name}: an array is split over a mesh with axes of the type Explicit; make the mesh by "
+        "jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(shape)).",
+      )
+
+
 def require_key(name: str, key: Any) -> None:
   """Refuses what is not one random key, such as the number of a seed.
 

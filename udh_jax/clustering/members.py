@@ -139,6 +139,7 @@ def check_arguments(
       finite or weights are neither 0 nor 1.
   """
   require = errors.require
+  errors.require_automatic(name, features, weights)
   require(
     features.ndim == 2 and features.size > 0,
     f"{name}: features have shape {features.shape}, expected [n, d] with n and d above 0.",

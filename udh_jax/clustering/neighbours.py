@@ -7,7 +7,14 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.arrays import Array
-from udh_jax.errors import require, require_finite, require_key, require_labels, whole_number
+from udh_jax.errors import (
+  require,
+  require_automatic,
+  require_finite,
+  require_key,
+  require_labels,
+  whole_number,
+)
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.sharding import psum, row_indices, varying
 
@@ -46,6 +53,7 @@ def nearest_neighbours(
   Raises:
     InputError: If a shape is wrong, k is below 1 or a feature is not finite.
   """
+  require_automatic("nearest_neighbours", features, weights)
   features = jnp.asarray(features)
   require(
     features.ndim == 2 and features.shape[1] >= 1,

@@ -10,7 +10,14 @@ from jax import lax
 
 from udh_jax.arrays import Array
 from udh_jax.coding.binary import sign
-from udh_jax.errors import is_traced, require, require_finite, require_key, whole_number
+from udh_jax.errors import (
+  is_traced,
+  require,
+  require_automatic,
+  require_finite,
+  require_key,
+  whole_number,
+)
 from udh_jax.numerics import at_least_float32, matmul, with_fixed_signs
 from udh_jax.sharding import mean_of_rows, pmax, psum
 
@@ -191,6 +198,7 @@ def checked_rows(name: str, features: Array, weights: Array | None) -> tuple[jax
   Raises:
     InputError: If a shape is wrong, a value is not finite or no row counts.
   """
+  require_automatic(name, features, weights)
   features = jnp.asarray(features)
   require(
     features.ndim == 2 and features.shape[1] >= 1,

@@ -12,7 +12,14 @@ from udh_jax.arrays import Array
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.cpu.widths import MOST_BYTES, distance_dtype
-from udh_jax.errors import InputError, is_traced, require, whole_number
+from udh_jax.errors import (
+  InputError,
+  is_traced,
+  require,
+  require_automatic,
+  require_outside,
+  whole_number,
+)
 
 MOST_ITEMS = 2**31 - 1  # of a database, whose indices are int32
 NO_NEIGHBOUR = -1  # index that `search` returns where too few items are valid
@@ -168,6 +175,7 @@ def radius_search(
   References:
     Our own definition of the order among ties.
   """
+  require_outside("radius_search", queries, database)
   queries, database = checked_codes("radius_search", queries, database)
   radius = whole_number("radius_search: radius", radius)
   require(radius >= 0, f"radius_search: radius is {radius}, expected 0 or more.")
@@ -262,6 +270,7 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
   queries, database = (
     array if isinstance(array, jax.Array) else np.asarray(array) for array in (queries, database)
   )
+  require_automatic(name, queries, database)
   require_packed(f"{name}: queries", queries)
   require_packed(f"{name}: database", database)
   require(

@@ -11,7 +11,7 @@ import numpy as np
 
 from udh_jax.arrays import Array
 from udh_jax.cpu import choice
-from udh_jax.errors import require
+from udh_jax.errors import require, require_outside
 from udh_jax.machine import num_cores
 from udh_jax.retrieval.hamming import as_long_words, as_words, checked_codes, word_distance
 
@@ -113,6 +113,7 @@ def checked_pairs(
     InputError: If codes differ in width or are wider than `checked_codes` allows, labels differ in
       length or kind or have no column, or there is no query or no database item.
   """
+  require_outside(name, queries, database, query_labels, database_labels)
   queries, database = checked_codes(name, queries, database)
   require(
     len(queries) >= 1 and len(database) >= 1,

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
-from udh_jax.errors import InputError, require, whole_number
+from udh_jax.errors import InputError, require, require_outside, whole_number
 from udh_jax.records import encoder_digest_of
 from udh_jax.retrieval.asymmetric import AsymmetricNeighbours, asymmetric_search
 from udh_jax.retrieval.hamming import Neighbours, radius_search, search
@@ -435,6 +435,7 @@ class HammingIndex:
     return faiss_index(self.codes, kind, options)
 
   def _same_width(self, codes) -> np.ndarray:
+    require_outside("HammingIndex", codes)
     codes = np.ascontiguousarray(codes)
     require_packed("HammingIndex: codes", codes)
     require(
