@@ -1,5 +1,6 @@
 """Scores of codes by a run's configuration, and the files that hold them."""
 
+import importlib
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -7,7 +8,6 @@ from typing import Any, TypeVar
 import numpy as np
 from ml_collections import ConfigDict
 
-from udh_jax import __version__
 from udh_jax.data.types import Dataset
 from udh_jax.errors import require
 from udh_jax.files import read_json, write_json, write_text
@@ -185,7 +185,7 @@ def entry_of(
     "bits": config.bits,
     "definition": meaning,
     "at": config.score.at,
-    "udh_jax": __version__,
+    "udh_jax": importlib.import_module("udh_jax").__version__,
     "network": network,
     "mean_average_precision": mean_average_precisions(config, found),
     "curves": {name: curves(value) for name, value in found.items()},
