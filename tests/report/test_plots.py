@@ -134,3 +134,13 @@ def test_two_lines_above_a_picture_have_room(tmp_path):
     plots._grid(tmp_path / "a.png", [cell] * 6, columns=2, title="t", scale=1.0)
     heights.append(seen(tmp_path / "a.png")[1])
   assert heights[1] - heights[0] == round(3 * plots._TEXT * plots._DPI)
+
+
+def test_a_long_caption_is_wrapped(tmp_path, monkeypatch):
+  figures, real = [], plots._figure
+  monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(real(*size)) or figures[-1])
+  curve = {"x": (np.array([1, 10]), np.array([0.5, 0.4]))}
+  plots.precision_at(tmp_path / "a.png", curve, title="t", caption="many words " * 40)
+  figure = figures[0]
+  box = figure._supxlabel.get_window_extent(figure.canvas.get_renderer())
+  assert 0 <= box.x0 and box.x1 <= figure.bbox.width

@@ -359,7 +359,7 @@ def _curves(title: str, caption: str):
   axis = figure.subplots()
   axis.set_title(title, fontsize=11)
   axis.grid(alpha=0.3)
-  figure.supxlabel(caption, fontsize=7)
+  figure.supxlabel(textwrap.fill(caption, 115), fontsize=7)
   return figure, axis
 
 
