@@ -143,4 +143,4 @@ def test_a_long_caption_is_wrapped(tmp_path, monkeypatch):
   plots.precision_at(tmp_path / "a.png", curve, title="t", caption="many words " * 40)
   figure = figures[0]
   box = figure._supxlabel.get_window_extent(figure.canvas.get_renderer())
-  assert 0 <= box.x0 and box.x1 <= figure.bbox.width
+  assert box.x0 >= 0 and box.x1 <= figure.bbox.width
