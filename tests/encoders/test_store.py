@@ -330,7 +330,7 @@ def test_from_the_command_line(
   assert "no approximate index" in failing(search.main, [*asked, "--approximate"])
   assert "udh-jax copy" in failing(search.main, [*asked, "--radius", "auto"])
   assert "--asymmetric reads all codes" in failing(search.main, [*asked, "--asymmetric"])
-  assert "nothing to search" in failing(search.main, [*asked, "--where", "bytes=1"])
+  assert "no item that matches" in failing(search.main, [*asked, "--where", "bytes=1"])
   assert "give --output or --store" in failing(encode.main, filled[:4])
   assert "not both" in failing(encode.main, [*filled, "--output", "x.index"])
   assert "--table is given without --store" in failing(
