@@ -582,14 +582,11 @@ def test_what_is_derived_while_another_thread_saves_is_saved_whole(rng, tmp_path
     real(writer)
 
   monkeypatch.setattr(file.IndexWriter, "close", derive_and_close)
+  monkeypatch.setattr(file.StoredIndex, "wasted", lambda self: True)  # compacted: rows move
   changed.save(path)
   monkeypatch.undo()
-  made.append(changed.add(codes[:1], ["extra"]))
-  for index in made:
-    copied = tmp_path / "b.index"
-    copied.write_bytes(path.read_bytes())
-    index.save(path)
-    found = HammingIndex.load(path)
-    assert list(found.names) == [*names[10:], "extra"]
-    np.testing.assert_array_equal(found.codes, np.concatenate([codes[10:], codes[:1]]))
-    path.write_bytes(copied.read_bytes())
+  assert made
+  made[-1].save(path)
+  found = HammingIndex.load(path)
+  assert list(found.names) == [*names[10:], "extra"]
+  np.testing.assert_array_equal(found.codes, np.concatenate([codes[10:], codes[:1]]))
