@@ -88,6 +88,15 @@ def require_number(name: str, value: Any, least: float, most: float = math.inf) 
   )
 
 
+def require_positive(name: str, value: Any) -> None:
+  """Refuses a number that is not above 0; a value that is traced is not known.
+
+  Raises:
+    InputError: If it is not.
+  """
+  require(is_traced(value) or value > 0, lambda: f"{name} is {value}, expected > 0.")
+
+
 def require_finite(name: str, array: Any) -> None:
   """Refuses NaN and infinity, and says how many rows hold them.
 

@@ -124,7 +124,8 @@ def test_bars_are_the_deviation_over_seeds(tmp_path, monkeypatch):
   figures, real = [], plots._figure
   monkeypatch.setattr(plots, "_figure", lambda *size: figures.append(real(*size)) or figures[-1])
   values = {"Own": {8: [0.2, 0.4], 32: [0.5, 0.5]}, "ITQ": {8: [0.1, 0.1]}}
-  plots.scores_over_lengths(tmp_path / "a.png", values, title="mAP over the length", caption="c")
+  words = {"title": "mAP over the length", "ylabel": "mAP", "caption": "c"}
+  plots.scores_over_lengths(tmp_path / "a.png", values, **words)
   (axis,) = figures[0].axes
   own, itq = axis.containers
   np.testing.assert_allclose(own[0].get_xydata(), [[8, 0.3], [32, 0.5]])

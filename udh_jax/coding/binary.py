@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from udh_jax.arrays import Array
+from udh_jax.arrays import Array, jax_or_numpy
 from udh_jax.errors import is_traced, require, require_finite, whole_number
 
 
@@ -27,22 +27,15 @@ def sign(x: Array) -> jax.Array:
   References:
     Our own definition; published codes differ (numpy's sign(0) is 0, which is not a bit).
   """
-  x = x if isinstance(x, jax.Array) else np.asarray(x)
+  x = jax_or_numpy(x)
   require(
     jnp.issubdtype(x.dtype, jnp.floating) or jnp.issubdtype(x.dtype, jnp.signedinteger),
     f"sign: x is {x.dtype}, which has no -1; give floating or signed integer values.",
   )
   if x.size and jnp.issubdtype(x.dtype, jnp.floating):
     require_finite("sign: x", x.reshape(-1) if x.ndim == 0 else x)
-  if _is_wide(x):
-    x = np.where(x >= 0, 1, -1).astype(x.dtype)
-  x = jnp.asarray(x)
-  return jnp.where(x >= 0, 1, -1).astype(x.dtype)
-
-
-def _is_wide(array: Array) -> bool:
-  """Whether JAX would make fewer bits of these numbers of NumPy, and with them other values."""
-  return isinstance(array, np.ndarray) and jax.dtypes.canonicalize_dtype(array.dtype) != array.dtype
+  # Compared as it was given: JAX may have fewer bits for numbers of NumPy, and so other signs.
+  return jnp.where(x >= 0, 1, -1).astype(jax.dtypes.canonicalize_dtype(x.dtype))
 
 
 def pack_codes(codes: Array) -> jax.Array:
@@ -66,7 +59,7 @@ def pack_codes(codes: Array) -> jax.Array:
   References:
     Our own definition.
   """
-  codes = codes if isinstance(codes, jax.Array) else np.asarray(codes)
+  codes = jax_or_numpy(codes)
   require(
     codes.ndim == 2 and codes.shape[1] >= 1,
     f"pack_codes: codes have shape {codes.shape}, expected [n, c] with c >= 1.",
@@ -119,7 +112,7 @@ def require_unit(name: str, codes: Array) -> None:
     InputError: If there are others.
   """
   if codes.size and not is_traced(codes) and getattr(codes, "is_fully_addressable", True):
-    if _is_wide(codes):
+    if jax.dtypes.canonicalize_dtype(codes.dtype) != codes.dtype:  # JAX would change the values
       wrong = int(((codes != 1) & (codes != -1)).sum())
     else:
       with jax.ensure_compile_time_eval():  # a function that is traced may close over them
@@ -129,6 +122,17 @@ def require_unit(name: str, codes: Array) -> None:
       f"{name}: {wrong} of {codes.size} values are neither -1 nor +1; pass real outputs through "
       "sign() and {0, 1} codes as bool.",
     )
+
+
+def padding_is_set(packed: np.ndarray, num_bits: int) -> bool:
+  """Whether a bit after the last one of a code is set, which would count in distances.
+
+  Args:
+    packed: uint8 array of shape ``[n, ceil(num_bits / 8)]``.
+    num_bits: Length of the codes.
+  """
+  padding = -num_bits % 8
+  return padding > 0 and bool((packed[:, -1] & ((1 << padding) - 1)).any())
 
 
 def require_packed(name: str, packed: Array) -> None:

@@ -12,10 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from udh_jax.arrays import Array, jax_or_numpy
 from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.encoders import published
-from udh_jax.encoders.batches import filled_up
+from udh_jax.encoders.batches import Runs
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import InputError, require
 from udh_jax.files import require_writable, write_atomically
@@ -71,7 +72,7 @@ def codes_of(
 READ_BY_CODES_OF = ("backbone", "padding", "dtype", "image_size", "mean", "std", "bits")
 
 
-class Encoder:
+class Encoder(Runs):
   """A trained hash network.
 
   Attributes:
@@ -87,15 +88,6 @@ class Encoder:
     self._encode = jax.jit(lambda variables, images: codes_of(variables, images, self.about))
     self._outputs = jax.jit(lambda variables, images: outputs_of(variables, images, self.about))
 
-  def __reduce__(self):
-    """For pickle: what is compiled stays behind."""
-    return Encoder, (jax.tree.map(np.asarray, dict(self.variables)), self.about)
-
-  @functools.cached_property
-  def _placed(self) -> Mapping[str, Any]:
-    """The variables where they are read, sent there once."""
-    return jax.device_put(dict(self.variables))
-
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """Codes of images.
 
@@ -109,10 +101,7 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    given = self._given(images)
-    if not len(given):
-      return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(self._encode(self._placed, filled_up(given)))[: len(given)]
+    return self._codes(self._encode, self._given(images))
 
   def outputs(self, images: np.ndarray) -> np.ndarray:
     """What the hash layer says of images, for `udh_jax.retrieval.asymmetric_search`.
@@ -126,14 +115,11 @@ class Encoder:
     Raises:
       InputError: If the dtype or shape is another.
     """
-    given = self._given(images)
-    if not len(given):
-      return np.zeros((0, self.about["bits"]), np.float32)
-    return np.asarray(self._outputs(self._placed, filled_up(given)))[: len(given)]
+    return self._real(self._outputs, self._given(images))
 
-  def _given(self, images) -> jax.Array | np.ndarray:
+  def _given(self, images) -> Array:
     try:
-      given = images if isinstance(images, jax.Array) else np.asarray(images)
+      given = jax_or_numpy(images)
     except ValueError:  # of several sizes
       given = np.array(None)
     size = self.about["picture_size"]

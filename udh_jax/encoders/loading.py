@@ -101,12 +101,12 @@ def find_encoder(source: str | os.PathLike, bits: int | None = None) -> str:
   is_run = found or (folder / "stages").is_dir()
   if not is_run and (folder / CONFIG).is_file():
     return str(folder)
-  seeds = sorted(path.parent.parent for path in folder.glob(f"seed_*/encoder_*bits/{CONFIG}"))
-  require(
-    found,
-    f"{folder} holds no encoder; name an encoder's folder, or the work directory of a finished run"
-    + (f", such as {seeds[0]}." if seeds else "."),
-  )
+  if not found:
+    seeds = sorted(path.parent.parent for path in folder.glob(f"seed_*/encoder_*bits/{CONFIG}"))
+    raise InputError(
+      f"{folder} holds no encoder; name an encoder's folder, or the work directory of a finished "
+      f"run{f', such as {seeds[0]}' if seeds else ''}."
+    )
   names = ", ".join(path.name for path in found)
   if bits is not None:
     chosen = folder / f"encoder_{bits}bits"

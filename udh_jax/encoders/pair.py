@@ -18,7 +18,7 @@ from udh_jax.coding.binary import pack_codes, sign
 from udh_jax.data.augmentation import normalise, resize
 from udh_jax.data.words import ICU, cut, indicators
 from udh_jax.encoders import published
-from udh_jax.encoders.batches import filled_up
+from udh_jax.encoders.batches import Runs
 from udh_jax.encoders.published import CONFIG, write_folder
 from udh_jax.errors import require, require_finite
 from udh_jax.files import write_atomically
@@ -121,7 +121,7 @@ def text_codes_of(
   return pack_codes(sign(text_outputs_of(variables, texts, about)))
 
 
-class PairEncoder:
+class PairEncoder(Runs):
   """Trained networks of images and texts into one space of codes.
 
   Attributes:
@@ -142,25 +142,6 @@ class PairEncoder:
     self._texts = jax.jit(lambda variables, rows: text_codes_of(variables, rows, self.about))
     self._of_images = jax.jit(lambda variables, rows: image_outputs_of(variables, rows, self.about))
     self._of_texts = jax.jit(lambda variables, rows: text_outputs_of(variables, rows, self.about))
-
-  def __reduce__(self):
-    """For pickle: what is compiled stays behind."""
-    return PairEncoder, (jax.tree.map(np.asarray, dict(self.variables)), self.about)
-
-  @functools.cached_property
-  def _placed(self) -> Mapping[str, Any]:
-    """The variables where they are read, sent there once."""
-    return jax.device_put(dict(self.variables))
-
-  def _codes(self, function, rows: np.ndarray) -> np.ndarray:
-    if not len(rows):
-      return np.zeros((0, -(-self.about["bits"] // 8)), np.uint8)
-    return np.asarray(function(self._placed, filled_up(rows)))[: len(rows)]
-
-  def _outputs(self, function, rows: np.ndarray) -> np.ndarray:
-    if not len(rows):
-      return np.zeros((0, self.about["bits"]), np.float32)
-    return np.asarray(function(self._placed, filled_up(rows)))[: len(rows)]
 
   def __call__(self, images: np.ndarray) -> np.ndarray:
     """The same as `images`, so that it stands where an `udh_jax.encoders.image.Encoder` does."""
@@ -192,7 +173,7 @@ class PairEncoder:
     Raises:
       InputError: As `images`.
     """
-    return self._outputs(self._of_images, self._given_images(images))
+    return self._real(self._of_images, self._given_images(images))
 
   def _given_images(self, images) -> np.ndarray:
     images, width = np.asarray(images), self.about["image_width"]
@@ -240,7 +221,7 @@ class PairEncoder:
     Raises:
       InputError: As `texts`.
     """
-    return self._outputs(self._of_texts, self._given_texts(texts))
+    return self._real(self._of_texts, self._given_texts(texts))
 
   def _given_texts(self, texts) -> np.ndarray:
     width = self.about["text_width"]

@@ -14,7 +14,6 @@ from udh_jax.evaluation.scoring import (
   definition,
   entry_of,
   left_out,
-  mean_average_precisions,
   position_of,
   score_codes,
   table_of,
@@ -118,10 +117,11 @@ def _write_scores(
   about = facts(run.network)
   meaning = definition(config, dataset, about["labels_used"])
   purities = _purities(dataset, run.clusters)
-  add_metrics(workdir, {**entry_of(config, meaning, about, found), "purity": purities})
+  entry = {**entry_of(config, meaning, about, found), "purity": purities}
+  add_metrics(workdir, entry)
   notes = _notes(config, found[plan.title], found, purities)
   section = write_tables(workdir, config.bits, [table_of(config, found)], meaning, notes)
-  return mean_average_precisions(config, found), [section]
+  return entry["mean_average_precision"], [section]
 
 
 def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:

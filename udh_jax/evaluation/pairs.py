@@ -13,7 +13,6 @@ from udh_jax.evaluation.scoring import (
   definition,
   entry_of,
   left_out,
-  mean_average_precisions,
   position_of,
   score_codes,
   table_of,
@@ -82,7 +81,7 @@ def _is_shared(codes: Codes) -> bool:
 
 
 def _table(config, found) -> Table:
-  at, bits = at_words(config), f"{config.bits} bits"
+  at, bits = at_words(config.score.at), f"{config.bits} bits"
   header = ["method", *(f"{direction} mAP{at}, {bits}" for direction in DIRECTIONS)]
   if config.score.at:
     header += [f"{direction} mAP@ALL" for direction in ACROSS]
@@ -143,10 +142,11 @@ def _write_scores(config, dataset, run, found, workdir) -> tuple[dict[str, float
     for name, by_direction in found.items()
     for direction, value in by_direction.items()
   }
-  add_metrics(workdir, entry_of(config, meaning, about, flat))
+  entry = entry_of(config, meaning, about, flat)
+  add_metrics(workdir, entry)
   tables = [_table(config, found), table_of(config, flat)]
   section = write_tables(workdir, config.bits, tables, meaning, left_out(config, flat))
-  return mean_average_precisions(config, flat), [section]
+  return entry["mean_average_precision"], [section]
 
 
 def _drawn(config, title, dataset, own, found, workdir) -> list[Section]:

@@ -83,14 +83,22 @@ def score_codes(
 
 def position_of(config: ConfigDict, found: RetrievalScores) -> int:
   """Where among the cut-offs ``config.score.at`` stands; the last one is the whole database."""
-  if config.score.at in found.cutoffs:
-    return found.cutoffs.index(config.score.at)
-  return len(found.cutoffs) - 1
+  return position_among(found.cutoffs, config.score.at)
 
 
-def at_words(config: ConfigDict) -> str:
-  """The cut-off of the scores, as it stands behind their names."""
-  return f"@{config.score.at}" if config.score.at else "@ALL"
+def position_among(cutoffs: Sequence[int], at: int) -> int:
+  """Where a cut-off stands among others; one that is none of them is the whole database, the last.
+
+  Args:
+    cutoffs: Ascending.
+    at: As ``score.at``.
+  """
+  return cutoffs.index(at) if at in cutoffs else len(cutoffs) - 1
+
+
+def at_words(at: int) -> str:
+  """The cut-off of the scores, ``score.at``, as it stands behind their names."""
+  return f"@{at}" if at else "@ALL"
 
 
 def without_nan(tree: Any) -> Any:
@@ -118,20 +126,10 @@ def curves(found: RetrievalScores) -> dict[str, Any]:
   }
 
 
-def mean_average_precisions(
-  config: ConfigDict, found: Mapping[str, RetrievalScores]
-) -> dict[str, float]:
-  """mAP by row, at the cut-off of the configuration; NaN where no query is left."""
-  return {
-    name: float(value.mean_average_precision[position_of(config, value)])
-    for name, value in found.items()
-  }
-
-
 def table_of(config: ConfigDict, found: Mapping[str, RetrievalScores]) -> Table:
   """One row for each set of codes; every column's cut-off stands in its head."""
   first = next(iter(found.values()))
-  cut = at_words(config)
+  cut = at_words(config.score.at)
   header = [
     "method",
     f"mAP{cut}, {config.bits} bits",
@@ -173,7 +171,7 @@ METRICS = "metrics.json"
 def entry_of(
   config: ConfigDict, meaning: str, network: Any, found: Mapping[str, RetrievalScores]
 ) -> dict[str, Any]:
-  """What ``metrics.json`` says of a code length.
+  """What ``metrics.json`` says of a code length; scores over no query are NaN.
 
   Args:
     config: The run's configuration.
@@ -187,7 +185,10 @@ def entry_of(
     "at": config.score.at,
     "udh_jax": importlib.import_module("udh_jax").__version__,
     "network": network,
-    "mean_average_precision": mean_average_precisions(config, found),
+    "mean_average_precision": {
+      name: float(value.mean_average_precision[position_of(config, value)])
+      for name, value in found.items()
+    },
     "curves": {name: curves(value) for name, value in found.items()},
   }
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from udh_jax.evaluation.pairs import DIRECTIONS
-from udh_jax.evaluation.scoring import METRICS, without_nan
+from udh_jax.evaluation.scoring import METRICS, at_words, position_among, without_nan
 from udh_jax.files import read_json, write_json, write_text
 from udh_jax.records import LIST, OBJECT, require_fields
 from udh_jax.report import plots
@@ -34,7 +34,7 @@ def write(workdir: pathlib.Path, places: Mapping[int, pathlib.Path], bits: Seque
   }
   first = entries[next(iter(places)), bits[0]]
   meaning = _meaning(first["definition"], list(places))
-  at = f"@{first['at']}" if first["at"] else "@ALL"
+  at = at_words(first["at"])
   radius = next(iter(first["curves"].values()))["radius"]
   measures = {
     "map": (f"mAP{at}", _at_cutoff("mean_average_precision")),
@@ -72,7 +72,7 @@ def write(workdir: pathlib.Path, places: Mapping[int, pathlib.Path], bits: Seque
   path = workdir / "report.html"
   write_page(
     path,
-    title=f"{_own_method(values['map'])}: {_listed(bits)} bits, "
+    title=f"{_name_and_direction(next(iter(values['map'])))[0]}: {_listed(bits)} bits, "
     f"{'seed' if len(places) == 1 else 'seeds'} {_listed(list(places))}",
     subtitle="Every length with every seed, and the mean over lengths.",
     sections=sections,
@@ -104,8 +104,7 @@ def _at_cutoff(field: str):
 
   def read(entry: Mapping[str, Any], row: str) -> float:
     curve = entry["curves"][row]
-    cuts = curve["cutoffs"]
-    return curve[field][cuts.index(entry["at"]) if entry["at"] in cuts else -1]
+    return curve[field][position_among(curve["cutoffs"], entry["at"])]
 
   return read
 
@@ -152,17 +151,17 @@ def _drawn(workdir, values: Values, title: str, caption: str) -> list[Section]:
   """A curve over lengths, or for pairs one for each direction."""
   by_direction: dict[str, dict[str, Mapping[int, Sequence[float]]]] = {}
   for row, by_length in values.items():
-    name, _, direction = row.rpartition(", ")
-    group, label = (direction, name) if direction in DIRECTIONS else ("", row)
-    by_direction.setdefault(group, {})[label] = by_length
+    name, direction = _name_and_direction(row)
+    by_direction.setdefault(direction, {})[name] = by_length
   found = []
   for direction, curves in by_direction.items():
     words = f"{title}, {direction}" if direction else title
     name = f"scores_{'_to_'.join(DIRECTIONS[direction])}" if direction else "scores"
     path = workdir / f"{name}.png"
-    plots.scores_over_lengths(path, curves, title=f"{words} over the length", caption=caption)
+    heading = f"{words} over the length"
+    plots.scores_over_lengths(path, curves, title=heading, ylabel=words, caption=caption)
     text = "The mean over the seeds; bars are one sample standard deviation."
-    found.append(Section(f"{words} over the length", [text], picture=path))
+    found.append(Section(heading, [text], picture=path))
   return found
 
 
@@ -176,9 +175,10 @@ def _runs(workdir, places, bits) -> Section:
   return Section("Runs", ["Plots and galleries of each run:"], links=links)
 
 
-def _own_method(values: Values) -> str:
-  name, _, direction = next(iter(values)).rpartition(", ")
-  return name if direction in DIRECTIONS else next(iter(values))
+def _name_and_direction(row: str) -> tuple[str, str]:
+  """A row's method, and its direction where items are pairs, else nothing."""
+  name, _, direction = row.rpartition(", ")
+  return (name, direction) if direction in DIRECTIONS else (row, "")
 
 
 def _listed(numbers: Sequence[int]) -> str:

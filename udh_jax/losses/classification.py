@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from udh_jax.errors import is_traced, require, require_labels
+from udh_jax.errors import is_traced, require, require_labels, require_positive
 from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32
 
@@ -123,8 +123,7 @@ def distillation_loss(
     f"distillation_loss: teacher_probabilities have shape {teacher.shape} and student_logits "
     f"{logits.shape}, expected both [m, K].",
   )
-  positive = is_traced(temperature) or temperature > 0
-  require(positive, f"distillation_loss: temperature is {temperature}, expected > 0.")
+  require_positive("distillation_loss: temperature", temperature)
   log_student = jax.nn.log_softmax(logits / temperature)
   divergence = optax.kl_divergence(log_student, teacher)  # [m]
   return temperature**2 * weighted_mean(divergence, weights)

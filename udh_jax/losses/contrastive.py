@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from udh_jax.coding.binary import sign
-from udh_jax.errors import is_traced, require
+from udh_jax.errors import require, require_positive
 from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
 from udh_jax.similarity.cosine import unit_rows
@@ -63,8 +63,7 @@ def nt_xent(
     f"nt_xent: the views have shapes {first.shape} and {second.shape}, expected both [m, c] with "
     "m >= 1.",
   )
-  positive = is_traced(temperature) or temperature > 0
-  require(positive, f"nt_xent: temperature is {temperature}, expected > 0.")
+  require_positive("nt_xent: temperature", temperature)
   m = first.shape[0]
   views = unit_rows(jnp.concatenate([first, second]))
   logits = matmul(views, views.T) / temperature  # [2m, 2m]

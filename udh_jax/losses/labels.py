@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from udh_jax.errors import require, require_labels
 from udh_jax.losses.classification import soft_cross_entropy
+from udh_jax.losses.reduction import row_weights
 from udh_jax.numerics import at_least_float32
 
 
@@ -63,7 +64,6 @@ def label_cross_entropy(
   """
   logits, targets = at_least_float32(logits), jnp.asarray(targets)
   counts = jnp.sum(targets, axis=-1)
-  labelled = (counts > 0).astype(jnp.float32)
-  weights = labelled if weights is None else labelled * weights
+  weights = (counts > 0) * row_weights(weights, len(targets), jnp.float32)
   shares = targets / jnp.maximum(counts, 1).astype(logits.dtype)[..., None]
   return soft_cross_entropy(logits, shares, weights=weights)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from udh_jax.errors import is_traced, require
+from udh_jax.errors import require, require_positive
 from udh_jax.losses.contrastive import copies
 from udh_jax.losses.reduction import row_weights, weighted_mean
 from udh_jax.numerics import at_least_float32, matmul
@@ -56,8 +56,7 @@ def memory_contrast(
     others.ndim == 2 and others.shape[1] == outputs.shape[1],
     f"memory_contrast: other codes have the shape {others.shape}, expected [k, {own.shape[1]}].",
   )
-  positive = is_traced(temperature) or temperature > 0
-  require(positive, f"memory_contrast: temperature is {temperature}, expected > 0.")
+  require_positive("memory_contrast: temperature", temperature)
   scale = temperature * outputs.shape[1] ** 0.5
   positives = jnp.sum(outputs * own, axis=1) / scale  # [m]
   logits = matmul(outputs, others.T) / scale  # [m, k]

@@ -278,6 +278,7 @@ def scores_over_lengths(
   curves: Mapping[str, Mapping[int, Sequence[float]]],
   *,
   title: str,
+  ylabel: str,
   caption: str,
 ) -> None:
   """Draws scores over the length of the codes: the mean over seeds, and their deviation as bars.
@@ -286,6 +287,7 @@ def scores_over_lengths(
     path: PNG to write.
     curves: By method and length in bits, the score of each seed.
     title: Stands above.
+    ylabel: What the score is.
     caption: Stands below.
   """
   figure, axis = _curves(title, caption)
@@ -299,7 +301,7 @@ def scores_over_lengths(
     axis.errorbar(
       there, means, yerr=spreads, marker="o", capsize=3, label=name, **_line(position, name)
     )
-  axis.set(xscale="log", xlabel="bits", ylabel=title.partition(" over ")[0])
+  axis.set(xscale="log", xlabel="bits", ylabel=ylabel)
   axis.set_xticks(lengths, [str(length) for length in lengths])
   axis.xaxis.set_minor_locator(require_extra("matplotlib.ticker", extra="report").NullLocator())
   axis.legend(fontsize=8)

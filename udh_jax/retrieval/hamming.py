@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from udh_jax.arrays import Array
+from udh_jax.arrays import Array, jax_or_numpy
 from udh_jax.coding.binary import require_packed
 from udh_jax.cpu import choice
 from udh_jax.cpu.widths import MOST_BYTES, distance_dtype
@@ -267,9 +267,7 @@ def checked_codes(name: str, queries: Array, database: Array) -> tuple[Array, Ar
     InputError: If an argument is not uint8, the widths differ or are beyond `MOST_BYTES`, or the
       database is beyond `MOST_ITEMS`.
   """
-  queries, database = (
-    array if isinstance(array, jax.Array) else np.asarray(array) for array in (queries, database)
-  )
+  queries, database = jax_or_numpy(queries), jax_or_numpy(database)
   require_automatic(name, queries, database)
   require_packed(f"{name}: queries", queries)
   require_packed(f"{name}: database", database)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from udh_jax.coding.binary import require_packed
+from udh_jax.coding.binary import padding_is_set, require_packed
 from udh_jax.errors import InputError, require, whole_number
 from udh_jax.records import encoder_digest_of
 
@@ -428,9 +428,8 @@ def checked_codes(codes: np.ndarray, num_bits: int) -> np.ndarray:
     f"The store holds codes of {num_bits} bits ({num_bytes} bytes), {codes.shape[1]} bytes were "
     "given; use the encoder that filled it, or make another store.",
   )
-  padding = -num_bits % 8
   require(
-    padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
+    not padding_is_set(codes, num_bits),
     f"Padding bits after bit {num_bits} are set; give codes from pack_codes.",
   )
   return codes

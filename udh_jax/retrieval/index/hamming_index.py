@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from udh_jax.coding.binary import require_packed
+from udh_jax.coding.binary import padding_is_set, require_packed
 from udh_jax.cpu import choice
 from udh_jax.errors import InputError, require, require_outside, whole_number
 from udh_jax.records import encoder_digest_of
@@ -504,9 +504,8 @@ def _with_rows(place: _Place) -> _Place:
 
 
 def _require_no_padding(codes: np.ndarray, num_bits: int) -> None:
-  padding = -num_bits % 8
   require(
-    padding == 0 or not (codes[:, -1] & ((1 << padding) - 1)).any(),
+    not padding_is_set(codes, num_bits),
     f"HammingIndex: padding bits after bit {num_bits} are set; give codes from pack_codes or "
     "another num_bits.",
   )
